@@ -1,0 +1,294 @@
+"""What the evidence is made of: covariances of the sound, motion of the picture.
+
+Sound: one short-time Fourier transform, reduced at once to the ten real covariance terms of
+(W, X, Y, Z) per mel band. A beam with real weights, the intensity vector and the power of every
+rotated channel are linear in these terms, so the features of all yaws follow without another
+transform (science: |X'|² = P + Q cos 2d - R sin 2d with P, Q = (|X|² ± |Y|²)/2, R = Re XY*).
+
+Picture: where it moves, per azimuth and frame.
+
+Axes, signs and channel order are those of `model.ambisonics`; shape letters those of `model`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.signal import resample_poly
+from torch import Tensor
+from torch.nn import functional
+
+SAMPLERATE = 24_000
+N_FFT = 512
+HOP = 240  # 10 ms
+N_BANDS = 32
+LOWEST_HZ, HIGHEST_HZ = 80.0, 10_000.0
+
+# The covariance terms, by position in the last axis.
+WW, XX, YY, ZZ, WX, WY, WZ, XY, XZ, YZ = range(10)
+# Channels of a first-order ACN field.
+_W, _Y, _Z, _X = range(4)
+_PAIRS = (
+    (_W, _W), (_X, _X), (_Y, _Y), (_Z, _Z), (_W, _X),
+    (_W, _Y), (_W, _Z), (_X, _Y), (_X, _Z), (_Y, _Z),
+)  # fmt: skip
+
+
+def to_analysis_rate(field: NDArray[np.floating], samplerate: int) -> NDArray[np.float64]:
+    """Resample a field [shape=(C, N)] to `SAMPLERATE` (polyphase, Kaiser window)."""
+    divisor = math.gcd(SAMPLERATE, samplerate)
+    if samplerate == SAMPLERATE:
+        return field.astype(np.float64)
+    resampled = resample_poly(field, SAMPLERATE // divisor, samplerate // divisor, axis=1)
+    return np.asarray(resampled, dtype=np.float64)
+
+
+@lru_cache(maxsize=8)
+def mel_filterbank(n_bands: int = N_BANDS) -> Tensor:
+    """Triangular filters of equal height on the HTK mel scale, [shape=(F, N_FFT / 2 + 1)]."""
+    lowest, highest = (2595 * math.log10(1 + hz / 700) for hz in (LOWEST_HZ, HIGHEST_HZ))
+    edges_mel = np.linspace(lowest, highest, n_bands + 2)
+    edges = 700 * (10 ** (edges_mel / 2595) - 1)
+    bins = np.fft.rfftfreq(N_FFT, 1 / SAMPLERATE)
+    rising = (bins - edges[:-2, None]) / np.diff(edges)[:-1, None]
+    falling = (edges[2:, None] - bins) / np.diff(edges)[1:, None]
+    return torch.tensor(np.clip(np.minimum(rising, falling), 0, None))
+
+
+def covariance(field: Tensor, edges_s: Tensor | None = None, *, n_bands: int = N_BANDS) -> Tensor:
+    """The ten covariance terms of a first-order field, averaged over each interval.
+
+    Parameters
+    ----------
+    field : W, Y, Z, X at `SAMPLERATE`, [shape=(..., 4, N)].
+    edges_s : T + 1 rising times that bound the intervals, those of the picture's frames
+        (default: every 10 ms, one transform each).
+    n_bands : mel bands between `LOWEST_HZ` and `HIGHEST_HZ`.
+
+    Returns
+    -------
+    [shape=(..., T, F, 10)], float64: the sums stay exact where a beam's null cancels.
+    """
+    field = field.double()
+    window = torch.hann_window(N_FFT, dtype=torch.float64, device=field.device)
+    spectra = torch.stft(
+        field.flatten(0, -2), N_FFT, HOP, window=window, return_complex=True, pad_mode="constant"
+    )
+    spectra = spectra.view(*field.shape[:-1], *spectra.shape[-2:])  # (..., 4, bins, hops)
+    parts = torch.view_as_real(spectra).movedim(-4, 0)
+    terms = torch.stack([(parts[a] * parts[b]).sum(-1) for a, b in _PAIRS], dim=-3)
+    if edges_s is not None:
+        terms = _average(terms, edges_s.to(terms.device) * (SAMPLERATE / HOP) + 0.5)
+    banded = mel_filterbank(n_bands).to(terms.device) @ terms  # (..., 10, F, T)
+    return banded.transpose(-3, -1)
+
+
+def _average(series: Tensor, edges: Tensor) -> Tensor:
+    """Means of a piecewise constant series [shape=(..., n)] between fractional positions."""
+    n = series.shape[-1]
+    integral = functional.pad(series.cumsum(-1), (1, 0))
+    edges = edges.clamp(0, n)
+    whole = edges.floor().clamp(max=n - 1).long()
+    at_edges = integral[..., whole] + (edges - whole) * series[..., whole]
+    return at_edges.diff(dim=-1) / edges.diff().clamp(min=1e-9)
+
+
+def azimuths(count: int, device: torch.device | str = "cpu") -> Tensor:
+    """Centres of `count` azimuth bins in picture order: falling from just under pi."""
+    return math.pi - (torch.arange(count, dtype=torch.float64, device=device) + 0.5) * (
+        math.tau / count
+    )
+
+
+def cardioid_power(cov: Tensor, azimuths_rad: Tensor) -> Tensor:
+    """Power of the cardioid (W + X cos A + Y sin A) / 2 towards each azimuth.
+
+    cov : [shape=(..., F, 10)]; returns [shape=(..., F, A)], not negative.
+    """
+    cos, sin = azimuths_rad.cos(), azimuths_rad.sin()
+    weights = torch.zeros(10, len(cos), dtype=cov.dtype, device=cov.device)
+    weights[WW] = 1.0
+    weights[XX], weights[YY], weights[XY] = cos**2, sin**2, 2 * cos * sin
+    weights[WX], weights[WY] = 2 * cos, 2 * sin
+    return (cov @ weights / 4).clamp(min=0)
+
+
+def intensity(cov: Tensor) -> Tensor:
+    """Active intensity Re W* (X, Y, Z), [shape=(..., F, 10)] to [shape=(..., F, 3)]."""
+    return cov[..., [WX, WY, WZ]]
+
+
+def energy(cov: Tensor) -> Tensor:
+    """Energy density (W² + X² + Y² + Z²) / 2, [shape=(..., F, 10)] to [shape=(..., F)]."""
+    return cov[..., [WW, XX, YY, ZZ]].sum(-1) / 2
+
+
+def mvdr_power(cov: Tensor, azimuths_rad: Tensor, *, loading: float = 0.05) -> Tensor:
+    """Power of the minimum-variance beam towards each azimuth, from W, X, Y.
+
+    P(A) = 1 / (d^T R^-1 d) with d = (1, cos A, sin A) and R loaded by a share of its trace.
+    cov : [shape=(..., F, 10)]; returns [shape=(..., F, A)].
+    """
+    matrix = cov[..., [WW, WX, WY, WX, XX, XY, WY, XY, YY]].reshape(*cov.shape[:-1], 3, 3)
+    trace = matrix.diagonal(dim1=-2, dim2=-1).sum(-1)
+    unit = torch.eye(3, dtype=cov.dtype, device=cov.device)
+    inverse = torch.linalg.inv(matrix + (loading * trace + 1e-30)[..., None, None] * unit)
+    cos, sin = azimuths_rad.cos().to(cov.dtype), azimuths_rad.sin().to(cov.dtype)
+    one = torch.ones_like(cos)
+    # d^T M d for a symmetric M, as one product with the six distinct entries.
+    entries = inverse.flatten(-2)[..., [0, 4, 8, 1, 2, 5]]
+    quadratic = torch.stack([one, cos**2, sin**2, 2 * cos, 2 * sin, 2 * cos * sin])
+    power: Tensor = 1.0 / (entries @ quadratic).clamp(min=1e-30)
+    return power
+
+
+def rotated_power(cov: Tensor, yaws_rad: Tensor) -> Tensor:
+    """Power of W, Y, Z, X after rotating the field by each yaw.
+
+    cov : [shape=(..., F, 10)]; returns [shape=(R, ..., F, 4)], not negative. Its logarithm is the
+    log-mel input of AVSA as published, which repeats after 180 degrees: it is blind to the sign
+    of X and Y.
+    """
+    shape = (-1, *[1] * (cov.ndim - 1))
+    cos, sin = (2 * yaws_rad).cos().view(shape), (2 * yaws_rad).sin().view(shape)
+    mean, half_difference = (cov[..., XX] + cov[..., YY]) / 2, (cov[..., XX] - cov[..., YY]) / 2
+    turned = half_difference * cos - cov[..., XY] * sin
+    w, z = cov[..., WW].expand_as(turned), cov[..., ZZ].expand_as(turned)
+    return torch.stack([w, mean - turned, z, mean + turned], dim=-1).clamp(min=0)
+
+
+def rotated_intensity(cov: Tensor, yaws_rad: Tensor) -> Tensor:
+    """Intensity (x, y, z) after rotating the field by each yaw, [shape=(R, ..., F, 3)]."""
+    shape = (-1, *[1] * (cov.ndim - 1))
+    cos, sin = yaws_rad.cos().view(shape), yaws_rad.sin().view(shape)
+    x, y, z = intensity(cov).unbind(-1)
+    turned_x = cos * x - sin * y
+    return torch.stack([turned_x, sin * x + cos * y, z.expand_as(turned_x)], dim=-1)
+
+
+# --- picture -------------------------------------------------------------------------------------
+
+# Size of the frames that motion is measured on: 7 columns per azimuth bin of 72.
+PICTURE_SIZE = (252, 504)
+# Rows further than this from the horizon hold the rig, the sky and the stitching of the poles.
+_MAX_ELEVATION_RAD = math.radians(60)
+# Of a pixel's change: least usual change in grey levels, and the floor and ceiling in its units.
+_NOISE, _FLOOR, _CEILING = 1.0, 4.0, 20.0
+
+
+@dataclass(frozen=True)
+class Motion:
+    """Where the picture moves.
+
+    Attributes
+    ----------
+    energy : how much each azimuth bin (in picture order) moves, [shape=(T, A)], not negative.
+    edges_s : times of the T + 1 frames that bound the T intervals.
+    cuts : whether the picture was cut within an interval, [shape=(T,)].
+    pan_rad : how far the camera turned in each interval, counter-clockwise, [shape=(T,)].
+    """
+
+    energy: Tensor
+    edges_s: Tensor
+    cuts: Tensor
+    pan_rad: Tensor
+
+
+def motion(
+    frames: Tensor, times_s: Tensor, refreshed: Tensor | None = None, *, n_azimuths: int = 72
+) -> Motion:
+    """Motion per azimuth between successive frames.
+
+    The change of each pixel after evening out brightness (flicker) and turning back what the
+    camera turned, in units of the pixel's own usual change (its median over time), above an
+    adaptive floor of four such units; as a logarithm, weighted by the cosine of elevation. So a
+    faint mover counts before a still wall, and noise and what shimmers all the time do not.
+
+    frames : grey uint8, [shape=(T + 1, H, W)], W a multiple of n_azimuths.
+    times_s : [shape=(T + 1,)].
+    refreshed : whether the coder began afresh at a frame; such an interval, and one with a cut,
+        gets the mean of its neighbours.
+    """
+    height, width = frames.shape[1:]
+    elevation = math.pi * (0.5 - (torch.arange(height, device=frames.device) + 0.5) / height)
+    seen = elevation.abs() < _MAX_ELEVATION_RAD
+    picture = frames[:, seen].float()
+    # Evened out against the exposure: the scene's mean brightness stays.
+    level = picture.mean(dim=(1, 2), keepdim=True)
+    picture *= (level.mean() + 1.0) / (level + 1.0)
+    pan = _pan_columns(picture)
+    change = torch.stack(
+        [
+            (_turned_back(after, columns) - before).abs_()
+            for before, after, columns in zip(picture[:-1], picture[1:], pan.tolist(), strict=True)
+        ]
+    )
+    cuts = _cuts(picture, change)
+    valid = ~cuts if refreshed is None else ~(cuts | refreshed[1:])
+    usual = _temporal_median(change[valid] if valid.any() else change)
+    change /= usual + 0.5 * usual.median() + _NOISE
+    change.sub_(_FLOOR).clamp_(0, _CEILING).log1p_()
+    weight = elevation[seen].cos()
+    by_column = torch.einsum("thw,h->tw", change, weight / weight.sum())
+    energy = by_column.view(len(change), n_azimuths, -1).mean(-1)
+    return Motion(_bridged(energy, valid), times_s, cuts, pan * (math.tau / width))
+
+
+def _cuts(picture: Tensor, change: Tensor) -> Tensor:
+    """Intervals across which the picture has changed suddenly and in kind, [shape=(T,)]."""
+    mean_change = change.mean(dim=(1, 2))
+    sudden = mean_change > torch.clamp(6 * mean_change.median(), min=12.0)
+    flat = functional.avg_pool2d(picture[:, None], 4).flatten(1)
+    flat = functional.normalize(flat - flat.mean(1, keepdim=True), dim=1)
+    return sudden & ((flat[1:] * flat[:-1]).sum(1) < 0.6)
+
+
+def _bridged(energy: Tensor, valid: Tensor) -> Tensor:
+    """Energy with each interval that is not valid replaced by the mean of its valid neighbours."""
+    bridged = energy.clone()
+    for index in torch.nonzero(~valid).flatten().tolist():
+        neighbours = [i for i in (index - 1, index + 1) if 0 <= i < len(energy) and valid[i]]
+        bridged[index] = energy[neighbours].mean(0) if neighbours else 0.0
+    return bridged
+
+
+def _temporal_median(change: Tensor, n_samples: int = 32) -> Tensor:
+    """Median over time of each pixel, from evenly spaced frames: enough, and quick."""
+    step = max(1, len(change) // n_samples)
+    return change[::step].median(dim=0).values
+
+
+def _pan_columns(picture: Tensor) -> Tensor:
+    """Columns by which each frame stands to the right of the one before, [shape=(T,)].
+
+    By phase correlation along azimuth of all rows together; shifts below a quarter of a column are
+    taken for none, for there a moving object may outweigh a standing scene.
+    """
+    coarse = functional.avg_pool2d(picture[:, None], 2)[:, 0]
+    spectra = torch.fft.rfft(coarse - coarse.mean(-1, keepdim=True), dim=-1)
+    cross = (spectra[1:] * spectra[:-1].conj()).sum(dim=1)
+    cross = cross / (cross.abs() + 1e-6)
+    correlation = torch.fft.irfft(cross, n=coarse.shape[-1], dim=-1)
+    peak = correlation.argmax(dim=-1)
+    width = correlation.shape[-1]
+    left, centre, right = (
+        correlation.gather(1, ((peak + offset) % width)[:, None])[:, 0] for offset in (-1, 0, 1)
+    )
+    bend = (left - 2 * centre + right).clamp(max=-1e-9)
+    columns = peak + 0.5 * (left - right) / bend
+    columns = torch.where(columns > width / 2, columns - width, columns) * 2
+    return torch.where(columns.abs() < 0.25, torch.zeros_like(columns), columns)
+
+
+def _turned_back(frame: Tensor, columns: float) -> Tensor:
+    """A frame [shape=(H, W)] moved left by a fractional number of columns."""
+    if columns == 0:
+        return frame
+    whole = math.floor(columns)
+    part = columns - whole
+    return (1 - part) * frame.roll(-whole, -1) + part * frame.roll(-whole - 1, -1)

@@ -1,0 +1,29 @@
+"""Files in and out: the only part of the project that touches FFmpeg and libsndfile."""
+
+from model.media.audio import AudioInfo, AudioReader, open_audio, open_split_audio
+from model.media.correct import (
+    Correction,
+    check_suffix,
+    file_sha256,
+    output_suffix,
+    write_corrected,
+)
+from model.media.spherical import Spherical
+from model.media.video import Stereo, VideoInfo, VideoReader, VideoWindow
+
+__all__ = [
+    "AudioInfo",
+    "AudioReader",
+    "Correction",
+    "Spherical",
+    "Stereo",
+    "VideoInfo",
+    "VideoReader",
+    "VideoWindow",
+    "check_suffix",
+    "file_sha256",
+    "open_audio",
+    "open_split_audio",
+    "output_suffix",
+    "write_corrected",
+]

@@ -1,0 +1,403 @@
+"""Ambisonic tracks: what a file holds, and stretches of it as discrete channels.
+
+Uncompressed files are read by `pcm`, FLAC and other sound files by libsndfile, containers by
+FFmpeg. Decoders' speaker layouts are never applied: no remix, and the channels in the order in
+which they were coded.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import av
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from model.errors import MediaError, OptionError, UnsupportedMedia
+from model.media.container import allow_decoding, check_readable, open_container, reason
+from model.media.pcm import PcmFile, read_pcm_file
+from model.media.samples import SampleBuffer, SampleFormat
+
+FloatArray = NDArray[np.floating]
+
+# FFmpeg moves the channels of 8-channel Vorbis into the order of its 7.1 layout. Eight channels are
+# no ambisonic set; where they occur (halves of a third-order track) they were coded as they are.
+# Coded channel of each FFmpeg channel, Vorbis I specification section 4.3.9.
+_VORBIS_71 = (0, 2, 1, 7, 5, 6, 3, 4)
+# Decoders need this much sound before a place to reproduce it exactly (Opus asks for 80 ms).
+_PREROLL_S = 0.25
+# Below this level against the loudest channel a lossy coder's channel counts as silent.
+_SILENT_DB = -60.0
+# FFmpeg's order of the YouTube 5.1 carrier: X, Y, W, -, Z, - (model.ambisonics).
+YOUTUBE_51_CHANNELS = (2, 1, 4, 0)
+_YOUTUBE_51_SILENT = (3, 5)
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """Facts of a track.
+
+    Attributes
+    ----------
+    container, codec : "wav", "rf64", "flac", "mov", ...; "pcm", "flac", "aac", ...
+    n_samples : samples per channel; from the container's clock, thus approximate, if lossy.
+    format : how samples are stored; None where a lossy codec has none.
+    convention : "ambix", "n3d" or "fuma" if the file declares it.
+    components : file channel of each ACN component where the file's order is a known other one.
+    """
+
+    path: Path
+    container: str
+    codec: str
+    samplerate: int
+    n_channels: int
+    n_samples: int
+    format: SampleFormat | None = None
+    convention: str | None = None
+    components: tuple[int, ...] | None = None
+
+    @property
+    def duration_s(self) -> float:
+        """Length of the track."""
+        return self.n_samples / self.samplerate
+
+
+class AudioReader(ABC):
+    """An open track. `info` holds its facts; times count from its first sample."""
+
+    info: AudioInfo
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the file."""
+
+    @abstractmethod
+    def read(self, first: int, count: int) -> FloatArray:
+        """Samples [first, first + count), [shape=(n_channels, N)], float64, full scale 1.0.
+
+        N is smaller where the track ends.
+
+        Raises
+        ------
+        MediaError : this stretch cannot be decoded.
+        """
+
+    @abstractmethod
+    def blocks(self, size: int) -> Iterator[FloatArray]:
+        """The whole track from its beginning in blocks of at most `size` samples."""
+
+
+def open_audio(path: Path) -> AudioReader:
+    """Open a track: a sound file, or the (best suited) sound of a container.
+
+    Raises
+    ------
+    MediaError : missing, empty, damaged, or without sound.
+    UnsupportedMedia : a codec that is not read.
+    """
+    check_readable(path)
+    pcm = read_pcm_file(path)
+    if pcm is not None:
+        return PcmReader(pcm)
+    with path.open("rb") as file:
+        magic = file.read(4)
+    if magic in (b"fLaC", b"RIFF", b"riff", b"FORM", b"caff"):
+        return SoundFileReader(path)
+    return ContainerReader(path)
+
+
+def open_split_audio(paths: Sequence[Path]) -> AudioReader:
+    """Open one track whose channels are spread over several files, in the order given.
+
+    Raises
+    ------
+    OptionError : the files differ in sample rate.
+    """
+    with ExitStack() as stack:
+        readers = [stack.enter_context(open_audio(path)) for path in paths]
+        joined = JoinedReader(readers)
+        stack.pop_all()
+    return joined
+
+
+class PcmReader(AudioReader):
+    """Uncompressed sound, read as stored."""
+
+    def __init__(self, pcm: PcmFile) -> None:
+        self._pcm = pcm
+        self._file = pcm.path.open("rb")
+        self.info = AudioInfo(
+            path=pcm.path,
+            container=pcm.container,
+            codec="pcm",
+            samplerate=pcm.samplerate,
+            n_channels=pcm.n_channels,
+            n_samples=pcm.n_samples,
+            format=pcm.format,
+            convention=pcm.convention,
+        )
+
+    def close(self) -> None:
+        self._file.close()
+
+    def read(self, first: int, count: int) -> FloatArray:
+        count = max(0, min(count, self.info.n_samples - first))
+        buffer = SampleBuffer(self._pcm.format, self.info.n_channels, count)
+        self._file.seek(self._pcm.data_offset + first * self._pcm.frame_size)
+        buffer.fill(self._file, count)
+        return buffer.channels()
+
+    def blocks(self, size: int) -> Iterator[FloatArray]:
+        for first in range(0, self.info.n_samples, size):
+            yield self.read(first, size)
+
+
+class SoundFileReader(AudioReader):
+    """FLAC and the compressed WAV, AIFF and CAF codecs, by libsndfile."""
+
+    _BITS = {"PCM_S8": 8, "PCM_16": 16, "PCM_24": 24}  # noqa: RUF012 - a constant
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._file = soundfile.SoundFile(path)
+        except soundfile.LibsndfileError as error:
+            raise MediaError(
+                f"{path} cannot be read as sound ({error.error_string.rstrip('.')}): it is "
+                "damaged or of another kind."
+            ) from error
+        bits = self._BITS.get(self._file.subtype)
+        self.info = AudioInfo(
+            path=path,
+            container=self._file.format.lower(),
+            codec="flac" if self._file.format == "FLAC" else self._file.subtype.lower(),
+            samplerate=self._file.samplerate,
+            n_channels=self._file.channels,
+            n_samples=self._file.frames,
+            format=SampleFormat("signed", (bits + 7) // 8, bits) if bits else None,
+        )
+
+    def close(self) -> None:
+        self._file.close()
+
+    def read(self, first: int, count: int) -> FloatArray:
+        try:
+            self._file.seek(min(first, self.info.n_samples))
+            block = self._file.read(count, dtype="float64", always_2d=True)
+        except soundfile.LibsndfileError as error:
+            raise MediaError(
+                f"{self.info.path} cannot be decoded at {first / self.info.samplerate:.1f} s "
+                f"({error.error_string.rstrip('.')})."
+            ) from error
+        return np.ascontiguousarray(block.T)
+
+    def blocks(self, size: int) -> Iterator[FloatArray]:
+        for first in range(0, self.info.n_samples, size):
+            yield self.read(first, size)
+
+
+class ContainerReader(AudioReader):
+    """The sound of a container (mp4, mov, mkv, webm, ogg, opus, ...), by FFmpeg.
+
+    Of several streams the one with most channels is taken.
+    """
+
+    def __init__(self, path: Path) -> None:
+        with ExitStack() as stack:
+            self._container = stack.enter_context(open_container(path))
+            streams = self._container.streams.audio
+            if not streams:
+                raise MediaError(f"{path} has no sound: name the ambisonic track's own file.")
+            self._stream = max(streams, key=lambda stream: stream.channels)
+            allow_decoding(path, self._stream)
+            self._start_s = float((self._stream.start_time or 0) * (self._stream.time_base or 0))
+            self.info = self._facts(path)
+            components = self._youtube_components()
+            if components:
+                self.info = replace(self.info, convention="ambix", components=components)
+            self._stack = stack.pop_all()
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def _facts(self, path: Path) -> AudioInfo:
+        stream = self._stream
+        seconds = float((stream.duration or 0) * (stream.time_base or 0))
+        seconds = seconds or (self._container.duration or 0) / 1e6
+        return AudioInfo(
+            path=path,
+            container=self._container.format.name.split(",")[0],
+            codec=stream.codec_context.name,
+            samplerate=stream.rate,
+            n_channels=stream.channels,
+            n_samples=round(seconds * stream.rate),
+            format=_stored_format(stream),
+            # FFmpeg names a layout so from an SA3D box or an Opus mapping family (ACN, SN3D).
+            convention="ambix" if stream.layout.name.startswith("ambisonic") else None,
+        )
+
+    def _youtube_components(self) -> tuple[int, ...] | None:
+        """Order of W, Y, Z, X in YouTube's 5.1 AAC, told by its two silent channels."""
+        if (self.info.codec, self._stream.layout.name) != ("aac", "5.1"):
+            return None
+        start = self.read(0, 10 * self.info.samplerate)
+        peaks = np.abs(start).max(axis=1, initial=0.0)
+        threshold = peaks.max() * 10 ** (_SILENT_DB / 20)
+        silent = all(peaks[channel] <= threshold for channel in _YOUTUBE_51_SILENT)
+        return YOUTUBE_51_CHANNELS if peaks.max() > 0 and silent else None
+
+    def read(self, first: int, count: int) -> FloatArray:
+        rate, stop = self.info.samplerate, first + count
+        parts: list[FloatArray] = [np.empty((self.info.n_channels, 0))]
+        reached = first
+        with closing(self._decode_from(max(0.0, first / rate - _PREROLL_S))) as decoded:
+            for at, block in decoded:
+                if at >= stop:
+                    break
+                part = block[:, max(0, reached - at) : stop - at]
+                reached += part.shape[1]
+                parts.append(part)
+        return np.concatenate(parts, axis=1)
+
+    def blocks(self, size: int) -> Iterator[FloatArray]:
+        held: list[FloatArray] = []
+        n_held = 0
+        with closing(self._decode_from(0.0)) as decoded:
+            for _, block in decoded:
+                held.append(block)
+                n_held += block.shape[1]
+                if n_held >= size:
+                    joined = np.concatenate(held, axis=1)
+                    whole = n_held - n_held % size
+                    for at in range(0, whole, size):
+                        yield joined[:, at : at + size]
+                    held, n_held = [joined[:, whole:]], n_held - whole
+        if n_held:
+            yield np.concatenate(held, axis=1)
+
+    def _decode_from(self, start_s: float) -> Generator[tuple[int, FloatArray]]:
+        """Decoded blocks [shape=(n_channels, N)] with the place of their first sample."""
+        ticks_per_s = 1 / float(self._stream.time_base or 1)
+        # Planar frames of 8 and more channels crash PyAV's to_ndarray; interleaving is not a remix.
+        interleave = av.AudioResampler(
+            format=self._stream.format.packed, layout=self._stream.layout, rate=self._stream.rate
+        )
+        expected: int | None = None
+        try:
+            self._container.seek(
+                int((self._start_s + start_s) * ticks_per_s), stream=self._stream, backward=True
+            )
+            for frame in self._container.decode(self._stream):
+                at = round((float(frame.time or 0.0) - self._start_s) * self.info.samplerate)
+                # Clocks of milliseconds (Matroska) are coarser than samples: only jumps count.
+                if expected is None or abs(at - expected) > self.info.samplerate // 20:
+                    expected = at
+                for packed in interleave.resample(frame):
+                    block = self._as_numbers(packed)
+                    if expected + block.shape[1] > 0:
+                        yield max(0, expected), block[:, max(0, -expected) :]
+                    expected += block.shape[1]
+        except (av.FFmpegError, ValueError) as error:
+            raise MediaError(
+                f"The sound of {self.info.path} cannot be decoded at {start_s:.1f} s "
+                f"({reason(error)})."
+            ) from error
+
+    def _as_numbers(self, frame: av.AudioFrame) -> FloatArray:
+        samples = frame.to_ndarray().reshape(-1, self.info.n_channels).T
+        numbers: FloatArray = samples.astype(np.float64)
+        if samples.dtype.kind != "f":
+            zero = 2.0 ** (8 * samples.dtype.itemsize - 1)
+            numbers = numbers / zero - (1.0 if samples.dtype.kind == "u" else 0.0)
+        if self.info.codec == "vorbis" and self.info.n_channels == len(_VORBIS_71):
+            coded = np.empty_like(numbers)
+            coded[list(_VORBIS_71)] = numbers
+            return coded
+        return np.ascontiguousarray(numbers)
+
+
+def _stored_format(stream: av.AudioStream) -> SampleFormat | None:
+    """How a lossless stream stores its samples; None for a lossy codec."""
+    codec = stream.codec_context.name
+    pcm = re.fullmatch(r"pcm_([suf])(\d+)(le|be)?(_planar)?", codec)
+    if pcm:
+        bits = int(pcm[2])
+        # Written out as little-endian WAV, where 8-bit samples are unsigned.
+        if pcm[1] == "f":
+            return SampleFormat("float", bits // 8, bits)
+        return SampleFormat("unsigned" if bits == 8 else "signed", (bits + 7) // 8, bits)
+    if codec in ("flac", "alac", "tta", "wavpack"):
+        if stream.format.name.startswith("flt"):
+            return SampleFormat("float", 4, 32)
+        # Both are decoded into 32-bit samples; 24 bits is what recorders and editors store.
+        bits = 16 if stream.format.bits == 16 else 24
+        return SampleFormat("signed", bits // 8, bits)
+    return None
+
+
+class JoinedReader(AudioReader):
+    """Channels of several files, one file's after the other's, as one track."""
+
+    def __init__(self, readers: Sequence[AudioReader]) -> None:
+        self._readers = readers
+        infos = [reader.info for reader in readers]
+        first = infos[0]
+        for info in infos[1:]:
+            if info.samplerate != first.samplerate:
+                raise OptionError(
+                    f"{first.path} runs at {first.samplerate} Hz and {info.path} at "
+                    f"{info.samplerate} Hz: files of one split track must share a rate."
+                )
+        formats = {info.format for info in infos}
+        self.info = AudioInfo(
+            path=first.path,
+            container=first.container,
+            codec=first.codec,
+            samplerate=first.samplerate,
+            n_channels=sum(info.n_channels for info in infos),
+            n_samples=min(info.n_samples for info in infos),
+            format=first.format if len(formats) == 1 else None,
+            convention=first.convention,
+        )
+
+    def close(self) -> None:
+        for reader in self._readers:
+            reader.close()
+
+    def read(self, first: int, count: int) -> FloatArray:
+        parts = [reader.read(first, count) for reader in self._readers]
+        shortest = min(part.shape[1] for part in parts)
+        return np.concatenate([part[:, :shortest] for part in parts])
+
+    def blocks(self, size: int) -> Iterator[FloatArray]:
+        for parts in zip(*(reader.blocks(size) for reader in self._readers), strict=False):
+            shortest = min(part.shape[1] for part in parts)
+            yield np.concatenate([part[:, :shortest] for part in parts])
+
+
+def check_channels(info: AudioInfo) -> None:
+    """Refuse tracks that are plainly not ambisonic, by what they are."""
+    names = {1: "mono", 2: "stereo"}
+    if info.n_channels in names:
+        raise UnsupportedMedia(
+            f"{info.path} is {names[info.n_channels]}; a rotation needs an ambisonic track of "
+            "4 or more channels (W, Y, Z, X)."
+        )

@@ -1,0 +1,113 @@
+"""Opening containers (mp4, mov, mkv, webm, ogg, ...) with FFmpeg, in one place and on a short lead.
+
+FFmpeg guesses formats from content and follows references between files, so every open names the
+protocols, formats and codecs it may use: a text file that calls itself .mp4 opens nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+
+from model.errors import MediaError, UnsupportedMedia
+
+FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2",
+    "matroska,webm",
+    "ogg",
+    "mpegts",
+    "avi",
+    "wav",
+    "w64",
+    "aiff",
+    "caf",
+    "flac",
+)
+VIDEO_CODECS = frozenset(
+    {
+        "h264", "hevc", "av1", "libdav1d", "vp8", "vp9", "libvpx", "libvpx-vp9",
+        "mpeg4", "mpeg2video", "mjpeg", "prores", "dnxhd", "cfhd", "ffv1", "rawvideo", "v210",
+    }
+)  # fmt: skip
+AUDIO_CODECS = frozenset(
+    {
+        "aac", "alac", "flac", "opus", "libopus", "vorbis", "ac3", "eac3", "mp3", "mp3float",
+        "wavpack", "tta",
+    }
+)  # fmt: skip
+# 16384 x 8192, the largest 360 picture in use; beyond it a frame alone takes hundreds of MB.
+MAX_PIXELS = 16384 * 8192
+
+
+@contextmanager
+def open_container(path: Path) -> Iterator[InputContainer]:
+    """Open a media file for reading and close it at the end.
+
+    Raises
+    ------
+    MediaError : missing, empty, not a file, or nothing FFmpeg's allowed formats can read.
+    """
+    check_readable(path)
+    options = {"protocol_whitelist": "file", "format_whitelist": ",".join(FORMATS)}
+    try:
+        # An absolute path, so that FFmpeg never takes a name for a protocol ("concat:a|b").
+        container = av.open(str(path.resolve()), "r", options=options, metadata_errors="replace")
+    except (av.FFmpegError, ValueError) as error:
+        raise MediaError(
+            f"{path} cannot be read as video or sound ({reason(error)}): it is damaged, "
+            "incomplete or of another kind."
+        ) from error
+    with container:
+        yield container
+
+
+def check_readable(path: Path) -> None:
+    """Raise a `MediaError` that says why `path` cannot be a media file; return if it may be one."""
+    if not path.exists():
+        raise MediaError(f"{path} does not exist.")
+    if not path.is_file():
+        raise MediaError(f"{path} is not a file.")
+    try:
+        with path.open("rb") as file:
+            empty = not file.read(1)
+    except OSError as error:
+        raise MediaError(f"{path} cannot be opened: {error.strerror}.") from error
+    if empty:
+        raise MediaError(f"{path} is empty.")
+
+
+def allow_decoding(path: Path, stream: av.VideoStream | av.AudioStream) -> None:
+    """Set limits on a stream's decoder, or refuse a codec that is not on the list.
+
+    Raises
+    ------
+    UnsupportedMedia : unknown or refused codec, or a picture above `MAX_PIXELS`.
+    """
+    context = stream.codec_context
+    codec = context.name if context is not None else "unknown"
+    if stream.type == "video":
+        if codec not in VIDEO_CODECS:
+            raise UnsupportedMedia(
+                f"{path} holds {codec} video, which is not read: convert it with "
+                f"ffmpeg -i {path.name} -c:v libx264 -crf 16 -c:a copy converted.mp4."
+            )
+        if stream.width * stream.height > MAX_PIXELS:
+            raise UnsupportedMedia(
+                f"{path} declares a picture of {stream.width}x{stream.height}; the limit is "
+                f"16384x8192: scale it down first."
+            )
+        context.options = {"max_pixels": str(MAX_PIXELS)}
+        context.thread_type = "AUTO"
+    elif codec not in AUDIO_CODECS and not codec.startswith("pcm_"):
+        raise UnsupportedMedia(
+            f"{path} holds {codec} sound, which is not read: convert it to WAV or FLAC."
+        )
+
+
+def reason(error: Exception) -> str:
+    """FFmpeg's own words for an error, without the file name it repeats."""
+    return str(getattr(error, "strerror", None) or error)

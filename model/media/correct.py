@@ -1,0 +1,370 @@
+"""The corrected file: the input with some channels mixed anew and everything else kept.
+
+Three ways, by what the input is:
+
+- uncompressed in a known container: its own bytes, with only the changed channels' samples
+  replaced; every chunk around the samples is copied (`riff` says what differs in WAV files);
+- FLAC: encoded again, with all metadata blocks;
+- anything else (lossy codecs, containers, split tracks): decoded into WAV.
+
+The work is done in blocks, so memory does not grow with the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from model.errors import MediaError, OptionError
+from model.media import flac, riff
+from model.media.audio import AudioInfo, AudioReader, open_audio, open_split_audio
+from model.media.pcm import PcmFile, read_pcm_file
+from model.media.samples import SampleBuffer, SampleFormat
+from model.output import whole_file
+
+FloatArray = NDArray[np.floating]
+Progress = Callable[[float], None]
+# Each changed channel as a weighted sum of the old ones: {channel: ((old channel, weight), ...)}.
+ChannelMix = Mapping[int, Sequence[tuple[int, float]]]
+
+FLOAT32 = SampleFormat("float", 4, 32)
+_BLOCK = 1 << 13  # samples per channel: a few blocks stay in the processor's cache
+_COPY_BLOCK = 1 << 20
+_SUFFIXES = {
+    "wav": (".wav", ".wave", ".bwf", ".amb"),
+    "rf64": (".wav", ".rf64", ".bwf"),
+    "bw64": (".wav", ".bw64", ".bwf"),
+    "w64": (".w64",),
+    "aiff": (".aiff", ".aif", ".aifc"),
+    "caf": (".caf",),
+    "flac": (".flac",),
+}
+
+
+@dataclass(frozen=True)
+class Correction:
+    """What was written.
+
+    Attributes
+    ----------
+    copied : whether the file is a byte-for-byte copy of the input.
+    format : sample format, for people.
+    peak : largest magnitude in the result, full scale 1.0; None for a copy.
+    trim_db : gain that was applied to all channels to keep the result below full scale.
+    clipped_samples : samples cut at full scale.
+    """
+
+    path: Path
+    sha256: str
+    copied: bool
+    n_samples: int
+    format: str
+    peak: float | None
+    trim_db: float
+    clipped_samples: int
+
+
+def output_suffix(info: AudioInfo) -> str:
+    """Suffix of a corrected file: the input's own, or .wav where its kind is not written."""
+    return info.path.suffix if info.path.suffix.lower() in _own_suffixes(info) else ".wav"
+
+
+def check_suffix(info: AudioInfo, output: Path) -> None:
+    """Refuse an output name whose suffix promises a format that would not be in it.
+
+    Raises
+    ------
+    OptionError : naming the suffixes that would do.
+    """
+    allowed = sorted({*_own_suffixes(info), ".wav"})
+    if output.suffix.lower() not in allowed:
+        raise OptionError(
+            f"The output {output} should end in {' or '.join(allowed)}: "
+            f"{info.path.name} is corrected in its own format, or as WAV."
+        )
+
+
+def _own_suffixes(info: AudioInfo) -> tuple[str, ...]:
+    return _SUFFIXES.get(info.container, ())
+
+
+def write_corrected(
+    sources: Sequence[Path],
+    output: Path,
+    mix: ChannelMix,
+    *,
+    keep_channels: Sequence[int] | None = None,
+    history: str = "",
+    float_output: bool = False,
+    progress: Progress = lambda _: None,
+) -> Correction:
+    """Write `sources` (one file, or the parts of a split track) to `output` with channels mixed.
+
+    An empty `mix` changes nothing: where the output has the input's own format, the result is then
+    a byte-for-byte copy.
+
+    mix : the changed channels.
+    keep_channels : the channels to write, in this order (default: all as they are).
+    history : a line for the CodingHistory of a Broadcast Wave file.
+    float_output : write 32-bit float WAV instead of the input's sample format.
+
+    Integer results that would clip get one gain over all channels, the least that is needed.
+
+    Raises
+    ------
+    MediaError : the input cannot be decoded, or holds NaN or infinite samples.
+    OutputError, DiskFull : the result cannot be written. Nothing is left behind.
+    """
+    with open_audio(sources[0]) as reader:
+        info = reader.info
+    in_own_format = (
+        len(sources) == 1
+        and keep_channels is None
+        and not float_output
+        and output.suffix.lower() in _own_suffixes(info)
+    )
+    with whole_file(output) as part:
+        if in_own_format and not mix:
+            shutil.copyfile(info.path, part)
+            written = _Written(info.n_samples, info.format)
+        elif in_own_format and info.container == "flac":
+            written = _write_flac(info, part, mix, progress)
+        elif in_own_format and (pcm := read_pcm_file(info.path)) is not None:
+            written = _write_pcm(pcm, part, mix, history, progress)
+        else:
+            written = _write_decoded(sources, part, mix, keep_channels, float_output, progress)
+        digest = written.sha256 or file_sha256(part)
+    mixer = written.mixer
+    return Correction(
+        path=output,
+        sha256=digest,
+        copied=mixer is None,
+        n_samples=written.n_samples,
+        format=written.format.name if written.format else info.codec,
+        peak=mixer.peak if mixer else None,
+        trim_db=20 * math.log10(mixer.gain) if mixer else 0.0,
+        clipped_samples=mixer.n_clipped if mixer else 0,
+    )
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# --- mixing --------------------------------------------------------------------------------------
+
+
+class _NotFinite(Exception):
+    """A sample is NaN or infinite."""
+
+
+class _Mixer:
+    """Mixes channels and keeps account of what is written."""
+
+    def __init__(self, mix: ChannelMix, sample_format: SampleFormat, gain: float = 1.0) -> None:
+        half_step = (1 - sample_format.highest) / 2 if sample_format.highest < 1 else math.inf
+        self._mix = mix
+        self._lower, self._upper = -1 - half_step, sample_format.highest + half_step
+        self._highest = sample_format.highest
+        self.gain = gain
+        self.peak = 0.0
+        self.n_clipped = 0
+
+    def changes(self, channel: int) -> bool:
+        """Whether a channel's samples change."""
+        return self.gain != 1.0 or channel in self._mix
+
+    def __call__(self, block: FloatArray) -> FloatArray:
+        """New samples of a block, [shape=(n_channels, N)]; raises `_NotFinite`."""
+        mixed = block.copy()
+        for channel, weights in self._mix.items():
+            total = mixed[channel]
+            total[:] = 0.0
+            for source, weight in weights:
+                total += weight * block[source]
+        if self.gain != 1.0:
+            mixed *= self.gain
+        lowest, highest = float(mixed.min(initial=0.0)), float(mixed.max(initial=0.0))
+        if not math.isfinite(lowest) or not math.isfinite(highest):
+            raise _NotFinite
+        self.peak = max(self.peak, -lowest, highest)
+        if lowest < self._lower or highest > self._upper:
+            over = (mixed < self._lower) | (mixed > self._upper)
+            self.n_clipped += int(np.count_nonzero(over))
+        return mixed
+
+    def trimmed_gain(self) -> float:
+        """The gain that brings the peak to the highest value that can be stored."""
+        return self.gain * self._highest / self.peak
+
+
+@dataclass(frozen=True)
+class _Written:
+    n_samples: int
+    format: SampleFormat | None
+    mixer: _Mixer | None = None
+    sha256: str | None = None
+
+
+def _with_trim(
+    mix: ChannelMix, sample_format: SampleFormat, write: Callable[[_Mixer], _Written]
+) -> _Written:
+    """Write once as it is; if that clips, write again with the gain that just does not."""
+    mixer = _Mixer(mix, sample_format)
+    written = write(mixer)
+    if mixer.n_clipped:
+        return write(_Mixer(mix, sample_format, mixer.trimmed_gain()))
+    return written
+
+
+def _not_finite(path: Path, at_s: float) -> MediaError:
+    return MediaError(
+        f"{path} holds NaN or infinite samples near {at_s:.1f} s: repair the track first."
+    )
+
+
+# --- uncompressed files --------------------------------------------------------------------------
+
+
+def _write_pcm(
+    pcm: PcmFile, output: Path, mix: ChannelMix, history: str, progress: Progress
+) -> _Written:
+    after = pcm.data_offset + pcm.data_size
+    head: Sequence[riff.Piece] = [(0, pcm.data_offset)]
+    tail: Sequence[riff.Piece] = [(after, pcm.path.stat().st_size - after)]
+    if pcm.chunks:
+        head, tail = riff.around_data(pcm, history)
+
+    def write(mixer: _Mixer) -> _Written:
+        digest = hashlib.sha256()
+        with pcm.path.open("rb") as source, output.open("wb") as target:
+            samples = _mixed_data(pcm, source, mixer, progress)
+            for data in chain(_pieces(source, head), samples, _pieces(source, tail)):
+                target.write(data)
+                digest.update(data)
+        return _Written(pcm.n_samples, pcm.format, mixer, digest.hexdigest())
+
+    return _with_trim(mix, pcm.format, write)
+
+
+def _pieces(source: BinaryIO, pieces: Sequence[riff.Piece]) -> Iterator[bytes | memoryview]:
+    """The bytes of pieces, those that come from the source in blocks."""
+    for piece in pieces:
+        if isinstance(piece, bytes):
+            yield piece
+            continue
+        offset, size = piece
+        for at in range(offset, offset + size, _COPY_BLOCK):
+            source.seek(at)
+            yield source.read(min(_COPY_BLOCK, offset + size - at))
+
+
+def _mixed_data(
+    pcm: PcmFile, source: BinaryIO, mixer: _Mixer, progress: Progress
+) -> Iterator[memoryview]:
+    """The samples as stored, block by block, after mixing."""
+    buffer = SampleBuffer(pcm.format, pcm.n_channels, _BLOCK)
+    changed = [index for index in range(pcm.n_channels) if mixer.changes(index)]
+    source.seek(pcm.data_offset)
+    for first in range(0, pcm.n_samples, _BLOCK):
+        n_samples = buffer.fill(source, min(_BLOCK, pcm.n_samples - first))
+        try:
+            mixed = mixer(buffer.channels())
+        except _NotFinite:
+            raise _not_finite(pcm.path, first / pcm.samplerate) from None
+        for index in changed:
+            buffer.set_channel(index, mixed[index])
+        yield buffer.data
+        progress((first + n_samples) / pcm.n_samples)
+
+
+# --- FLAC, and everything else -------------------------------------------------------------------
+
+
+def _mixed_blocks(reader: AudioReader, mixer: _Mixer, progress: Progress) -> Iterator[FloatArray]:
+    """The track in blocks [shape=(n_channels, N)] after mixing."""
+    done = 0
+    for block in reader.blocks(_BLOCK):
+        try:
+            yield mixer(block)
+        except _NotFinite:
+            raise _not_finite(reader.info.path, done / reader.info.samplerate) from None
+        done += block.shape[1]
+        progress(min(1.0, done / max(1, reader.info.n_samples)))
+
+
+def _write_flac(info: AudioInfo, output: Path, mix: ChannelMix, progress: Progress) -> _Written:
+    stored = info.format
+    assert stored is not None  # FLAC is lossless
+    steps = 2.0 ** (stored.bits - 1)
+
+    def write(mixer: _Mixer) -> _Written:
+        with (
+            tempfile.NamedTemporaryFile(dir=output.parent, suffix=".part") as encoded,
+            open_audio(info.path) as reader,
+        ):
+            with soundfile.SoundFile(
+                encoded.name, "w", info.samplerate, info.n_channels,
+                subtype=f"PCM_{stored.bits}" if stored.bits > 8 else "PCM_S8", format="FLAC",
+            ) as file:  # fmt: skip
+                for mixed in _mixed_blocks(reader, mixer, progress):
+                    codes = np.clip(np.rint(mixed.T * steps), -steps, steps - 1)
+                    # libsndfile takes the top bits of 32-bit integers.
+                    file.write(codes.astype(np.int32) << (32 - stored.bits))
+            flac.carry_metadata(info.path, Path(encoded.name), output)
+        return _Written(info.n_samples, stored, mixer)
+
+    return _with_trim(mix, stored, write)
+
+
+def _write_decoded(
+    sources: Sequence[Path],
+    output: Path,
+    mix: ChannelMix,
+    keep_channels: Sequence[int] | None,
+    float_output: bool,
+    progress: Progress,
+) -> _Written:
+    with open_split_audio(sources) as reader:
+        info = reader.info
+    stored = FLOAT32 if float_output or info.format is None else _little_endian(info.format)
+    channels = list(range(info.n_channels) if keep_channels is None else keep_channels)
+
+    def write(mixer: _Mixer) -> _Written:
+        header_size = len(riff.new_header(stored, info.samplerate, len(channels), 0))
+        buffer = SampleBuffer(stored, len(channels), _BLOCK)
+        n_samples = 0
+        with open_split_audio(sources) as reader, output.open("wb") as target:
+            target.seek(header_size)
+            for mixed in _mixed_blocks(reader, mixer, progress):
+                buffer.resize(mixed.shape[1])
+                for place, channel in enumerate(channels):
+                    buffer.set_channel(place, mixed[channel])
+                target.write(buffer.data)
+                n_samples += mixed.shape[1]
+            if len(buffer.data) % 2:
+                target.write(b"\0")
+            target.seek(0)
+            target.write(riff.new_header(stored, info.samplerate, len(channels), n_samples))
+        return _Written(n_samples, stored, mixer)
+
+    return _with_trim(mix, stored, write)
+
+
+def _little_endian(stored: SampleFormat) -> SampleFormat:
+    """The same samples as WAV stores them: little-endian, 8 bits unsigned."""
+    encoding = "unsigned" if stored.width == 1 else stored.encoding
+    return SampleFormat(encoding, stored.width, stored.bits)

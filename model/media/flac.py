@@ -1,0 +1,42 @@
+"""Metadata blocks of a FLAC file (https://www.rfc-editor.org/rfc/rfc9639#section-8).
+
+libsndfile writes samples and a few tags; tags, cue sheets, pictures and application blocks (where
+recorders keep the chunks of the WAV they came from) are carried over here.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import BinaryIO
+
+_STREAMINFO, _PADDING, _SEEKTABLE = 0, 1, 3
+_LAST = 0x80
+
+
+def carry_metadata(source: Path, encoded: Path, output: Path) -> None:
+    """Write `encoded`'s sound with `source`'s metadata to `output`.
+
+    STREAMINFO describes the new samples and seek points the new frames, so the former comes from
+    `encoded` and the latter are left out; every other block is `source`'s own.
+    """
+    with source.open("rb") as file:
+        kept = [block for block in _blocks(file) if block[0] not in (_STREAMINFO, _SEEKTABLE)]
+    with encoded.open("rb") as file, output.open("wb") as target:
+        blocks = [block for block in _blocks(file) if block[0] == _STREAMINFO] + kept
+        target.write(b"fLaC")
+        for index, (kind, data) in enumerate(blocks):
+            last = _LAST if index == len(blocks) - 1 else 0
+            target.write(bytes([kind | last]) + len(data).to_bytes(3, "big") + data)
+        shutil.copyfileobj(file, target, 1 << 20)
+
+
+def _blocks(file: BinaryIO) -> list[tuple[int, bytes]]:
+    """Type and content of each metadata block; leaves the file at its first frame."""
+    file.seek(4)
+    blocks = []
+    while True:
+        header = file.read(4)
+        blocks.append((header[0] & ~_LAST, file.read(int.from_bytes(header[1:], "big"))))
+        if header[0] & _LAST:
+            return blocks

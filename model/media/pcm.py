@@ -1,0 +1,280 @@
+"""Where the samples lie in files of uncompressed sound, and what surrounds them.
+
+An uncompressed file is a head, interleaved samples, and a tail. Knowing the three is enough to
+correct the sound and keep everything else to the byte: whatever a recorder or an editor wrote
+around the samples is copied, understood or not.
+
+Read here: WAV and WAVEX, RF64 and BW64 (EBU Tech 3306, ITU-R BS.2088), `.amb` (WAVEX with an
+ambisonic sub-format), Sony W64, AIFF and AIFC, Apple CAF.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from model.errors import MediaError
+from model.media.samples import Encoding, SampleFormat
+
+_WAVE_PCM, _WAVE_FLOAT, _WAVE_EXTENSIBLE = 0x0001, 0x0003, 0xFFFE
+# The WAVEX sub-format of ".amb" files after its first two bytes (Dobson): always FuMa.
+_AMB_SUBFORMAT = bytes.fromhex("00002107d3118644c8c1ca000000")
+_UNKNOWN_SIZE = 0xFFFFFFFF
+_W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
+_W64_TAIL = bytes.fromhex("f3acd3118cd100c04f8edb8a")
+_CAF_B_FORMAT, _CAF_HOA_SN3D, _CAF_HOA_N3D = 107, 190, 191
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A chunk of a RIFF file: name, and where its payload lies."""
+
+    name: bytes
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class PcmFile:
+    """An uncompressed sound file.
+
+    Attributes
+    ----------
+    container : "wav", "rf64", "bw64", "w64", "aiff" or "caf".
+    data_offset, data_size : the samples, in bytes; whole frames only.
+    convention : "fuma", "ambix" or "n3d" where the file declares it.
+    chunks : of a RIFF file, in file order; empty for the others.
+    """
+
+    path: Path
+    container: str
+    format: SampleFormat
+    samplerate: int
+    n_channels: int
+    data_offset: int
+    data_size: int
+    convention: str | None = None
+    chunks: tuple[Chunk, ...] = ()
+
+    @property
+    def frame_size(self) -> int:
+        """Bytes of one sample of every channel."""
+        return self.n_channels * self.format.width
+
+    @property
+    def n_samples(self) -> int:
+        """Samples per channel."""
+        return self.data_size // self.frame_size
+
+
+def read_pcm_file(path: Path) -> PcmFile | None:
+    """Describe an uncompressed file; None if `path` is of another kind or compressed inside.
+
+    Raises
+    ------
+    MediaError : the file breaks off before its samples.
+    """
+    with path.open("rb") as file:
+        head = file.read(16)
+        file.seek(0, 2)
+        length = file.tell()
+        file.seek(0)
+        try:
+            if head[:4] in (b"RIFF", b"RF64", b"BW64") and head[8:12] == b"WAVE":
+                return _read_riff(path, file, length)
+            if head == _W64_RIFF:
+                return _read_w64(path, file, length)
+            if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
+                return _read_aiff(path, file, length)
+            if head[:4] == b"caff":
+                return _read_caf(path, file, length)
+        except (struct.error, IndexError, ZeroDivisionError) as error:
+            raise MediaError(f"{path} breaks off inside its header: it is damaged.") from error
+    return None
+
+
+def _build(
+    path: Path,
+    container: str,
+    sample_format: SampleFormat | None,
+    samplerate: float,
+    n_channels: int,
+    data: tuple[int, int] | None,
+    *,
+    convention: str | None = None,
+    chunks: tuple[Chunk, ...] = (),
+) -> PcmFile | None:
+    if sample_format is None:
+        return None
+    if data is None:
+        raise MediaError(f"{path} has no sound data: it is damaged or incomplete.")
+    offset, size = data
+    size -= size % (n_channels * sample_format.width)
+    return PcmFile(
+        path, container, sample_format, round(samplerate), n_channels, offset, size,
+        convention, chunks,
+    )  # fmt: skip
+
+
+# --- WAV, WAVEX, RF64, BW64 ----------------------------------------------------------------------
+
+
+def _read_riff(path: Path, file: BinaryIO, length: int) -> PcmFile | None:
+    container = {b"RIFF": "wav", b"RF64": "rf64", b"BW64": "bw64"}[file.read(12)[:4]]
+    chunks = tuple(_riff_chunks(file, length))
+    payload = {chunk.name: _payload(file, chunk) for chunk in chunks if chunk.size < 1 << 24}
+    if b"fmt " not in payload:
+        raise MediaError(f"{path} has no format chunk: it is damaged or incomplete.")
+    sample_format, is_amb = _wave_format(payload[b"fmt "])
+    n_channels, samplerate = struct.unpack_from("<HI", payload[b"fmt "], 2)
+    data = next(((c.offset, c.size) for c in chunks if c.name == b"data"), None)
+    convention = "fuma" if is_amb or path.suffix.lower() == ".amb" else None
+    if convention is None and b"axml" in payload:
+        convention = _adm_convention(payload[b"axml"])
+    return _build(
+        path, container, sample_format, samplerate, n_channels, data,
+        convention=convention, chunks=chunks,
+    )  # fmt: skip
+
+
+def _riff_chunks(file: BinaryIO, length: int) -> Iterator[Chunk]:
+    """The chunks of a RIFF file whose 12-byte head has been read; sizes are the true ones."""
+    sizes_64: dict[bytes, int] = {}
+    at = 12
+    while at + 8 <= length:
+        file.seek(at)
+        name, size = struct.unpack("<4sI", file.read(8))
+        if name == b"ds64":
+            sizes_64 = _ds64(file.read(min(size, 1 << 16)))
+        if size == _UNKNOWN_SIZE or (name == b"data" and size == 0 and b"data" in sizes_64):
+            size = sizes_64.get(name, length)
+        elif name == b"data" and size == 0:
+            size = length  # a recorder that never came back to fill it in
+        size = min(size, length - at - 8)
+        yield Chunk(name, at + 8, size)
+        at += 8 + size + size % 2
+
+
+def _ds64(payload: bytes) -> dict[bytes, int]:
+    """The 64-bit sizes of chunks, by name."""
+    _, data_size, _, n_entries = struct.unpack_from("<3QI", payload)
+    sizes = {b"data": data_size}
+    for index in range(n_entries):
+        name, size = struct.unpack_from("<4sQ", payload, 28 + 12 * index)
+        sizes[name] = size
+    return sizes
+
+
+def _payload(file: BinaryIO, chunk: Chunk) -> bytes:
+    file.seek(chunk.offset)
+    return file.read(chunk.size)
+
+
+def _wave_format(fmt: bytes) -> tuple[SampleFormat | None, bool]:
+    """Sample format of a `fmt ` chunk (None: compressed), and whether it says ambisonic."""
+    tag, _, _, _, _, bits = struct.unpack_from("<HHIIHH", fmt)
+    valid_bits, is_amb = bits, False
+    if tag == _WAVE_EXTENSIBLE:
+        valid_bits = struct.unpack_from("<H", fmt, 18)[0] or bits
+        tag = struct.unpack_from("<H", fmt, 24)[0]
+        is_amb = fmt[26:40] == _AMB_SUBFORMAT
+    width = (bits + 7) // 8
+    if tag == _WAVE_FLOAT and bits in (32, 64):
+        return SampleFormat("float", width, bits), is_amb
+    if tag == _WAVE_PCM and 8 <= bits <= 32:
+        valid_bits = min(valid_bits, bits)
+        return SampleFormat("unsigned" if bits == 8 else "signed", width, valid_bits), is_amb
+    return None, is_amb
+
+
+def _adm_convention(axml: bytes) -> str | None:
+    """Normalisation that an ADM document (BS.2076) declares for its HOA blocks."""
+    for name in (b"SN3D", b"N3D", b"FuMa"):
+        if b"<normalization>" + name in axml:
+            return {b"SN3D": "ambix", b"N3D": "n3d", b"FuMa": "fuma"}[name]
+    return None
+
+
+# --- W64, AIFF, CAF ------------------------------------------------------------------------------
+
+
+def _read_w64(path: Path, file: BinaryIO, length: int) -> PcmFile | None:
+    sample_format, rate, n_channels, data = None, 0, 0, None
+    at = 40
+    while at + 24 <= length:
+        file.seek(at)
+        guid, size = struct.unpack("<16sQ", file.read(24))
+        size = max(24, size)
+        if guid == b"fmt " + _W64_TAIL:
+            fmt = file.read(min(size, 4096) - 24)
+            sample_format, _ = _wave_format(fmt)
+            n_channels, rate = struct.unpack_from("<HI", fmt, 2)
+        elif guid == b"data" + _W64_TAIL:
+            data = (at + 24, min(size, length - at) - 24)
+        at += (size + 7) // 8 * 8
+    return _build(path, "w64", sample_format, rate, n_channels, data)
+
+
+def _read_aiff(path: Path, file: BinaryIO, length: int) -> PcmFile | None:
+    sample_format, rate, n_channels, data = None, 0.0, 0, None
+    at = 12
+    while at + 8 <= length:
+        file.seek(at)
+        name, size = struct.unpack(">4sI", file.read(8))
+        if name == b"COMM":
+            comm = file.read(size)
+            n_channels, _, bits = struct.unpack_from(">hIh", comm)
+            rate = _extended_float(comm[8:18])
+            sample_format = _aiff_format(comm[18:22] or b"NONE", bits)
+        elif name == b"SSND":
+            skip = struct.unpack(">I", file.read(4))[0]
+            data = (at + 16 + skip, min(size, length - at - 8) - 8 - skip)
+        at += 8 + size + size % 2
+    return _build(path, "aiff", sample_format, rate, n_channels, data)
+
+
+def _aiff_format(compression: bytes, bits: int) -> SampleFormat | None:
+    width = (bits + 7) // 8
+    if compression in (b"NONE", b"twos", b"in24", b"in32"):
+        return SampleFormat("signed", width, bits, big_endian=True)
+    if compression in (b"sowt", b"42ni", b"23ni", b"42n1", b"23n1"):
+        return SampleFormat("signed", width, bits)
+    floats = {b"fl32": 4, b"FL32": 4, b"fl64": 8, b"FL64": 8}
+    if compression in floats:
+        return SampleFormat("float", floats[compression], 8 * floats[compression], big_endian=True)
+    return None
+
+
+def _extended_float(data: bytes) -> float:
+    """An 80-bit IEEE 754 number."""
+    exponent, mantissa = struct.unpack(">HQ", data)
+    return float(mantissa * 2.0 ** ((exponent & 0x7FFF) - 16383 - 63))
+
+
+def _read_caf(path: Path, file: BinaryIO, length: int) -> PcmFile | None:
+    sample_format, rate, n_channels, data, convention = None, 0.0, 0, None, None
+    at = 8
+    while at + 12 <= length:
+        file.seek(at)
+        name, size = struct.unpack(">4sq", file.read(12))
+        size = length - at - 12 if size < 0 else size  # -1: to the end of the file
+        if name == b"desc":
+            rate, codec, flags, _, _, n_channels, bits = struct.unpack(">d4s5I", file.read(32))
+            if codec == b"lpcm":
+                encoding: Encoding = "float" if flags & 1 else "signed"
+                width = (bits + 7) // 8
+                sample_format = SampleFormat(encoding, width, bits, big_endian=not flags & 2)
+        elif name == b"chan":
+            tag = struct.unpack(">I", file.read(4))[0] >> 16
+            convention = {
+                _CAF_B_FORMAT: "fuma",
+                _CAF_HOA_SN3D: "ambix",
+                _CAF_HOA_N3D: "n3d",
+            }.get(tag)
+        elif name == b"data":
+            data = (at + 16, min(size, length - at - 12) - 4)  # after an edit count
+        at += 12 + size
+    return _build(path, "caf", sample_format, rate, n_channels, data, convention=convention)

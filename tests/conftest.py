@@ -1,0 +1,69 @@
+"""What all tests share: real components, named at the end where they are missing, and media."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+COMPONENTS = {
+    "chromium": lambda: shutil.which("chromium") is not None,
+    "ffmpeg": lambda: shutil.which("ffmpeg") is not None,
+    "root": lambda: os.geteuid() == 0,
+    "cuda": torch.cuda.is_available,
+    "shared-data": SHARED_DATA.is_dir,
+}
+_not_run = pytest.StashKey[dict[str, int]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_not_run] = {}
+    torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    missing = {name for name, present in COMPONENTS.items() if not present()}
+    for item in items:
+        for mark in item.iter_markers("needs"):
+            component = mark.args[0]
+            if component not in COMPONENTS:
+                raise pytest.UsageError(f"{item.nodeid} needs an unknown component {component!r}")
+            if component in missing:
+                item.add_marker(pytest.mark.skip(reason=f"{component} is not here"))
+                counts = config.stash[_not_run]
+                counts[component] = counts.get(component, 0) + 1
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    for component, count in sorted(config.stash[_not_run].items()):
+        terminalreporter.write_line(
+            f"NOT RUN: {count} tests that need {component}, which is not here", yellow=True
+        )
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment() -> Iterator[None]:
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The measuring and format material beside the repository (tests that use it need it)."""
+    return SHARED_DATA

@@ -1,0 +1,176 @@
+"""Containers: every channel where it was coded, at any order, and the same from any place."""
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import soundfile
+
+from model.errors import MediaError, OptionError
+from model.media import open_audio, open_split_audio
+
+RATE = 48000
+
+
+def tones(n_channels: int, seconds: float = 1.0) -> np.ndarray:
+    """A tone of its own in every channel, rising by 150 Hz."""
+    t = np.arange(round(seconds * RATE)) / RATE
+    return np.array([0.2 * np.sin(2 * np.pi * (200 + 150 * i) * t) for i in range(n_channels)])
+
+
+def tone_numbers(channels: np.ndarray) -> list[int]:
+    """Which tone each channel holds."""
+    spectrum = np.abs(np.fft.rfft(channels[:, 4800:28800], axis=1))
+    return [round((float(peak) * 2 - 200) / 150) for peak in spectrum.argmax(axis=1)]
+
+
+def encode(path: Path, samples: np.ndarray, codec: str, layout: str, **options: str) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=RATE, layout=layout, options=options)
+        assert isinstance(stream, av.AudioStream)
+        packed = np.ascontiguousarray(samples.T.reshape(1, -1).astype("f4"))
+        frame = av.AudioFrame.from_ndarray(packed, "flt", layout)
+        frame.sample_rate = RATE
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "layout", "n_channels", "family"),
+    [
+        ("a.opus", "libopus", "4.0", 4, "255"),
+        ("a.opus", "libopus", "ambisonic 1", 4, "2"),
+        ("a.opus", "libopus", "ambisonic 3", 16, "2"),
+        ("a.mkv", "libopus", "ambisonic 1+stereo", 6, "2"),
+        ("a.webm", "libopus", "ambisonic 2", 9, "2"),
+        ("a.m4a", "aac", "4.0", 4, None),
+        ("a.m4a", "aac", "quad", 4, None),
+        ("a.mov", "pcm_s24le", "4.0", 4, None),
+        ("a.mov", "pcm_s24le", "hexadecagonal", 16, None),
+        ("a.mkv", "pcm_s16le", "9 channels", 9, None),
+    ],
+)
+def test_channels_keep_their_places(
+    tmp_path: Path, name: str, codec: str, layout: str, n_channels: int, family: str | None
+) -> None:
+    path = tmp_path / name
+    options = {"mapping_family": family} if family else {}
+    encode(path, tones(n_channels), codec, layout, **options)
+
+    with open_audio(path) as reader:
+        assert reader.info.n_channels == n_channels
+        whole = np.concatenate(list(reader.blocks(10_000)), axis=1)
+        part = reader.read(9000, 30_000)
+
+    assert tone_numbers(whole) == list(range(n_channels))
+    # Matroska's clock is of milliseconds, so a place is exact to half of one.
+    shifts = range(1) if path.suffix not in (".mkv", ".webm") else range(-48, 49)
+    differences = [
+        np.abs(part[:, 100:-100] - whole[:, 9100 + s : 9000 + s + part.shape[1] - 100]).max()
+        for s in shifts
+    ]
+    assert min(differences) < 1e-3
+
+
+def test_lossless_streams_are_exact_and_keep_their_format(tmp_path: Path) -> None:
+    samples = np.round(tones(4) * 2**23) / 2**23
+    encode(tmp_path / "a.mov", samples, "pcm_s24le", "4.0")
+
+    with open_audio(tmp_path / "a.mov") as reader:
+        assert reader.info.format is not None
+        assert reader.info.format.name == "24-bit"
+        np.testing.assert_allclose(reader.read(0, RATE), samples, atol=2**-23)
+
+
+def test_declared_ambisonics_is_ambix(tmp_path: Path) -> None:
+    encode(tmp_path / "a.opus", tones(4), "libopus", "ambisonic 1", mapping_family="2")
+    encode(tmp_path / "b.opus", tones(4), "libopus", "4.0", mapping_family="255")
+
+    with open_audio(tmp_path / "a.opus") as declared, open_audio(tmp_path / "b.opus") as plain:
+        assert (declared.info.convention, plain.info.convention) == ("ambix", None)
+
+
+def test_youtubes_five_point_one_is_recognised(tmp_path: Path) -> None:
+    """AAC 5.1 that carries X, Y, W, -, Z, - (in FFmpeg's order)."""
+    w, y, z, x = tones(4)
+    silence = np.zeros_like(w)
+    encode(tmp_path / "a.m4a", np.array([x, y, w, silence, z, silence]), "aac", "5.1")
+
+    with open_audio(tmp_path / "a.m4a") as reader:
+        assert reader.info.components == (2, 1, 4, 0)
+        assert reader.info.convention == "ambix"
+        assert tone_numbers(reader.read(0, RATE)[list(reader.info.components)]) == [0, 1, 2, 3]
+
+
+def test_six_full_channels_are_not_taken_for_it(tmp_path: Path) -> None:
+    encode(tmp_path / "a.m4a", tones(6), "aac", "5.1")
+
+    with open_audio(tmp_path / "a.m4a") as reader:
+        assert reader.info.components is None
+
+
+def test_of_several_streams_the_one_with_most_channels(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.mov"), "w") as container:
+        layouts = ("stereo", "4.0")
+        streams = [container.add_stream("pcm_s16le", rate=RATE, layout=name) for name in layouts]
+        for stream, layout, n_channels in zip(streams, layouts, (2, 4), strict=True):
+            packed = np.ascontiguousarray(tones(n_channels).T.reshape(1, -1).astype("f4"))
+            frame = av.AudioFrame.from_ndarray(packed, "flt", layout)
+            frame.sample_rate = RATE
+            container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+
+    with open_audio(tmp_path / "a.mov") as reader:
+        assert reader.info.n_channels == 4
+
+
+def test_a_split_track_is_one(tmp_path: Path) -> None:
+    samples = tones(16)
+    soundfile.write(tmp_path / "1.wav", samples[:8].T, RATE, subtype="DOUBLE")
+    soundfile.write(tmp_path / "2.wav", samples[8:].T, RATE, subtype="DOUBLE")
+
+    with open_split_audio([tmp_path / "1.wav", tmp_path / "2.wav"]) as reader:
+        assert reader.info.n_channels == 16
+        assert np.array_equal(reader.read(100, 500), samples[:, 100:600])
+        assert np.array_equal(np.concatenate(list(reader.blocks(1000)), axis=1), samples)
+
+
+def test_parts_of_a_split_track_share_a_rate(tmp_path: Path) -> None:
+    for name, rate in (("1.wav", 48000), ("2.wav", 44100)):
+        soundfile.write(tmp_path / name, tones(8).T, rate)
+    with pytest.raises(OptionError, match=r"48000 Hz.*44100 Hz"):
+        open_split_audio([tmp_path / "1.wav", tmp_path / "2.wav"])
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("empty.wav", b""),
+        ("text.wav", b"this is no sound, it is a text\n" * 20),
+        ("text.m4a", b"ffconcat version 1.0\nfile /etc/hostname\n"),
+        ("noise.flac", b"fLaC" + bytes(100)),
+    ],
+)
+def test_what_is_no_sound(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(MediaError, match=name):
+        open_audio(tmp_path / name)
+
+
+def test_a_truncated_flac_names_the_place(tmp_path: Path) -> None:
+    path = tmp_path / "a.flac"
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, (5 * RATE, 4)), RATE)
+    path.write_bytes(path.read_bytes()[:50_000])
+    with open_audio(path) as reader, pytest.raises(MediaError, match=r"a\.flac.*at 4\.0 s"):
+        reader.read(4 * RATE, RATE)
+
+
+@pytest.mark.needs("shared-data")
+@pytest.mark.parametrize("name", ["HOA3_rec1_01-08ch.ogg", "HOA3_rec1_09-16ch.ogg"])
+def test_eight_channel_vorbis_is_in_coded_order(shared_data: Path, name: str) -> None:
+    """libsndfile leaves coded channels where they are; FFmpeg moves them."""
+    path = shared_data / "formats" / name
+    expected = soundfile.read(path, frames=20_000)[0].T
+    with open_audio(path) as reader:
+        np.testing.assert_allclose(reader.read(0, 20_000), expected, atol=1e-6)

@@ -1,0 +1,377 @@
+"""The corrected file: only the samples that must change do, and everything around them stays."""
+
+import math
+import shutil
+import struct
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from model.ambisonics import ChannelLayout, YawRotation
+from model.errors import DiskFull, MediaError, OptionError, OutputError
+from model.media import check_suffix, file_sha256, open_audio, riff, write_corrected
+from model.media.correct import ChannelMix
+from model.media.pcm import read_pcm_file
+from model.output import check_output, whole_file
+from tests.model.media.boxes import bext, chunk, insert_chunks
+from tests.model.media.test_audio import encode, tone_numbers, tones
+from tests.model.media.test_pcm import VARIANTS
+
+RATE = 48000
+IXML = b"<?xml version='1.0'?><BWFXML><NOTE>odd</NOTE></BWFXML>"
+AROUND = [
+    (b"cue ", struct.pack("<I", 0)),
+    (b"smpl", bytes(36)),
+    (b"axml", b"<adm/>"),
+    (b"chna", bytes(4)),
+    (b"LIST", b"INFOINAM\x04\0\0\0take"),
+]
+
+
+def rotation(angle_deg: float, n_channels: int = 4) -> ChannelMix:
+    return YawRotation(ChannelLayout.of(n_channels), math.radians(angle_deg)).channel_mix
+
+
+def production_wav(path: Path, *, n_channels: int = 4, n_samples: int = 12_345) -> np.ndarray:
+    """A 24-bit Broadcast Wave file as a recorder and an editor leave it."""
+    samples = np.random.default_rng(0).uniform(-0.6, 0.6, (n_channels, n_samples))
+    soundfile.write(path, samples.T, RATE, subtype="PCM_24")
+    before = bext() + chunk(b"iXML", IXML)
+    insert_chunks(path, before, b"".join(chunk(name, data) for name, data in AROUND))
+    return np.asarray(soundfile.read(path)[0].T)
+
+
+def chunks(path: Path) -> dict[bytes, bytes]:
+    pcm = read_pcm_file(path)
+    assert pcm is not None
+    data = path.read_bytes()
+    return {c.name: data[c.offset : c.offset + c.size] for c in pcm.chunks}
+
+
+def samples_of(path: Path) -> np.ndarray:
+    with open_audio(path) as reader:
+        return np.concatenate(list(reader.blocks(10_000)), axis=1)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=10)
+@given(angle=st.floats(-180, 180))
+def test_24_bits_there_and_back_within_one_step(tmp_path: Path, angle: float) -> None:
+    original = production_wav(tmp_path / "a.wav")
+
+    write_corrected([tmp_path / "a.wav"], tmp_path / "b.wav", rotation(angle))
+    write_corrected([tmp_path / "b.wav"], tmp_path / "c.wav", rotation(-angle))
+
+    difference = np.abs(samples_of(tmp_path / "c.wav") - original) * 2**23
+    assert difference.max() <= 1
+    assert np.all(difference[[0, 2]] == 0)
+
+
+def test_the_result_is_the_rotated_field_rounded(tmp_path: Path) -> None:
+    original = production_wav(tmp_path / "a.wav")
+
+    write_corrected([tmp_path / "a.wav"], tmp_path / "b.wav", rotation(37))
+
+    expected = YawRotation(ChannelLayout.of(4), math.radians(37))(original)
+    assert np.abs(samples_of(tmp_path / "b.wav") - expected).max() <= 0.5 / 2**23 + 1e-12
+
+
+def test_every_chunk_is_kept_and_the_history_told(tmp_path: Path) -> None:
+    production_wav(tmp_path / "a.wav")
+    line = "A=PCM,F=48000,W=24,M=multi,T=avsa-align"
+
+    write_corrected([tmp_path / "a.wav"], tmp_path / "b.wav", rotation(37), history=line)
+
+    before, after = chunks(tmp_path / "a.wav"), chunks(tmp_path / "b.wav")
+    assert list(after) == list(before)
+    assert after.pop(b"bext") == before.pop(b"bext") + line.encode() + b"\r\n"
+    assert after.pop(b"data") != before.pop(b"data")
+    assert after == before
+    assert (
+        struct.unpack("<I", (tmp_path / "b.wav").read_bytes()[4:8])[0] + 8
+        == (tmp_path / "b.wav").stat().st_size
+    )
+
+
+def test_zero_degrees_is_the_same_file(tmp_path: Path) -> None:
+    production_wav(tmp_path / "a.wav")
+
+    correction = write_corrected([tmp_path / "a.wav"], tmp_path / "b.wav", rotation(360))
+
+    assert correction.copied
+    assert (tmp_path / "b.wav").read_bytes() == (tmp_path / "a.wav").read_bytes()
+
+
+def test_head_locked_channels_keep_every_bit(tmp_path: Path) -> None:
+    production_wav(tmp_path / "a.wav", n_channels=6)
+
+    write_corrected([tmp_path / "a.wav"], tmp_path / "b.wav", rotation(37, 6))
+
+    frames = [
+        np.frombuffer(chunks(tmp_path / name)[b"data"], np.uint8).reshape(-1, 6, 3)
+        for name in ("a.wav", "b.wav")
+    ]
+    kept = [0, 2, 4, 5]
+    assert np.array_equal(frames[0][:, kept], frames[1][:, kept])
+    assert not np.array_equal(frames[0], frames[1])
+
+
+@pytest.mark.parametrize(("suffix", "name", "subtype", "endian"), VARIANTS)
+def test_every_container_keeps_its_head_tail_and_format(
+    tmp_path: Path, suffix: str, name: str, subtype: str, endian: str
+) -> None:
+    source, output = tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}"
+    original = np.random.default_rng(0).uniform(-0.6, 0.6, (1001, 4))
+    soundfile.write(source, original, RATE, subtype=subtype, endian=endian, format=name)
+
+    write_corrected([source], output, rotation(37))
+
+    before, after = read_pcm_file(source), read_pcm_file(output)
+    assert before is not None
+    assert after is not None
+    assert (after.format, after.n_samples, after.container) == (
+        before.format,
+        before.n_samples,
+        before.container,
+    )
+    end = before.data_offset + before.data_size
+    if b"PEAK" not in chunks(source):  # stale peaks are dropped, so offsets move
+        assert (
+            output.read_bytes()[: before.data_offset] == source.read_bytes()[: before.data_offset]
+        )
+    assert output.read_bytes()[after.data_offset + after.data_size :] == source.read_bytes()[end:]
+    expected = YawRotation(ChannelLayout.of(4), math.radians(37))(samples_of(source))
+    bits = 24 if before.format.encoding == "float" else before.format.bits
+    assert np.abs(soundfile.read(output)[0].T - expected).max() <= 0.51 * 2.0 ** (1 - bits)
+
+
+def test_stale_peaks_are_dropped(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros((100, 4)) + 0.1, RATE, subtype="FLOAT")
+    assert b"PEAK" in chunks(tmp_path / "a.wav")
+
+    write_corrected([tmp_path / "a.wav"], tmp_path / "b.wav", rotation(37))
+
+    assert b"PEAK" not in chunks(tmp_path / "b.wav")
+
+
+def test_flac_keeps_its_metadata(tmp_path: Path) -> None:
+    source, output = tmp_path / "a.flac", tmp_path / "b.flac"
+    samples = np.random.default_rng(0).uniform(-0.6, 0.6, (12_345, 4))
+    with soundfile.SoundFile(source, "w", RATE, 4, "PCM_24") as file:
+        file.title = "take 12"
+        file.write(samples)
+    application = b"riff" + b"bext and more"
+    data = source.read_bytes()
+    block = bytes([2]) + len(application).to_bytes(3, "big") + application
+    source.write_bytes(data[:42] + block + data[42:])  # after STREAMINFO
+
+    write_corrected([source], output, rotation(37))
+    write_corrected([output], tmp_path / "c.flac", rotation(-37))
+
+    assert application in output.read_bytes()
+    assert soundfile.SoundFile(output).title == "take 12"
+    assert np.abs(samples_of(tmp_path / "c.flac") - samples_of(source)).max() <= 2**-23 + 1e-12
+
+
+def test_clipping_is_answered_with_one_gain(tmp_path: Path) -> None:
+    """A loud diagonal source turned to the front would pass full scale by 3 dB."""
+    wave = np.sin(np.arange(48_000) / 7)
+    original = np.array([0.9 * wave, 0.95 * wave, 0.3 * wave, 0.95 * wave])
+    soundfile.write(tmp_path / "a.wav", original.T, RATE, subtype="PCM_24")
+
+    correction = write_corrected([tmp_path / "a.wav"], tmp_path / "b.wav", rotation(-45))
+
+    result = samples_of(tmp_path / "b.wav")
+    gain = 10 ** (correction.trim_db / 20)
+    expected = YawRotation(ChannelLayout.of(4), math.radians(-45))(original) * gain
+    assert -3.01 < correction.trim_db < -2
+    assert correction.clipped_samples == 0
+    assert correction.peak == pytest.approx(1, abs=1e-6)
+    np.testing.assert_allclose(result, expected, atol=2**-22)
+
+
+def test_float_output_needs_no_gain(tmp_path: Path) -> None:
+    wave = np.sin(np.arange(48_000) / 7)
+    original = np.array([0.9 * wave, 0.95 * wave, 0.3 * wave, 0.95 * wave])
+    soundfile.write(tmp_path / "a.wav", original.T, RATE, subtype="PCM_24")
+
+    correction = write_corrected(
+        [tmp_path / "a.wav"], tmp_path / "b.wav", rotation(-45), float_output=True
+    )
+
+    assert (correction.trim_db, correction.format) == (0.0, "32-bit float")
+    assert soundfile.info(tmp_path / "b.wav").subtype == "FLOAT"
+    assert np.abs(samples_of(tmp_path / "b.wav")).max() > 1.3
+
+
+def test_full_scale_samples_are_not_clipping(tmp_path: Path) -> None:
+    soundfile.write(
+        tmp_path / "a.wav", np.tile([-1.0, 0, 1.0, 0], (500, 1)), RATE, subtype="PCM_24"
+    )
+
+    correction = write_corrected([tmp_path / "a.wav"], tmp_path / "b.wav", rotation(30))
+
+    assert correction.trim_db == 0.0
+
+
+def test_a_lossy_track_becomes_float_wav(tmp_path: Path) -> None:
+    encode(tmp_path / "a.opus", tones(4), "libopus", "ambisonic 1", mapping_family="2")
+
+    write_corrected([tmp_path / "a.opus"], tmp_path / "b.wav", rotation(90))
+
+    info = soundfile.info(tmp_path / "b.wav")
+    assert (info.subtype, info.channels, info.samplerate) == ("FLOAT", 4, RATE)
+    assert tone_numbers(samples_of(tmp_path / "b.wav")) == [0, 3, 2, 1]  # X and Y change places
+
+
+def test_a_lossless_container_keeps_its_format(tmp_path: Path) -> None:
+    encode(tmp_path / "a.mov", tones(4), "pcm_s24le", "4.0")
+
+    correction = write_corrected([tmp_path / "a.mov"], tmp_path / "b.wav", {})
+
+    assert correction.format == "24-bit"
+    assert np.array_equal(samples_of(tmp_path / "b.wav"), samples_of(tmp_path / "a.mov"))
+
+
+def test_channels_may_be_chosen(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", tones(6).T, RATE, subtype="PCM_24")
+
+    write_corrected([tmp_path / "a.wav"], tmp_path / "b.wav", {}, keep_channels=(2, 1, 4, 0))
+
+    assert tone_numbers(samples_of(tmp_path / "b.wav")) == [2, 1, 4, 0]
+
+
+def test_a_split_track_is_joined(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "1.wav", tones(16)[:8].T, RATE, subtype="PCM_24")
+    soundfile.write(tmp_path / "2.wav", tones(16)[8:].T, RATE, subtype="PCM_24")
+
+    write_corrected([tmp_path / "1.wav", tmp_path / "2.wav"], tmp_path / "b.wav", rotation(180, 16))
+
+    original = np.concatenate([samples_of(tmp_path / "1.wav"), samples_of(tmp_path / "2.wav")])
+    expected = YawRotation(ChannelLayout.of(16), math.pi)(original)
+    np.testing.assert_allclose(samples_of(tmp_path / "b.wav"), expected, atol=2**-23)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_samples_that_are_no_numbers(tmp_path: Path, value: float) -> None:
+    samples = np.zeros((3 * RATE, 4)) + 0.1
+    samples[2 * RATE + 5, 1] = value
+    soundfile.write(tmp_path / "a.wav", samples, RATE, subtype="FLOAT")
+
+    with pytest.raises(MediaError, match=r"NaN or infinite samples near [12]\.\d s"):
+        write_corrected([tmp_path / "a.wav"], tmp_path / "b.wav", rotation(30))
+
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.wav"]
+
+
+def test_the_hash_is_the_files(tmp_path: Path) -> None:
+    production_wav(tmp_path / "a.wav")
+    correction = write_corrected([tmp_path / "a.wav"], tmp_path / "b.wav", rotation(37))
+
+    assert correction.sha256 == file_sha256(tmp_path / "b.wav")
+
+
+def test_progress_ends_at_one(tmp_path: Path) -> None:
+    production_wav(tmp_path / "a.wav", n_samples=100_000)
+    seen: list[float] = []
+
+    write_corrected([tmp_path / "a.wav"], tmp_path / "b.wav", rotation(37), progress=seen.append)
+
+    assert seen == sorted(seen)
+    assert seen[-1] == 1.0
+
+
+def test_a_file_beyond_four_gigabytes_becomes_rf64(tmp_path: Path) -> None:
+    """Its header, from a sparse file of 4.2 GB with float output to grow it further."""
+    path = tmp_path / "a.wav"
+    production_wav(path, n_samples=100)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"data")
+    head = bytes(data[: at + 4])
+    n_bytes = 12 * 349_600_000  # just below 4 GB
+    with path.open("wb") as file:
+        file.write(head + struct.pack("<I", n_bytes))
+        file.truncate(file.tell() + n_bytes)
+
+    pcm = read_pcm_file(path)
+    assert pcm is not None
+    line = "x" * (200 << 20)
+    pieces, _ = riff.around_data(pcm, line)
+
+    assert isinstance(pieces[0], bytes)
+    assert pieces[0][:4] == b"RF64"
+    assert isinstance(pieces[1], bytes)
+    _, size, riff_size, data_size, n_samples, _ = struct.unpack("<4sI3QI", pieces[1])
+    assert (size, data_size, n_samples) == (28, n_bytes, n_bytes // 12)
+    assert riff_size > 2**32
+
+
+@pytest.mark.parametrize("name", ["b.mp3", "b.flac", "b"])
+def test_a_suffix_that_would_lie(tmp_path: Path, name: str) -> None:
+    production_wav(tmp_path / "a.wav")
+    with open_audio(tmp_path / "a.wav") as reader, pytest.raises(OptionError, match=r"\.wav"):
+        check_suffix(reader.info, tmp_path / name)
+
+
+# --- whole or not at all -------------------------------------------------------------------------
+
+
+def test_an_output_appears_whole(tmp_path: Path) -> None:
+    with whole_file(tmp_path / "a.txt") as part:
+        part.write_text("half")
+        assert not (tmp_path / "a.txt").exists()
+        part.write_text("whole")
+
+    assert (tmp_path / "a.txt").read_text() == "whole"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_after_a_failure_nothing_is_left_and_the_old_stays(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("old")
+
+    def write_half() -> None:
+        with whole_file(tmp_path / "a.txt") as part:
+            part.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_half()
+
+    assert (tmp_path / "a.txt").read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_originals_are_never_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_text("x")
+    (tmp_path / "link.wav").symlink_to(tmp_path / "a.wav")
+    for name in ("a.wav", "link.wav"):
+        with pytest.raises(OptionError, match="never overwritten"):
+            check_output(tmp_path / name, [tmp_path / "a.wav"])
+
+
+@pytest.mark.parametrize("folder", ["missing", "a_file", "/proc"])
+def test_folders_that_cannot_be_written(tmp_path: Path, folder: str) -> None:
+    (tmp_path / "a_file").write_text("x")
+    with pytest.raises(OutputError, match="cannot be written"):
+        check_output(tmp_path / folder / "out.wav", [])
+
+
+@pytest.mark.needs("root")
+def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], check=True)
+    try:
+        production_wav(tmp_path / "a.wav", n_samples=200_000)
+        with pytest.raises(DiskFull, match="No space is left"):
+            write_corrected([tmp_path / "a.wav"], disk / "b.wav", rotation(30))
+        with pytest.raises(DiskFull, match="No space is left"):
+            write_corrected([tmp_path / "a.wav"], disk / "b.wav", {})
+        assert list(disk.iterdir()) == []
+        assert shutil.disk_usage(disk).free > 900_000
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)

@@ -1,0 +1,183 @@
+"""Windows of the picture: what is read by seeking equals what is read from the beginning."""
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from model.errors import MediaError, UnsupportedMedia
+from model.media import VideoReader
+from model.media.encode import write_video
+from tests.model.media.boxes import add_boxes, st3d, sv3d
+
+SIZE = (32, 64)
+
+
+def numbered_frames(n: int, height: int = 64, width: int = 128) -> np.ndarray:
+    """Frames whose brightness tells their number."""
+    frames = np.zeros((n, height, width, 1), np.uint8)
+    frames += (20 + 2 * np.arange(n, dtype=np.uint8))[:, None, None, None]
+    return frames
+
+
+def four_quarters(height: int = 64, width: int = 128) -> np.ndarray:
+    """A frame with a grey of its own in each quarter: 50 and 100 above 150 and 200."""
+    frame = np.empty((height, width, 1), np.uint8)
+    half_h, half_w = height // 2, width // 2
+    frame[:half_h, :half_w], frame[:half_h, half_w:] = 50, 100
+    frame[half_h:, :half_w], frame[half_h:, half_w:] = 150, 200
+    return frame
+
+
+def quarters(frame: np.ndarray) -> list[int]:
+    height, width = frame.shape[:2]
+    rows, columns = (height // 4, 3 * height // 4), (width // 4, 3 * width // 4)
+    return [round(int(frame[row, column]) / 10) * 10 for row in rows for column in columns]
+
+
+@pytest.mark.parametrize("start_s", [0.0, 1.2, 3.3, 7.9])
+def test_a_window_holds_its_own_frames(tmp_path: Path, start_s: float) -> None:
+    write_video(tmp_path / "v.mp4", numbered_frames(100), rate_hz=10, crf=1, keyframe_s=3)
+
+    with VideoReader(tmp_path / "v.mp4") as reader:
+        window = reader.read(start_s, 2.0, size=SIZE)
+
+    expected = np.arange(round(start_s * 10), min(100, round(start_s * 10) + 20))
+    np.testing.assert_allclose(window.times_s, expected / 10, atol=1e-6)
+    np.testing.assert_allclose(window.frames.mean(axis=(1, 2)), 20 + 2 * expected, atol=2)
+
+
+def test_windows_may_be_read_in_any_order(tmp_path: Path) -> None:
+    write_video(tmp_path / "v.mp4", numbered_frames(60), rate_hz=10, keyframe_s=1)
+    with VideoReader(tmp_path / "v.mp4") as reader:
+        late, early, again = (reader.read(at, 1.0, size=SIZE) for at in (4.0, 0.0, 4.0))
+
+    assert np.array_equal(late.frames, again.frames)
+    assert early.times_s[0] == 0
+
+
+def test_a_window_past_the_end_is_empty(tmp_path: Path) -> None:
+    write_video(tmp_path / "v.mp4", numbered_frames(20), rate_hz=10)
+    with VideoReader(tmp_path / "v.mp4") as reader:
+        assert reader.read(50.0, 2.0, size=SIZE).frames.shape == (0, *SIZE)
+
+
+def test_fast_pictures_are_thinned_by_a_whole_factor(tmp_path: Path) -> None:
+    write_video(tmp_path / "v.mp4", numbered_frames(100), rate_hz=50)
+    with VideoReader(tmp_path / "v.mp4") as reader:
+        window = reader.read(0.0, 2.0, size=SIZE, max_rate_hz=16)
+
+    np.testing.assert_allclose(np.diff(window.times_s), 4 / 50, atol=1e-6)
+
+
+def test_keyframes_are_told_even_where_thinned_out(tmp_path: Path) -> None:
+    write_video(tmp_path / "v.mp4", numbered_frames(100), rate_hz=50, keyframe_s=0.5)
+    with av.open(str(tmp_path / "v.mp4")) as container:
+        keyframes = [f.time for f in container.decode(container.streams.video[0]) if f.key_frame]
+
+    with VideoReader(tmp_path / "v.mp4") as reader:
+        window = reader.read(0.0, 2.0, size=SIZE, max_rate_hz=16)
+
+    after = np.searchsorted(window.times_s, np.array(keyframes) - 1e-9)
+    expected = [index for index in after.tolist() if index < len(window.times_s)]
+    assert len(expected) >= 4
+    assert np.flatnonzero(window.refreshed).tolist() == expected
+
+
+def test_stereo_pictures_give_one_eye(tmp_path: Path) -> None:
+    frame = four_quarters(128, 128)
+    write_video(tmp_path / "tb.mp4", [frame] * 3, rate_hz=10, crf=1)
+    write_video(tmp_path / "lr.mp4", [four_quarters(64, 256)] * 3, rate_hz=10, crf=1)
+
+    with VideoReader(tmp_path / "tb.mp4") as reader:
+        assert reader.info.stereo == "top-bottom"  # told by the frame's shape
+        assert quarters(reader.read(0, 1, size=SIZE).frames[0]) == [50, 100, 50, 100]
+    with VideoReader(tmp_path / "lr.mp4") as reader:
+        assert reader.info.stereo == "left-right"
+        assert quarters(reader.read(0, 1, size=SIZE).frames[0]) == [50, 50, 150, 150]
+
+
+def test_declared_stereo_wins_over_the_frames_shape(tmp_path: Path) -> None:
+    path = tmp_path / "v.mp4"
+    write_video(path, [four_quarters()] * 3, rate_hz=10, crf=1)
+    add_boxes(path, entry=st3d(1) + sv3d())
+
+    with VideoReader(path) as reader:
+        assert quarters(reader.read(0, 1, size=SIZE).frames[0]) == [50, 100, 50, 100]
+    with VideoReader(path, stereo="mono") as reader:  # what the user says wins over all
+        assert quarters(reader.read(0, 1, size=SIZE).frames[0]) == [50, 100, 150, 200]
+
+
+@pytest.mark.parametrize(
+    ("degrees", "expected"),
+    [(0, [50, 100, 150, 200]), (180, [200, 150, 100, 50])],
+)
+def test_rotation_metadata_is_honoured(tmp_path: Path, degrees: int, expected: list[int]) -> None:
+    with av.open(str(tmp_path / "v.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=10, options={"crf": "1"})
+        stream.width, stream.height, stream.pix_fmt = 128, 64, "yuv420p"
+        stream.set_display_rotation(degrees)
+        picture = av.VideoFrame.from_ndarray(four_quarters()[..., 0], "gray")
+        container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+
+    with VideoReader(tmp_path / "v.mp4") as reader:
+        assert quarters(reader.read(0, 1, size=SIZE).frames[0]) == expected
+
+
+def test_a_quarter_turn_is_undone(tmp_path: Path) -> None:
+    """A frame stored lying on its side, with the metadata to set it up, is upright when read."""
+    upright = four_quarters()[..., 0]
+    with av.open(str(tmp_path / "v.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=10, options={"crf": "1"})
+        stream.width, stream.height, stream.pix_fmt = 64, 128, "yuv420p"
+        stream.set_display_rotation(90)
+        lying = np.ascontiguousarray(np.rot90(upright, -1))
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(lying, "gray")))
+        container.mux(stream.encode(None))
+
+    with VideoReader(tmp_path / "v.mp4", stereo="mono") as reader:
+        assert quarters(reader.read(0, 1, size=SIZE).frames[0]) == quarters(upright)
+
+
+def test_a_squeezed_sphere_is_accepted(tmp_path: Path) -> None:
+    write_video(tmp_path / "v.mp4", [four_quarters(360, 640)] * 3, rate_hz=10, crf=1)
+    with VideoReader(tmp_path / "v.mp4") as reader:
+        assert reader.info.stereo == "mono"
+        assert quarters(reader.read(0, 1, size=SIZE).frames[0]) == [50, 100, 150, 200]
+
+
+def test_a_colour_frame(tmp_path: Path) -> None:
+    frame = np.zeros((64, 128, 3), np.uint8)
+    frame[:, :64] = (250, 0, 0)
+    write_video(tmp_path / "v.mp4", [frame] * 10, rate_hz=10, crf=1)
+    with VideoReader(tmp_path / "v.mp4") as reader:
+        picture = reader.read_frame(0.5, size=SIZE)
+
+    assert picture.shape == (*SIZE, 3)
+    assert picture[16, 16, 0] > 200 > 50 > picture[16, 16, 1]
+
+
+@pytest.mark.parametrize(("width", "height"), [(128, 96), (96, 160), (400, 64)])
+def test_frames_that_are_no_sphere(tmp_path: Path, width: int, height: int) -> None:
+    write_video(tmp_path / "v.mp4", [four_quarters(height, width)] * 3, rate_hz=10)
+    with pytest.raises(UnsupportedMedia, match=f"{width}x{height}"):
+        VideoReader(tmp_path / "v.mp4")
+
+
+def test_no_picture(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=48000, layout="stereo")
+        container.mux(stream.encode(None))
+    for path in (tmp_path / "a.mp4", tmp_path / "missing.mp4", tmp_path):
+        with pytest.raises(MediaError, match=str(path)):
+            VideoReader(path)
+
+
+def test_a_truncated_file_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "v.mp4"
+    write_video(path, numbered_frames(40), rate_hz=10)
+    path.write_bytes(path.read_bytes()[:600])
+    with pytest.raises(MediaError, match=r"v\.mp4"):
+        VideoReader(path)

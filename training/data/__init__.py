@@ -1,0 +1,1 @@
+"""Synthetic scenes, takes rendered from them, and manifests of real takes."""

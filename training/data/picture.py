@@ -1,0 +1,279 @@
+"""A procedural 360 picture: a background, and bodies that move on it.
+
+A body is drawn on a small grid around its place, in radians on the sphere: `x` to the left
+(the sense of azimuth), `y` up. Curves are given per frame.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter, map_coordinates
+
+from training.data.signals import CURVE_RATE, smooth_noise
+
+FloatArray = NDArray[np.float64]
+Colour = FloatArray  # [shape=(3,)], 0 to 1
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """Frames to draw on, and their times.
+
+    Attributes
+    ----------
+    frames : [shape=(T, H, W, channels)], uint8; one channel (grey) or three (RGB).
+    times_s : [shape=(T,)].
+    """
+
+    frames: NDArray[np.uint8]
+    times_s: FloatArray
+
+    def curve(self, values: FloatArray) -> FloatArray:
+        """A curve at `CURVE_RATE`, at the frames' times."""
+        return np.interp(self.times_s, np.arange(len(values)) / CURVE_RATE, values)
+
+
+def draw_background(
+    rng: np.random.Generator, height: int, width: int, panorama: NDArray[np.uint8] | None = None
+) -> FloatArray:
+    """A still scene, [shape=(H, W, 3)], 0 to 1: sky, ground, and texture at several scales.
+
+    panorama : a real one to use in its place, [shape=(H, W, 3)]; turned by a random angle.
+    """
+    if panorama is not None:
+        return np.roll(panorama, rng.integers(width), axis=1) / 255.0
+    down = np.linspace(1, -1, height)[:, None, None]
+    sky, ground = rng.uniform(0.25, 0.95, 3), rng.uniform(0.1, 0.6, 3)
+    horizon = 1 / (1 + np.exp(-down * rng.uniform(5, 40)))
+    scene = horizon * sky + (1 - horizon) * ground
+    texture = np.zeros((height, width))
+    for scale in (0.003, 0.01, 0.03, 0.1):
+        layer = gaussian_filter(
+            rng.standard_normal((height, width)), scale * width, mode=("nearest", "wrap")
+        )
+        texture += rng.uniform(0.1, 1) * layer / layer.std()
+    texture *= rng.uniform(0.02, 0.16) / texture.std()
+    return np.clip(scene + texture[..., None] * rng.uniform(0.6, 1.0, 3), 0, 1)
+
+
+@dataclass
+class Body(ABC):
+    """Something drawn at a place that moves.
+
+    Attributes
+    ----------
+    azimuth, elevation : path at `CURVE_RATE`, radians.
+    drive : how far it moves at each moment, about 0 to 1, at `CURVE_RATE`.
+    radius : half its size, radians.
+    """
+
+    azimuth: FloatArray
+    elevation: FloatArray
+    drive: FloatArray
+    radius: float
+    colour: Colour
+    amount: float  # how strongly the drive shows
+
+    @abstractmethod
+    def paint(
+        self, x: FloatArray, y: FloatArray, drive: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Opacity and brightness factor [shape=(T, h, w)] at local radians; drive is (T, 1, 1)."""
+
+    @property
+    def reach(self) -> float:
+        """Half the size of the square that holds the body in all its positions."""
+        return self.radius * (1.2 + self.amount)
+
+    def draw(self, canvas: Canvas) -> None:
+        """Draw the body over the canvas."""
+        frames = canvas.frames
+        n_frames, height, width, channels = frames.shape
+        pixel = np.pi / height
+        azimuth = canvas.curve(np.unwrap(self.azimuth))
+        elevation = canvas.curve(self.elevation)
+        row = (0.5 - elevation / np.pi) * height - 0.5
+        column = (0.5 - azimuth / (2 * np.pi)) * width - 0.5
+        narrowing = max(0.3, float(np.cos(np.abs(elevation).max())))
+        half = int(np.ceil(self.reach / pixel)) + 1
+        half_wide = min(width // 2 - 1, int(np.ceil(half * width / (2 * height) / narrowing)))
+        rows = np.round(row).astype(int)[:, None] + np.arange(-half, half + 1)
+        columns = np.round(column).astype(int)[:, None] + np.arange(-half_wide, half_wide + 1)
+        y = (row[:, None] - rows) * pixel
+        x = (column[:, None] - columns) * (2 * np.pi / width) * np.cos(elevation)[:, None]
+        drive = canvas.curve(self.drive)[:, None, None]
+        opacity, brightness = self.paint(x[:, None, :], y[:, :, None], drive)
+        inside = (rows >= 0) & (rows < height)
+        opacity = opacity * inside[:, :, None]
+        at = (
+            np.arange(n_frames)[:, None, None],
+            np.clip(rows, 0, height - 1)[:, :, None],
+            (columns % width)[:, None, :],
+        )
+        colour = self.colour if channels == 3 else self.colour.mean(keepdims=True)
+        paint = np.clip(brightness[..., None] * colour, 0, 1) * 255
+        region = frames[at]
+        mixed = region + opacity[..., None] * (paint - region)
+        frames[at] = np.clip(mixed + 0.5, 0, 255).astype(np.uint8)
+
+
+def _soft(distance: FloatArray, edge: float) -> FloatArray:
+    """1 inside (positive distance), 0 outside, over an edge of the given width."""
+    return np.clip(distance / edge + 0.5, 0, 1)
+
+
+@dataclass
+class Blob(Body):
+    """A textured ellipse that grows, brightens, bobs, walks about, or ripples with its drive."""
+
+    ways: frozenset[str] = frozenset({"grow"})
+    aspect: float = 1.0
+    ripple: tuple[float, float, float] = (0.2, 10.0, 10.0)  # depth, frequencies
+    heading: tuple[float, float] = (1.0, 0.0)
+
+    def paint(
+        self, x: FloatArray, y: FloatArray, drive: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        r, g = self.radius, self.amount
+        if "bob" in self.ways:
+            x, y = x - g * r * drive * self.heading[0], y - g * r * drive * self.heading[1]
+        if "walk" in self.ways:
+            x = x - g * r * np.sin(np.cumsum(drive, axis=0) * 0.5)
+        size = r * (1 + 0.6 * g * drive) if "grow" in self.ways else r
+        distance = size - np.hypot(x / self.aspect, y * self.aspect)
+        opacity = _soft(distance, 0.15 * r)
+        if "appear" in self.ways:
+            opacity = opacity * np.clip(0.25 + 1.5 * drive, 0, 1)
+        depth, across, along = self.ripple
+        phase = 1.2 * g * np.cumsum(drive, axis=0) if "ripple" in self.ways else 0.0
+        brightness = 1 + depth * np.sin(x / r * across + phase) * np.cos(y / r * along)
+        if "brighten" in self.ways:
+            brightness = brightness + 0.9 * g * drive
+        return opacity, brightness
+
+
+@dataclass
+class Figure(Body):
+    """A person: trunk, head, a mouth that opens and arms that move; `radius` is half the height."""
+
+    speaks: bool = True
+    arm: FloatArray = field(default_factory=lambda: np.zeros(2))  # own arm movement, per frame
+    shade: float = 0.5
+
+    def paint(
+        self, x: FloatArray, y: FloatArray, drive: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        r = self.radius
+        edge = 0.06 * r
+        trunk = 0.34 * r - np.hypot(x, (y + 0.45 * r) / 1.7)
+        head = 0.2 * r - np.hypot(x, y - 0.45 * r)
+        opening = self.amount * drive * (0.09 if self.speaks else 0.0) * r
+        mouth = 1 - np.hypot(x / (0.08 * r), (y - 0.37 * r) / (opening + 0.012 * r))
+        # Arms from the shoulders, turned by the drive (playing, gesturing) and by themselves.
+        sway = self.arm[: drive.shape[0], None, None]
+        moved = 0.0 if self.speaks else self.amount * drive
+        arms = np.full(np.broadcast_shapes(x.shape, y.shape), -1.0)
+        for side in (-1.0, 1.0):
+            angle = -0.9 + 0.9 * moved + 0.5 * sway * side
+            hand_x, hand_y = side * np.cos(angle) * 0.6 * r, np.sin(angle) * 0.6 * r
+            arms = np.maximum(arms, 0.07 * r - _to_segment(x - side * 0.25 * r, y, hand_x, hand_y))
+        opacity = np.maximum.reduce([_soft(part, edge) for part in (trunk, head, arms)])
+        brightness = 1 - self.shade * _soft(trunk, edge) * (1 - _soft(head, edge))
+        return opacity, brightness * (1 - 0.8 * _soft(mouth, 0.3) * _soft(head, edge))
+
+
+def _to_segment(x: FloatArray, y: FloatArray, end_x: FloatArray, end_y: FloatArray) -> FloatArray:
+    """Distance to the segment from the origin to (end_x, end_y)."""
+    length = end_x**2 + end_y**2 + 1e-12
+    along = np.clip((x * end_x + y * end_y) / length, 0, 1)
+    return np.hypot(x - along * end_x, y - along * end_y)
+
+
+@dataclass
+class Hammer(Body):
+    """A body that strikes: it rises, falls, and stops at the moment of the sound."""
+
+    def paint(
+        self, x: FloatArray, y: FloatArray, drive: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        r = self.radius
+        height = 0.9 * self.amount * r * (1 - np.clip(drive, 0, 1))
+        ball = 0.3 * r - np.hypot(x, y - height + 0.3 * r)
+        anvil = np.minimum(0.5 * r - np.abs(x), 0.15 * r - np.abs(y + 0.75 * r))
+        brightness = 1.0 - 0.6 * _soft(anvil, 0.06 * r)
+        return np.maximum(_soft(ball, 0.06 * r), _soft(anvil, 0.06 * r)), brightness
+
+
+@dataclass
+class Vehicle(Body):
+    """A box on wheels whose body trembles with its drive; its path does the moving."""
+
+    def paint(
+        self, x: FloatArray, y: FloatArray, drive: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        r = self.radius
+        shaken = y - 0.06 * r * self.amount * drive
+        box = np.minimum(r - np.abs(x), 0.35 * r - np.abs(shaken - 0.05 * r))
+        cabin = np.minimum(0.4 * r - np.abs(x + 0.3 * r), 0.3 * r - np.abs(shaken - 0.5 * r))
+        wheels = 0.22 * r - np.minimum(
+            np.hypot(x - 0.6 * r, y + 0.35 * r), np.hypot(x + 0.6 * r, y + 0.35 * r)
+        )
+        opacity = np.maximum.reduce([_soft(part, 0.08 * r) for part in (box, cabin, wheels)])
+        brightness = 1 - 0.6 * _soft(wheels, 0.08 * r) - 0.3 * _soft(cabin, 0.08 * r)
+        return opacity, brightness
+
+
+@dataclass
+class Texture(Body):
+    """Moving stuff over a wide stretch: surf, river, leaves; brighter and faster with its drive."""
+
+    pattern: FloatArray = field(default_factory=lambda: np.zeros((8, 8)))
+    height: float = 0.2
+    speed: tuple[float, float] = (0.3, 0.1)
+    contrast: float = 0.2
+
+    def paint(
+        self, x: FloatArray, y: FloatArray, drive: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        cells = self.pattern.shape[0] / max(self.radius, 0.3)
+        travelled = np.cumsum(0.4 + self.amount * drive, axis=0) / 25
+        up = (y + travelled * self.speed[1]) * cells
+        across = (x + travelled * self.speed[0] + 0 * y) * cells
+        up, across = np.broadcast_arrays(up, across)
+        pattern = map_coordinates(self.pattern, [up, across], order=1, mode="grid-wrap")
+        edge = 0.25 * self.height
+        opacity = _soft(self.radius - np.abs(x), edge) * _soft(self.height - np.abs(y), edge)
+        return opacity * 0.9, 1 + self.contrast * pattern * (0.7 + 0.6 * self.amount * drive)
+
+
+def random_pattern(rng: np.random.Generator, size: int = 64) -> FloatArray:
+    """A periodic texture of unit deviation, [shape=(size, size)]."""
+    pattern = gaussian_filter(rng.standard_normal((size, size)), rng.uniform(0.7, 2.5), mode="wrap")
+    return np.asarray(pattern / pattern.std())
+
+
+def disturb(rng: np.random.Generator, canvas: Canvas, *, flicker: float, noise: float) -> None:
+    """Exposure flicker and sensor noise, in place; `noise` in grey levels."""
+    frames = canvas.frames
+    gain = 1 + flicker * smooth_noise(rng, len(frames), 3 / CURVE_RATE)
+    for index, factor in enumerate(gain):
+        grain = rng.normal(0, noise, frames.shape[1:3])[..., None] if noise else 0.0
+        frames[index] = np.clip(frames[index] * factor + grain + 0.5, 0, 255).astype(np.uint8)
+
+
+def shake(rng: np.random.Generator, canvas: Canvas, amount_rad: float) -> None:
+    """Small turns of the camera about the vertical, in place, by fractions of a column."""
+    frames = canvas.frames
+    width = frames.shape[2]
+    curve = amount_rad * smooth_noise(rng, len(frames), 4 / CURVE_RATE)
+    for index, turn in enumerate(curve * width / (2 * np.pi)):
+        whole = int(np.floor(turn))
+        part = turn - whole
+        mixed = (1 - part) * np.roll(frames[index], whole, 1) + part * np.roll(
+            frames[index], whole + 1, 1
+        )
+        frames[index] = (mixed + 0.5).astype(np.uint8)

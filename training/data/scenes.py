@@ -1,0 +1,298 @@
+"""Synthetic 360 scenes with sound whose directions are known exactly.
+
+A scene is drawn from a seed and `Conditions`; picture and sound are rendered from it apart, at any
+size and rate. In a scene sound and picture fit: the right rotation of its field is 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.data.picture import (
+    Blob,
+    Body,
+    Canvas,
+    Figure,
+    Hammer,
+    Texture,
+    Vehicle,
+    disturb,
+    draw_background,
+    random_pattern,
+    shake,
+)  # fmt: skip
+from training.data.signals import (
+    CURVE_RATE,
+    Envelope,
+    EnvelopeKind,
+    decaying,
+    draw_drive,
+    draw_envelope,
+    draw_sound,
+    smooth_noise,
+)  # fmt: skip
+from training.data.soundfield import Room, diffuse_noise, place
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a scene may hold; each None is drawn at random.
+
+    Attributes
+    ----------
+    n_sources : visible bodies that sound (1 to 3).
+    n_distractors : silent bodies that move as much (0 to 5).
+    snr_db : sources over diffuse noise (-5 to 30).
+    envelope : kind of every source's envelope.
+    offscreen : whether something sounds that is not in the picture.
+    shaken : whether the camera trembles.
+    foreign : whether the sound belongs to another scene (nothing fits).
+    silent : whether nothing sounds but diffuse noise.
+    """
+
+    duration_s: float = 10.0
+    n_sources: int | None = None
+    n_distractors: int | None = None
+    snr_db: float | None = None
+    envelope: EnvelopeKind | None = None
+    offscreen: bool | None = None
+    shaken: bool | None = None
+    foreign: bool = False
+    silent: bool = False
+
+
+@dataclass(frozen=True)
+class Source:
+    """Something that sounds, and the body that shows it (None: off screen)."""
+
+    envelope: Envelope
+    azimuth: FloatArray
+    elevation: FloatArray
+    level_db: float
+    extent_rad: float
+    body: Body | None
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A scene before it is rendered; `seed` makes the rest of its randomness repeatable."""
+
+    seed: int
+    conditions: Conditions
+    snr_db: float
+    sources: tuple[Source, ...]
+    distractors: tuple[Body, ...]
+    shake_rad: float
+    flicker: float
+    noise: float
+
+    @property
+    def source_azimuths_rad(self) -> list[float]:
+        """Mean direction of each visible source."""
+        return [
+            float(np.angle(np.exp(1j * source.azimuth).mean()))
+            for source in self.sources
+            if source.body is not None
+        ]
+
+
+def draw_scene(seed: int, conditions: Conditions | None = None) -> Scene:
+    """The scene of a seed."""
+    c = conditions or Conditions()
+    rng = np.random.default_rng([seed, 1])
+    n_sources = (
+        c.n_sources if c.n_sources is not None else int(rng.choice([1, 2, 3], p=[0.6, 0.27, 0.13]))
+    )
+    n_distractors = c.n_distractors if c.n_distractors is not None else int(rng.integers(0, 6))
+    sources = [_draw_source(rng, c, visible=True) for _ in range(0 if c.silent else n_sources)]
+    offscreen = rng.random() < 0.2 if c.offscreen is None else c.offscreen
+    if offscreen and not c.silent:
+        sources.append(_draw_source(rng, c, visible=False))
+    if c.silent:
+        n_distractors += n_sources
+    shaken = rng.random() < 0.2 if c.shaken is None else c.shaken
+    return Scene(
+        seed=seed,
+        conditions=c,
+        snr_db=rng.uniform(-5, 30) if c.snr_db is None else c.snr_db,
+        sources=tuple(sources),
+        distractors=tuple(_draw_distractor(rng, c) for _ in range(n_distractors)),
+        shake_rad=rng.uniform(0.001, 0.012) if shaken else 0.0,
+        flicker=rng.uniform(0, 0.02),
+        noise=rng.uniform(0.3, 4),
+    )
+
+
+def _draw_source(rng: np.random.Generator, c: Conditions, *, visible: bool) -> Source:
+    kind = _BODY_KINDS[rng.choice(len(_BODY_KINDS), p=_BODY_CHANCES)]
+    envelope_kind = c.envelope
+    if envelope_kind is None and kind == "hammer":
+        envelope_kind = "strikes"
+    if envelope_kind is None and kind in ("vehicle", "texture"):
+        envelope_kind = "swell" if rng.random() < 0.5 else "sustained"
+    envelope = draw_envelope(rng, c.duration_s, envelope_kind)
+    azimuth, elevation = _draw_path(rng, c.duration_s, kind)
+    drive = draw_drive(
+        rng, envelope, strength=rng.uniform(0.35, 1.0), lag_s=rng.uniform(-0.15, 0.08)
+    )
+    if kind == "hammer":
+        drive = _swing(envelope)
+    body = _draw_body(rng, kind, azimuth, elevation, drive)
+    return Source(
+        envelope=envelope,
+        azimuth=azimuth,
+        elevation=elevation,
+        level_db=rng.uniform(-6, 6),
+        extent_rad=body.radius if kind == "texture" else 0.0,
+        body=body if visible else None,
+    )
+
+
+def _draw_distractor(rng: np.random.Generator, c: Conditions) -> Body:
+    """A silent body from the same distribution as the sounding ones."""
+    kind = _BODY_KINDS[rng.choice(len(_BODY_KINDS), p=_BODY_CHANCES)]
+    envelope = draw_envelope(rng, c.duration_s, "strikes" if kind == "hammer" else None)
+    azimuth, elevation = _draw_path(rng, c.duration_s, kind)
+    drive = _swing(envelope) if kind == "hammer" else envelope.level
+    return _draw_body(rng, kind, azimuth, elevation, drive)
+
+
+def _swing(envelope: Envelope) -> FloatArray:
+    """Height of a hammer, 1 at the blow: it falls fast before each onset and rises slowly after."""
+    hits = (envelope.onsets > 0.3).astype(float)
+    return np.clip(np.maximum(decaying(hits[::-1], 0.05)[::-1], decaying(hits, 0.15)), 0, 1)
+
+
+_BODY_KINDS = ("blob", "speaker", "player", "hammer", "vehicle", "texture")
+_BODY_CHANCES = (0.3, 0.22, 0.2, 0.1, 0.1, 0.08)
+
+
+def _draw_path(
+    rng: np.random.Generator, duration_s: float, kind: str
+) -> tuple[FloatArray, FloatArray]:
+    """Where a body goes: azimuth and elevation at `CURVE_RATE`."""
+    n = int(duration_s * CURVE_RATE) + 1
+    t = np.arange(n) / CURVE_RATE
+    azimuth = rng.uniform(-np.pi, np.pi) + np.zeros(n)
+    elevation = np.clip(rng.normal(-0.08, 0.18), -0.6, 0.6) + np.zeros(n)
+    moves = {"vehicle": 0.9, "hammer": 0.0, "texture": 0.0, "player": 0.1}.get(kind, 0.3)
+    if rng.random() < moves:
+        if rng.random() < 0.6:
+            azimuth += rng.choice([-1, 1]) * rng.uniform(0.03, 0.45) * t
+        else:
+            period = rng.uniform(4, 20)
+            azimuth += rng.uniform(0.1, 0.7) * np.sin(2 * np.pi * t / period + rng.uniform(0, 6.28))
+        azimuth += 0.04 * smooth_noise(rng, n, 0.6)
+    return azimuth, elevation
+
+
+def _draw_body(
+    rng: np.random.Generator, kind: str, azimuth: FloatArray, elevation: FloatArray,
+    drive: FloatArray,
+) -> Body:  # fmt: skip
+    def size(low_deg: float, high_deg: float) -> float:
+        return float(np.deg2rad(np.exp(rng.uniform(np.log(low_deg), np.log(high_deg)))))
+
+    base: dict[str, Any] = {
+        "azimuth": azimuth,
+        "elevation": elevation,
+        "drive": drive,
+        "colour": rng.uniform(0.08, 0.95, 3),
+        "amount": float(np.exp(rng.uniform(np.log(0.1), np.log(1.2)))),
+    }
+    if kind == "blob":
+        names = ["grow", "brighten", "bob", "walk", "appear", "ripple"]
+        ways = rng.choice(names, size=rng.integers(1, 4), replace=False)
+        turn = rng.uniform(0, 2 * np.pi)
+        return Blob(
+            **base, radius=size(1.5, 18), ways=frozenset(map(str, ways)),
+            aspect=float(np.exp(rng.uniform(-0.4, 0.4))),
+            ripple=(rng.uniform(0, 0.4), rng.uniform(1, 6), rng.uniform(1, 6)),
+            heading=(np.cos(turn), np.sin(turn)),
+        )  # fmt: skip
+    if kind in ("speaker", "player"):
+        own = rng.uniform(0.05, 0.5) * smooth_noise(rng, len(drive), rng.uniform(0.15, 0.8))
+        return Figure(
+            **base, radius=size(4, 22), speaks=kind == "speaker", arm=own,
+            shade=rng.uniform(0.1, 0.8),
+        )  # fmt: skip
+    if kind == "hammer":
+        return Hammer(**base, radius=size(2, 12))
+    if kind == "vehicle":
+        return Vehicle(**base, radius=size(1.2, 14))
+    return Texture(
+        **base, radius=size(12, 60), pattern=random_pattern(rng), height=size(3, 12),
+        speed=(rng.uniform(-1, 1), rng.uniform(-0.5, 0.5)), contrast=rng.uniform(0.05, 0.35),
+    )  # fmt: skip
+
+
+def render_picture(
+    scene: Scene,
+    *,
+    height: int,
+    rate_hz: float,
+    colour: bool = False,
+    panorama: NDArray[np.uint8] | None = None,
+) -> NDArray[np.uint8]:
+    """The picture, [shape=(T, H, 2 H, channels)], uint8, grey or RGB."""
+    rng = np.random.default_rng([scene.seed, 2])
+    background = draw_background(rng, height, 2 * height, panorama)
+    if not colour:
+        background = background.mean(axis=-1, keepdims=True)
+    n_frames = round(scene.conditions.duration_s * rate_hz)
+    still = (background * 255 + 0.5).astype(np.uint8)
+    canvas = Canvas(np.repeat(still[None], n_frames, axis=0), np.arange(n_frames) / rate_hz)
+    bodies = [source.body for source in scene.sources if source.body is not None]
+    bodies += scene.distractors
+    # Wide stuff lies behind.
+    for body in sorted(bodies, key=lambda body: -body.radius):
+        body.draw(canvas)
+    if scene.shake_rad:
+        shake(rng, canvas, scene.shake_rad)
+    disturb(rng, canvas, flicker=scene.flicker, noise=scene.noise)
+    return canvas.frames
+
+
+def render_sound(
+    scene: Scene, *, samplerate: int, order: int = 1, clips: Sequence[FloatArray] = ()
+) -> FloatArray:
+    """The sound field, ACN/SN3D [shape=(C, N)], peak 0.5.
+
+    clips : recordings at `samplerate` to use as carriers for about half of the sources.
+    """
+    rng = np.random.default_rng([scene.seed, 3])
+    n = round(scene.conditions.duration_s * samplerate)
+    room = Room(rng, samplerate)
+    field = np.zeros(((order + 1) ** 2, n))
+    sources = scene.sources
+    if scene.conditions.foreign:
+        sources = draw_scene(
+            scene.seed + 1_000_003, replace(scene.conditions, foreign=False)
+        ).sources
+    for source in sources:
+        clip = clips[int(rng.integers(len(clips)))] if clips and rng.random() < 0.5 else None
+        sound = draw_sound(rng, source.envelope, samplerate, clip=clip)[:n]
+        sound *= 10 ** (source.level_db / 20)
+        for offset in _spread(rng, source.extent_rad):
+            part = sound if source.extent_rad == 0 else np.roll(sound, rng.integers(n // 50))
+            field += place(part, source.azimuth + offset, source.elevation, samplerate, order, room)
+    power = float(np.mean(field[0] ** 2)) or 1.0
+    field += diffuse_noise(rng, n, order) * np.sqrt(power) * 10 ** (-scene.snr_db / 20)
+    if rng.random() < 0.12:
+        # Planar mixes and cameras without a vertical capsule.
+        field[[2]] = 0.0
+    return np.asarray(0.5 * field / np.abs(field).max())
+
+
+def _spread(rng: np.random.Generator, extent_rad: float) -> FloatArray:
+    """Offsets in azimuth of the plane waves of a source: one, or several over its extent."""
+    if extent_rad == 0:
+        return np.zeros(1)
+    return rng.uniform(-extent_rad, extent_rad, max(3, int(np.rad2deg(extent_rad) / 6)))

@@ -1,0 +1,156 @@
+"""Random curves and sounds that scenes are made of.
+
+Curves run at `CURVE_RATE` samples a second; sounds at the rate they are asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d
+from scipy.signal import butter, lfilter, sosfilt
+
+FloatArray = NDArray[np.float64]
+
+CURVE_RATE = 100
+EnvelopeKind = Literal["strikes", "speech", "swell", "on-off", "sustained"]
+
+
+def smooth_noise(rng: np.random.Generator, n: int, scale_s: float) -> FloatArray:
+    """Noise of zero mean and unit deviation that varies over about `scale_s` seconds."""
+    sigma = max(scale_s * CURVE_RATE, 1e-3)
+    margin = int(4 * sigma) + 1
+    noise = gaussian_filter1d(rng.standard_normal(n + 2 * margin), sigma)[margin : margin + n]
+    return np.asarray((noise - noise.mean()) / (noise.std() + 1e-9))
+
+
+def decaying(impulses: FloatArray, decay_s: float) -> FloatArray:
+    """Each impulse followed by an exponential decay."""
+    return np.asarray(lfilter([1.0], [1.0, -np.exp(-1 / (decay_s * CURVE_RATE))], impulses))
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """How loud a source is over time.
+
+    Attributes
+    ----------
+    level : 0 to 1, [shape=(n,)] at `CURVE_RATE`.
+    onsets : strength of each beginning, 0 elsewhere, [shape=(n,)].
+    """
+
+    kind: EnvelopeKind
+    level: FloatArray
+    onsets: FloatArray
+
+
+def draw_envelope(
+    rng: np.random.Generator, duration_s: float, kind: EnvelopeKind | None = None
+) -> Envelope:
+    """A random envelope of one of five kinds."""
+    kinds: tuple[EnvelopeKind, ...] = ("strikes", "speech", "swell", "on-off", "sustained")
+    kind = kind or kinds[rng.choice(5, p=[0.28, 0.34, 0.14, 0.16, 0.08])]
+    n = int(duration_s * CURVE_RATE) + 1
+    t = np.arange(n) / CURVE_RATE
+    if kind == "strikes":
+        level = decaying(_strikes(rng, n), rng.uniform(0.05, 0.35))
+    elif kind == "speech":
+        # Syllables of 3 to 6 a second in phrases with pauses.
+        rate = rng.uniform(3, 6) * (1 + 0.25 * smooth_noise(rng, n, 0.4))
+        syllables = 0.5 + 0.6 * np.sin(2 * np.pi * np.cumsum(rate) / CURVE_RATE)
+        syllables += 0.35 * smooth_noise(rng, n, 0.12)
+        talking = smooth_noise(rng, n, rng.uniform(0.4, 1.2)) > rng.uniform(-0.8, 0.3)
+        level = gaussian_filter1d(np.clip(syllables, 0, None) * talking, 2)
+    elif kind == "swell":
+        level = np.clip(0.5 + 0.5 * smooth_noise(rng, n, rng.uniform(0.25, 1.0)), 0, None)
+    elif kind == "on-off":
+        level = np.zeros(n)
+        at = rng.uniform(0, 1)
+        while at < duration_s:
+            length = rng.uniform(0.3, 2.5)
+            level[(t >= at) & (t < at + length)] = rng.uniform(0.5, 1)
+            at += length + rng.uniform(0.3, 3)
+        level = gaussian_filter1d(level, 2)
+    else:
+        level = np.clip(0.8 + 0.06 * smooth_noise(rng, n, 0.3), 0, None)
+    level = level / (level.max() + 1e-9)
+    rise = np.clip(np.diff(level, prepend=0.0), 0, None)
+    return Envelope(kind, level, rise / (rise.max() + 1e-9))
+
+
+def _strikes(rng: np.random.Generator, n: int) -> FloatArray:
+    """Impulses, regular or irregular, 0.5 to 4 a second."""
+    impulses = np.zeros(n)
+    rate, regular = rng.uniform(0.5, 4), rng.random() < 0.3
+    at = rng.uniform(0, 1.0)
+    while at * CURVE_RATE < n:
+        impulses[int(at * CURVE_RATE)] += rng.uniform(0.4, 1)
+        at += 1 / rate if regular else rng.exponential(1 / rate) + 0.06
+    return impulses
+
+
+def draw_drive(
+    rng: np.random.Generator, envelope: Envelope, *, strength: float, lag_s: float
+) -> FloatArray:
+    """Movement of a body whose sound has this envelope, [shape=(n,)], about 0 to 1.
+
+    The movement follows the loudness, its beginnings, or precedes them (a strike), mixed with
+    movement of its own: `strength` 1 is all the sound's, 0 all its own. It comes `lag_s` later than
+    the sound (negative: earlier).
+    """
+    kind = rng.choice(["level", "power", "onset", "anticipation", "gesture"])
+    if kind == "level":
+        drive = envelope.level
+    elif kind == "power":
+        drive = envelope.level ** rng.uniform(0.4, 1.8)
+    elif kind == "onset":
+        drive = decaying(envelope.onsets, rng.uniform(0.08, 0.4))
+    elif kind == "anticipation":
+        drive = decaying(envelope.onsets[::-1], rng.uniform(0.1, 0.4))[::-1]
+    else:
+        drive = gaussian_filter1d(envelope.level, rng.uniform(5, 50))
+    own = draw_envelope(rng, (len(drive) - 1) / CURVE_RATE).level[: len(drive)]
+    mixed = strength * drive / (np.abs(drive).max() + 1e-9) + (1 - strength) * own
+    t = np.arange(len(mixed)) / CURVE_RATE
+    return np.asarray(np.interp(t - lag_s, t, mixed))
+
+
+def draw_sound(
+    rng: np.random.Generator, envelope: Envelope, samplerate: int, *, clip: FloatArray | None = None
+) -> FloatArray:
+    """A sound of unit power with the given envelope, [shape=(N,)].
+
+    clip : a recording to use as the carrier (any length, looped) in place of a synthetic one.
+    """
+    n = round((len(envelope.level) - 1) / CURVE_RATE * samplerate)
+    carrier = _carrier(rng, n, samplerate) if clip is None else np.resize(clip, n)
+    level = np.interp(
+        np.arange(n) / samplerate, np.arange(len(envelope.level)) / CURVE_RATE, envelope.level
+    )
+    sound = carrier * level ** rng.uniform(0.8, 1.8)
+    return np.asarray(sound / (np.sqrt(np.mean(sound**2)) + 1e-9))
+
+
+def _carrier(rng: np.random.Generator, n: int, samplerate: int) -> FloatArray:
+    """Steady sound: a band of noise, a harmonic tone with vibrato, or coloured noise."""
+    kind = rng.integers(3)
+    noise = rng.standard_normal(n)
+    if kind == 0:
+        low = np.exp(rng.uniform(np.log(80), np.log(2500)))
+        high = min(low * rng.uniform(1.6, 12), 0.45 * samplerate)
+        return np.asarray(
+            sosfilt(butter(2, [low, high], "band", fs=samplerate, output="sos"), noise)
+        )
+    if kind == 1:
+        pitch = np.exp(rng.uniform(np.log(90), np.log(700)))
+        t = np.arange(n) / samplerate
+        phase = 2 * np.pi * pitch * t
+        phase += rng.uniform(0, 8) * np.sin(2 * np.pi * rng.uniform(0.5, 6) * t)
+        fall = rng.uniform(0.4, 1.6)
+        harmonics = range(1, int(min(12, 0.4 * samplerate / pitch)) + 1)
+        tone = sum(np.sin(h * phase + rng.uniform(0, 6.28)) / h**fall for h in harmonics)
+        return np.asarray(tone + 0.1 * noise)
+    return np.asarray(lfilter([1.0], [1.0, -rng.uniform(0.3, 0.98)], noise))
