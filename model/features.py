@@ -147,6 +147,27 @@ def mvdr_power(cov: Tensor, azimuths_rad: Tensor, *, loading: float = 0.05) -> T
     return power
 
 
+def rotated(cov: Tensor, yaw_rad: float) -> Tensor:
+    """The covariance terms of the field rotated by a yaw, exactly, [shape=(..., 10)]."""
+    c, s = math.cos(yaw_rad), math.sin(yaw_rad)
+    ww, xx, yy, zz, wx, wy, wz, xy, xz, yz = cov.unbind(-1)
+    return torch.stack(
+        [
+            ww,
+            c * c * xx - 2 * c * s * xy + s * s * yy,
+            s * s * xx + 2 * c * s * xy + c * c * yy,
+            zz,
+            c * wx - s * wy,
+            s * wx + c * wy,
+            wz,
+            c * s * (xx - yy) + (c * c - s * s) * xy,
+            c * xz - s * yz,
+            s * xz + c * yz,
+        ],
+        dim=-1,
+    )
+
+
 def rotated_power(cov: Tensor, yaws_rad: Tensor) -> Tensor:
     """Power of W, Y, Z, X after rotating the field by each yaw.
 

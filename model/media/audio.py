@@ -21,7 +21,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from model.errors import MediaError, OptionError, UnsupportedMedia
+from model.errors import MediaError, OptionError
 from model.media.container import allow_decoding, check_readable, open_container, reason
 from model.media.pcm import PcmFile, read_pcm_file
 from model.media.samples import SampleBuffer, SampleFormat
@@ -52,6 +52,7 @@ class AudioInfo:
     format : how samples are stored; None where a lossy codec has none.
     convention : "ambix", "n3d" or "fuma" if the file declares it.
     components : file channel of each ACN component where the file's order is a known other one.
+    start_s : time of the first sample in the container's own clock.
     """
 
     path: Path
@@ -63,6 +64,7 @@ class AudioInfo:
     format: SampleFormat | None = None
     convention: str | None = None
     components: tuple[int, ...] | None = None
+    start_s: float = 0.0
 
     @property
     def duration_s(self) -> float:
@@ -228,7 +230,6 @@ class ContainerReader(AudioReader):
                 raise MediaError(f"{path} has no sound: name the ambisonic track's own file.")
             self._stream = max(streams, key=lambda stream: stream.channels)
             allow_decoding(path, self._stream)
-            self._start_s = float((self._stream.start_time or 0) * (self._stream.time_base or 0))
             self.info = self._facts(path)
             components = self._youtube_components()
             if components:
@@ -252,6 +253,7 @@ class ContainerReader(AudioReader):
             format=_stored_format(stream),
             # FFmpeg names a layout so from an SA3D box or an Opus mapping family (ACN, SN3D).
             convention="ambix" if stream.layout.name.startswith("ambisonic") else None,
+            start_s=float((stream.start_time or 0) * (stream.time_base or 0)),
         )
 
     def _youtube_components(self) -> tuple[int, ...] | None:
@@ -303,10 +305,10 @@ class ContainerReader(AudioReader):
         expected: int | None = None
         try:
             self._container.seek(
-                int((self._start_s + start_s) * ticks_per_s), stream=self._stream, backward=True
+                int((self.info.start_s + start_s) * ticks_per_s), stream=self._stream, backward=True
             )
             for frame in self._container.decode(self._stream):
-                at = round((float(frame.time or 0.0) - self._start_s) * self.info.samplerate)
+                at = round((float(frame.time or 0.0) - self.info.start_s) * self.info.samplerate)
                 # Clocks of milliseconds (Matroska) are coarser than samples: only jumps count.
                 if expected is None or abs(at - expected) > self.info.samplerate // 20:
                     expected = at
@@ -391,13 +393,3 @@ class JoinedReader(AudioReader):
         for parts in zip(*(reader.blocks(size) for reader in self._readers), strict=False):
             shortest = min(part.shape[1] for part in parts)
             yield np.concatenate([part[:, :shortest] for part in parts])
-
-
-def check_channels(info: AudioInfo) -> None:
-    """Refuse tracks that are plainly not ambisonic, by what they are."""
-    names = {1: "mono", 2: "stereo"}
-    if info.n_channels in names:
-        raise UnsupportedMedia(
-            f"{info.path} is {names[info.n_channels]}; a rotation needs an ambisonic track of "
-            "4 or more channels (W, Y, Z, X)."
-        )

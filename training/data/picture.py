@@ -7,6 +7,7 @@ A body is drawn on a small grid around its place, in radians on the sphere: `x` 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +18,7 @@ from training.data.signals import CURVE_RATE, smooth_noise
 
 FloatArray = NDArray[np.float64]
 Colour = FloatArray  # [shape=(3,)], 0 to 1
+AtFrames = Callable[[FloatArray], FloatArray]
 
 
 @dataclass(frozen=True)
@@ -79,15 +81,20 @@ class Body(ABC):
     amount: float  # how strongly the drive shows
 
     @abstractmethod
-    def paint(
-        self, x: FloatArray, y: FloatArray, drive: FloatArray
-    ) -> tuple[FloatArray, FloatArray]:
-        """Opacity and brightness factor [shape=(T, h, w)] at local radians; drive is (T, 1, 1)."""
+    def paint(self, x: FloatArray, y: FloatArray, at: AtFrames) -> tuple[FloatArray, FloatArray]:
+        """Opacity and brightness factor [shape=(T, h, w)] at local radians.
+
+        at : gives a curve's values at the frames, [shape=(T, 1, 1)].
+        """
 
     @property
     def reach(self) -> float:
         """Half the size of the square that holds the body in all its positions."""
         return self.radius * (1.2 + self.amount)
+
+    def still(self, factor: float) -> None:
+        """Make it move less, by a factor."""
+        self.amount *= factor
 
     def draw(self, canvas: Canvas) -> None:
         """Draw the body over the canvas."""
@@ -105,8 +112,9 @@ class Body(ABC):
         columns = np.round(column).astype(int)[:, None] + np.arange(-half_wide, half_wide + 1)
         y = (row[:, None] - rows) * pixel
         x = (column[:, None] - columns) * (2 * np.pi / width) * np.cos(elevation)[:, None]
-        drive = canvas.curve(self.drive)[:, None, None]
-        opacity, brightness = self.paint(x[:, None, :], y[:, :, None], drive)
+        opacity, brightness = self.paint(
+            x[:, None, :], y[:, :, None], lambda values: canvas.curve(values)[:, None, None]
+        )
         inside = (rows >= 0) & (rows < height)
         opacity = opacity * inside[:, :, None]
         at = (
@@ -135,21 +143,20 @@ class Blob(Body):
     ripple: tuple[float, float, float] = (0.2, 10.0, 10.0)  # depth, frequencies
     heading: tuple[float, float] = (1.0, 0.0)
 
-    def paint(
-        self, x: FloatArray, y: FloatArray, drive: FloatArray
-    ) -> tuple[FloatArray, FloatArray]:
-        r, g = self.radius, self.amount
+    def paint(self, x: FloatArray, y: FloatArray, at: AtFrames) -> tuple[FloatArray, FloatArray]:
+        r, g, drive = self.radius, self.amount, at(self.drive)
+        travelled = at(np.cumsum(self.drive) / CURVE_RATE)
         if "bob" in self.ways:
             x, y = x - g * r * drive * self.heading[0], y - g * r * drive * self.heading[1]
         if "walk" in self.ways:
-            x = x - g * r * np.sin(np.cumsum(drive, axis=0) * 0.5)
+            x = x - g * r * np.sin(6 * travelled)
         size = r * (1 + 0.6 * g * drive) if "grow" in self.ways else r
         distance = size - np.hypot(x / self.aspect, y * self.aspect)
         opacity = _soft(distance, 0.15 * r)
         if "appear" in self.ways:
             opacity = opacity * np.clip(0.25 + 1.5 * drive, 0, 1)
         depth, across, along = self.ripple
-        phase = 1.2 * g * np.cumsum(drive, axis=0) if "ripple" in self.ways else 0.0
+        phase = 15 * g * travelled if "ripple" in self.ways else 0.0
         brightness = 1 + depth * np.sin(x / r * across + phase) * np.cos(y / r * along)
         if "brighten" in self.ways:
             brightness = brightness + 0.9 * g * drive
@@ -161,20 +168,22 @@ class Figure(Body):
     """A person: trunk, head, a mouth that opens and arms that move; `radius` is half the height."""
 
     speaks: bool = True
-    arm: FloatArray = field(default_factory=lambda: np.zeros(2))  # own arm movement, per frame
+    arm: FloatArray = field(default_factory=lambda: np.zeros(2))  # arms' own movement, a curve
     shade: float = 0.5
 
-    def paint(
-        self, x: FloatArray, y: FloatArray, drive: FloatArray
-    ) -> tuple[FloatArray, FloatArray]:
-        r = self.radius
+    def still(self, factor: float) -> None:
+        super().still(factor)
+        self.arm = factor * self.arm
+
+    def paint(self, x: FloatArray, y: FloatArray, at: AtFrames) -> tuple[FloatArray, FloatArray]:
+        r, drive = self.radius, at(self.drive)
         edge = 0.06 * r
         trunk = 0.34 * r - np.hypot(x, (y + 0.45 * r) / 1.7)
         head = 0.2 * r - np.hypot(x, y - 0.45 * r)
         opening = self.amount * drive * (0.09 if self.speaks else 0.0) * r
         mouth = 1 - np.hypot(x / (0.08 * r), (y - 0.37 * r) / (opening + 0.012 * r))
         # Arms from the shoulders, turned by the drive (playing, gesturing) and by themselves.
-        sway = self.arm[: drive.shape[0], None, None]
+        sway = at(self.arm)
         moved = 0.0 if self.speaks else self.amount * drive
         arms = np.full(np.broadcast_shapes(x.shape, y.shape), -1.0)
         for side in (-1.0, 1.0):
@@ -197,11 +206,9 @@ def _to_segment(x: FloatArray, y: FloatArray, end_x: FloatArray, end_y: FloatArr
 class Hammer(Body):
     """A body that strikes: it rises, falls, and stops at the moment of the sound."""
 
-    def paint(
-        self, x: FloatArray, y: FloatArray, drive: FloatArray
-    ) -> tuple[FloatArray, FloatArray]:
+    def paint(self, x: FloatArray, y: FloatArray, at: AtFrames) -> tuple[FloatArray, FloatArray]:
         r = self.radius
-        height = 0.9 * self.amount * r * (1 - np.clip(drive, 0, 1))
+        height = 0.9 * self.amount * r * (1 - np.clip(at(self.drive), 0, 1))
         ball = 0.3 * r - np.hypot(x, y - height + 0.3 * r)
         anvil = np.minimum(0.5 * r - np.abs(x), 0.15 * r - np.abs(y + 0.75 * r))
         brightness = 1.0 - 0.6 * _soft(anvil, 0.06 * r)
@@ -212,11 +219,9 @@ class Hammer(Body):
 class Vehicle(Body):
     """A box on wheels whose body trembles with its drive; its path does the moving."""
 
-    def paint(
-        self, x: FloatArray, y: FloatArray, drive: FloatArray
-    ) -> tuple[FloatArray, FloatArray]:
+    def paint(self, x: FloatArray, y: FloatArray, at: AtFrames) -> tuple[FloatArray, FloatArray]:
         r = self.radius
-        shaken = y - 0.06 * r * self.amount * drive
+        shaken = y - 0.06 * r * self.amount * at(self.drive)
         box = np.minimum(r - np.abs(x), 0.35 * r - np.abs(shaken - 0.05 * r))
         cabin = np.minimum(0.4 * r - np.abs(x + 0.3 * r), 0.3 * r - np.abs(shaken - 0.5 * r))
         wheels = 0.22 * r - np.minimum(
@@ -236,11 +241,10 @@ class Texture(Body):
     speed: tuple[float, float] = (0.3, 0.1)
     contrast: float = 0.2
 
-    def paint(
-        self, x: FloatArray, y: FloatArray, drive: FloatArray
-    ) -> tuple[FloatArray, FloatArray]:
+    def paint(self, x: FloatArray, y: FloatArray, at: AtFrames) -> tuple[FloatArray, FloatArray]:
         cells = self.pattern.shape[0] / max(self.radius, 0.3)
-        travelled = np.cumsum(0.4 + self.amount * drive, axis=0) / 25
+        drive = at(self.drive)
+        travelled = at(np.cumsum(0.4 + self.amount * self.drive) / CURVE_RATE)
         up = (y + travelled * self.speed[1]) * cells
         across = (x + travelled * self.speed[0] + 0 * y) * cells
         up, across = np.broadcast_arrays(up, across)

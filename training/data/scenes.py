@@ -48,7 +48,9 @@ class Conditions:
     Attributes
     ----------
     n_sources : visible bodies that sound (1 to 3).
-    n_distractors : silent bodies that move as much (0 to 5).
+    n_distractors : silent bodies (0 to 5).
+    calm : whether the silent bodies move less than the sounding ones and stay in place, as in
+        most footage, or as much.
     snr_db : sources over diffuse noise (-5 to 30).
     envelope : kind of every source's envelope.
     offscreen : whether something sounds that is not in the picture.
@@ -60,6 +62,7 @@ class Conditions:
     duration_s: float = 10.0
     n_sources: int | None = None
     n_distractors: int | None = None
+    calm: bool | None = None
     snr_db: float | None = None
     envelope: EnvelopeKind | None = None
     offscreen: bool | None = None
@@ -107,23 +110,25 @@ def draw_scene(seed: int, conditions: Conditions | None = None) -> Scene:
     """The scene of a seed."""
     c = conditions or Conditions()
     rng = np.random.default_rng([seed, 1])
-    n_sources = (
-        c.n_sources if c.n_sources is not None else int(rng.choice([1, 2, 3], p=[0.6, 0.27, 0.13]))
-    )
-    n_distractors = c.n_distractors if c.n_distractors is not None else int(rng.integers(0, 6))
-    sources = [_draw_source(rng, c, visible=True) for _ in range(0 if c.silent else n_sources)]
+    n_sources = c.n_sources or int(rng.choice([1, 2, 3], p=[0.6, 0.27, 0.13]))
+    n_distractors = c.n_distractors
+    if n_distractors is None:
+        n_distractors = int(rng.choice(6, p=[0.25, 0.25, 0.2, 0.14, 0.1, 0.06]))
+    calm = rng.random() < 0.55 if c.calm is None else c.calm
     offscreen = rng.random() < 0.2 if c.offscreen is None else c.offscreen
-    if offscreen and not c.silent:
-        sources.append(_draw_source(rng, c, visible=False))
+    shaken = rng.random() < 0.2 if c.shaken is None else c.shaken
+    sources = []
     if c.silent:
         n_distractors += n_sources
-    shaken = rng.random() < 0.2 if c.shaken is None else c.shaken
+    else:
+        sources = [_draw_source(rng, c, visible=True) for _ in range(n_sources)]
+        sources += [_draw_source(rng, c, visible=False)] if offscreen else []
     return Scene(
         seed=seed,
         conditions=c,
         snr_db=rng.uniform(-5, 30) if c.snr_db is None else c.snr_db,
         sources=tuple(sources),
-        distractors=tuple(_draw_distractor(rng, c) for _ in range(n_distractors)),
+        distractors=tuple(_draw_distractor(rng, c, calm=calm) for _ in range(n_distractors)),
         shake_rad=rng.uniform(0.001, 0.012) if shaken else 0.0,
         flicker=rng.uniform(0, 0.02),
         noise=rng.uniform(0.3, 4),
@@ -155,13 +160,18 @@ def _draw_source(rng: np.random.Generator, c: Conditions, *, visible: bool) -> S
     )
 
 
-def _draw_distractor(rng: np.random.Generator, c: Conditions) -> Body:
-    """A silent body from the same distribution as the sounding ones."""
+def _draw_distractor(rng: np.random.Generator, c: Conditions, *, calm: bool) -> Body:
+    """A silent body from the same distribution as the sounding ones; a calm one moves less."""
     kind = _BODY_KINDS[rng.choice(len(_BODY_KINDS), p=_BODY_CHANCES)]
     envelope = draw_envelope(rng, c.duration_s, "strikes" if kind == "hammer" else None)
     azimuth, elevation = _draw_path(rng, c.duration_s, kind)
+    if calm:
+        azimuth = np.full_like(azimuth, azimuth[0])
     drive = _swing(envelope) if kind == "hammer" else envelope.level
-    return _draw_body(rng, kind, azimuth, elevation, drive)
+    body = _draw_body(rng, kind, azimuth, elevation, drive)
+    if calm:
+        body.still(float(rng.uniform(0.02, 0.35)))
+    return body
 
 
 def _swing(envelope: Envelope) -> FloatArray:

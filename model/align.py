@@ -1,0 +1,249 @@
+"""The whole job: a 360 picture and an ambisonic track in, a verdict and a corrected file out.
+
+python -m model.align VIDEO AUDIO [AUDIO ...] [-o OUT.wav | --output-dir DIR]
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from model import features
+from model.ambisonics import YawRotation
+from model.checkpoint import Calibration, load_calibration
+from model.errors import OptionError, UnusableContent
+from model.media import (
+    Stereo,
+    check_suffix,
+    file_sha256,
+    write_corrected,
+)
+from model.output import check_output
+from model.report import FRAME_SIZE, Inputs, Snapshot, build_report, draw, relabelled, write_json
+from model.scoring import Judgement, ScoredWindow, Scorer, Verdict, judge, score, training_free
+from model.take import Progress, Take, Track
+
+VERSION = "0.1.0"
+_TURN_EPS_DEG = 1e-9
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a job is done.
+
+    Attributes
+    ----------
+    n_windows : windows of the take that are judged, at most.
+    tolerance_deg : a best rotation within this of 0 is called aligned.
+    stereo : packing of the picture, if not as declared.
+    device : where features and evidence are computed.
+    weights : a calibration file (default: the shipped one).
+    float_output : write 32-bit float instead of the input's sample format.
+    apply_undecided : write the best rotation even where the verdict is undecidable.
+    """
+
+    n_windows: int = 8
+    tolerance_deg: float = 10.0
+    stereo: Stereo | None = None
+    device: str = "cpu"
+    weights: Path | None = None
+    float_output: bool = False
+    apply_undecided: bool = False
+
+    def __post_init__(self) -> None:
+        if self.n_windows < 1:
+            raise OptionError(f"The number of windows is {self.n_windows}; it takes at least 1.")
+        if not 0 <= self.tolerance_deg < 180:
+            raise OptionError(f"The tolerance is {self.tolerance_deg}°; it must be in [0, 180).")
+        if self.device.startswith("cuda") and not torch.cuda.is_available():
+            raise OptionError(
+                f"The device {self.device} is not here: PyTorch sees no CUDA GPU; use cpu."
+            )
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where results go; what is None is not written."""
+
+    audio: Path | None = None
+    report: Path | None = None
+    plot: Path | None = None
+
+
+@dataclass
+class Watch:
+    """Progress over stages, and the seconds each took."""
+
+    notify: Callable[[str, float], None] = lambda _stage, _fraction: None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str, start: float, end: float) -> Iterator[Progress]:
+        """Time a stage; its progress from 0 to 1 is the job's from `start` to `end`."""
+        began = time.perf_counter()
+        self.notify(name, start)
+        yield lambda fraction: self.notify(name, start + (end - start) * fraction)
+        self.seconds[name] = time.perf_counter() - began
+
+
+def judge_take(
+    take: Take,
+    calibration: Calibration,
+    *,
+    n_windows: int,
+    tolerance_deg: float,
+    scorers: Sequence[Scorer] = (training_free,),
+    watch: Watch | None = None,
+) -> tuple[Judgement, list[ScoredWindow], Snapshot]:
+    """Choose windows of a take, score and pool them.
+
+    Raises
+    ------
+    UnusableContent : no window could be used.
+    """
+    watch = watch or Watch()
+    with watch.stage("scan", 0.0, 0.2) as progress:
+        places = take.choose_windows(n_windows, progress)
+    scored, snapshot = [], None
+    with watch.stage("score", 0.2, 0.8) as progress:
+        for index, (start_s, duration_s) in enumerate(places):
+            window = take.window(start_s, duration_s)
+            if window is not None:
+                scored.append(score(window, scorers, calibration))
+                if snapshot is None or 2 * index <= len(places):
+                    snapshot = (start_s + duration_s / 2, window.covariance)
+            progress((index + 1) / len(places))
+    if not scored or snapshot is None:
+        raise UnusableContent(
+            f"{take.video.path} has no readable picture where the sound is: "
+            + (take.warnings[-1] if take.warnings else "it is damaged.")
+        )
+    at_s, covariance = snapshot
+    pose = math.radians(take.video.pose_yaw_deg)
+    moment = Snapshot(
+        at_s, take.frame(at_s, size=FRAME_SIZE), features.rotated(covariance.cpu(), pose)
+    )
+    return judge(scored, calibration, tolerance_deg=tolerance_deg), scored, moment
+
+
+def align(
+    video: Path,
+    track: Track,
+    outputs: Outputs,
+    options: Options | None = None,
+    *,
+    notify: Callable[[str, float], None] = lambda _stage, _fraction: None,
+    labels: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Judge one track against a picture, write what `outputs` names, and return the report.
+
+    notify : called with a stage's name and the job's fraction done; may raise `Cancelled`.
+    labels : names to tell in place of paths, where paths mean nothing to the reader.
+
+    Raises
+    ------
+    InputError : a file or an option is at fault; nothing is left behind.
+    OutputError, DiskFull : a result cannot be written.
+    """
+    options = options or Options()
+    calibration = load_calibration(options.weights)
+    _check_outputs(video, track, outputs)
+    watch = Watch(notify)
+    with (
+        Take(video, track, stereo=options.stereo, device=options.device) as take,
+        ThreadPoolExecutor(1) as background,
+    ):
+        if outputs.audio is not None:
+            check_suffix(take.audio, outputs.audio)
+        hashes = [background.submit(file_sha256, path) for path in (video, *track.paths)]
+        judgement, windows, snapshot = judge_take(
+            take,
+            calibration,
+            n_windows=options.n_windows,
+            tolerance_deg=options.tolerance_deg,
+            watch=watch,
+        )
+        undecided = judgement.verdict is Verdict.UNDECIDABLE
+        turn = judgement.verdict is Verdict.MISALIGNED or (undecided and options.apply_undecided)
+        applied_deg = judgement.rotate_field_ccw_deg if turn else 0.0
+        correction = None
+        with watch.stage("write", 0.8, 1.0) as progress:
+            if outputs.audio is not None:
+                correction = _correct(take, track, outputs.audio, applied_deg, options, progress)
+        video_sha256, *audio_sha256 = (future.result() for future in hashes)
+        warnings = list(take.warnings)
+        if correction and correction.trim_db:
+            warnings.append(
+                f"The rotated sound would have clipped: all channels were lowered by "
+                f"{-correction.trim_db:.2f} dB (float output avoids this)."
+            )
+        if correction and take.audio.components:
+            warnings.append(
+                "The track was YouTube's 5.1 carrier of ambisonics; the output is plain AmbiX "
+                "(W, Y, Z, X)."
+            )
+        report = build_report(
+            judgement=judgement,
+            windows=windows,
+            inputs=Inputs(
+                take.video, video_sha256, take.audio, track.paths, tuple(audio_sha256),
+                take.layout, take.offset_s,
+            ),
+            correction=correction,
+            applied_deg=applied_deg,
+            calibration=calibration,
+            device=options.device,
+            timings_s=watch.seconds,
+            warnings=warnings,
+        )  # fmt: skip
+    report = relabelled(report, labels or {})
+    if outputs.report is not None:
+        write_json(report, outputs.report)
+    if outputs.plot is not None:
+        draw(report, snapshot, outputs.plot)
+    notify("done", 1.0)
+    return report
+
+
+def _check_outputs(video: Path, track: Track, outputs: Outputs) -> None:
+    for path in (outputs.audio, outputs.report, outputs.plot):
+        if path is not None:
+            check_output(path, [p for p in (video, *track.paths) if p.exists()])
+
+
+def _correct(
+    take: Take, track: Track, output: Path, applied_deg: float, options: Options, progress: Progress
+) -> Any:
+    rotation = YawRotation(take.layout, math.radians(applied_deg))
+    info = take.audio
+    width = f"W={info.format.bits}," if info.format else ""
+    history = (
+        f"A=PCM,F={info.samplerate},{width}M=multi,T=avsa-align {VERSION}; "
+        f"rotate_field_ccw_deg={applied_deg:+.2f}"
+    )
+    # YouTube's 5.1 order is its AAC carrier's; in a WAV file nothing would say so.
+    keep = take.layout.components if info.components and not track.components else None
+    return write_corrected(
+        track.paths,
+        output,
+        rotation.channel_mix,
+        keep_channels=keep,
+        history=history,
+        float_output=options.float_output and not rotation.is_identity,
+        progress=progress,
+    )
+
+
+if __name__ == "__main__":
+    from model.commandline import main
+
+    sys.exit(main())

@@ -1,0 +1,187 @@
+"""The command line of `python -m model.align`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+from tqdm import tqdm
+
+from model.align import Options, Outputs, align
+from model.ambisonics import Convention
+from model.errors import AvsaError, OptionError
+from model.media import Stereo, open_split_audio, output_suffix
+from model.report import sentence
+from model.take import Track
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line of `python -m model.align`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m model.align",
+        description="Find the rotation that makes ambisonic sound fit a 360 picture.",
+        epilog="Exit status: 0 done, whatever the verdict; 2 bad input; 1 our fault.",
+    )
+    parser.add_argument("video", type=Path, help="360 video (equirectangular)")
+    parser.add_argument("audio", nargs="+", help="ambisonic tracks; - for the sound inside VIDEO")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("-o", "--output", type=Path, help="the corrected file")
+    where.add_argument(
+        "--output-dir", type=Path,
+        help="folder for corrected file, report and picture of every track",
+    )  # fmt: skip
+    parser.add_argument("--report", type=Path, help="write the report as JSON")
+    parser.add_argument("--plot", type=Path, help="write the picture as PNG")
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    parser.add_argument(
+        "--convention", choices=["auto", *Convention], default="auto",
+        help="order and weights of the tracks (auto: as declared, else AmbiX)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--channels", help="file channel of W,Y,Z,X,... from 0, for orders of no convention"
+    )
+    parser.add_argument(
+        "--join", action="store_true", help="the AUDIO files are one track, split by channels"
+    )
+    parser.add_argument("--stereo", choices=get_args(Stereo), help="packing of the picture")
+    parser.add_argument("--offset-s", type=float, help="time in VIDEO at which AUDIO begins")
+    parser.add_argument("--windows", type=int, default=8, help="windows that are judged (8)")
+    parser.add_argument("--tolerance-deg", type=float, default=10.0, help="still aligned (10)")
+    parser.add_argument("--weights", type=Path, help="another calibration")
+    parser.add_argument("--float", action="store_true", help="write 32-bit float samples")
+    parser.add_argument(
+        "--apply-undecided", action="store_true",
+        help="write the best rotation even where the verdict is undecidable",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print the report")
+    parser.add_argument("--quiet", action="store_true", help="print errors only")
+    parser.add_argument("--debug", action="store_true", help="show a trace with our faults")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    arguments = parse_arguments(argv)
+    status = 0
+    try:
+        options = Options(
+            n_windows=arguments.windows,
+            tolerance_deg=arguments.tolerance_deg,
+            stereo=arguments.stereo,
+            device=arguments.device,
+            weights=arguments.weights,
+            float_output=arguments.float,
+            apply_undecided=arguments.apply_undecided,
+        )
+        jobs = _jobs(arguments)
+    except AvsaError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for track, outputs in jobs:
+        try:
+            report = _run(arguments, track, outputs, options)
+        except AvsaError as error:
+            print(f"error: {error}", file=sys.stderr)
+            status = max(status, 2)
+        except Exception as error:  # the boundary: our fault, whatever it is
+            print(f"internal error: {error} (--debug shows more)", file=sys.stderr)
+            if arguments.debug:
+                traceback.print_exc()
+            return 1
+        else:
+            _tell(arguments, report, outputs)
+    return status
+
+
+def _jobs(arguments: argparse.Namespace) -> list[tuple[Track, Outputs]]:
+    """The tracks to align and where their results go."""
+    paths = [arguments.video if name == "-" else Path(name) for name in arguments.audio]
+    groups = [tuple(paths)] if arguments.join else [(path,) for path in paths]
+    if len(groups) > 1 and (arguments.output or arguments.report or arguments.plot):
+        raise OptionError("Several tracks were named: use --output-dir, not -o, --report, --plot.")
+    components = _components(arguments.channels)
+    convention = None if arguments.convention == "auto" else Convention(arguments.convention)
+    jobs = [
+        (
+            Track(group, convention, components, arguments.offset_s),
+            _outputs(arguments, group),
+        )
+        for group in groups
+    ]
+    written = [outputs.audio for _, outputs in jobs]
+    for path in written:
+        if written.count(path) > 1:
+            raise OptionError(f"Two tracks would be written to {path}: rename one, or align it "
+                              "with an -o of its own.")  # fmt: skip
+    return jobs
+
+
+def _components(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise OptionError(f"--channels {text} is not a list of numbers like 0,1,2,3.") from error
+
+
+def _outputs(arguments: argparse.Namespace, paths: tuple[Path, ...]) -> Outputs:
+    outputs = Outputs(arguments.output, arguments.report, arguments.plot)
+    if arguments.output is not None:
+        return outputs
+    folder = arguments.output_dir or paths[0].parent
+    suffix = ".wav"
+    if len(paths) == 1 and paths[0].is_file():
+        try:
+            with open_split_audio(paths) as reader:
+                suffix = output_suffix(reader.info)
+        except AvsaError:
+            pass  # aligning it will say what is wrong
+    stem = folder / f"{paths[0].stem}_aligned"
+    outputs = replace(outputs, audio=stem.with_name(stem.name + suffix))
+    if arguments.output_dir is not None:
+        if not folder.is_dir():
+            raise OptionError(f"The output folder {folder} does not exist.")
+        outputs = replace(
+            outputs,
+            report=outputs.report or stem.with_name(stem.name + ".json"),
+            plot=outputs.plot or stem.with_name(stem.name + ".png"),
+        )
+    return outputs
+
+
+def _run(
+    arguments: argparse.Namespace, track: Track, outputs: Outputs, options: Options
+) -> dict[str, Any]:
+    """One job, with a progress bar on a terminal."""
+    silent = arguments.quiet or arguments.json or not sys.stderr.isatty()
+    with tqdm(
+        total=100, disable=silent, desc=track.paths[0].name, leave=False,
+        bar_format="{desc}: {percentage:3.0f}%|{bar:30}| {postfix} {elapsed}",
+    ) as bar:  # fmt: skip
+
+        def notify(stage: str, fraction: float) -> None:
+            bar.set_postfix_str(stage, refresh=False)
+            bar.update(100 * fraction - bar.n)
+
+        return align(arguments.video, track, outputs, options, notify=notify)
+
+
+def _tell(arguments: argparse.Namespace, report: dict[str, Any], outputs: Outputs) -> None:
+    if arguments.json:
+        print(json.dumps(report, indent=2))
+    elif not arguments.quiet:
+        print(f"{Path(report['input']['audio']['paths'][0]).name}: {sentence(report)}")
+        for warning in report["warnings"]:
+            print(f"  note: {warning}")
+        for name, path in (
+            ("corrected", outputs.audio), ("report", outputs.report), ("picture", outputs.plot),
+        ):  # fmt: skip
+            if path is not None:
+                print(f"  {name}: {path}")

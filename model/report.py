@@ -1,0 +1,348 @@
+"""What is told of a job: a JSON object (schema version 1), a sentence, and a picture."""
+
+from __future__ import annotations
+
+import json
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model import features
+from model.ambisonics import ChannelLayout
+from model.checkpoint import Calibration
+from model.evidence import best_yaw_deg, yaws_deg
+from model.media import AudioInfo, Correction, VideoInfo
+from model.output import whole_file
+from model.scoring import INTERVAL_LEVEL, Judgement, ScoredWindow, Verdict
+
+SCHEMA_VERSION = 1
+FRAME_SIZE = (360, 720)
+_MAP_SIZE = (36, 72)
+_COLOURS = {
+    Verdict.ALIGNED: "#2e8b57",
+    Verdict.MISALIGNED: "#c8501e",
+    Verdict.UNDECIDABLE: "#666666",
+}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Facts of both files of a job."""
+
+    video: VideoInfo
+    video_sha256: str
+    audio: AudioInfo
+    audio_paths: tuple[Path, ...]
+    audio_sha256: tuple[str, ...]
+    layout: ChannelLayout
+    offset_s: float
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A moment for the picture: a frame and the sound around it, in world azimuths.
+
+    Attributes
+    ----------
+    frame : [shape=(H, W, 3)], uint8.
+    covariance : of the sound before correction, [shape=(T, F, 10)].
+    """
+
+    at_s: float
+    frame: NDArray[np.uint8]
+    covariance: Tensor
+
+
+def build_report(
+    *,
+    judgement: Judgement,
+    windows: Sequence[ScoredWindow],
+    inputs: Inputs,
+    correction: Correction | None,
+    applied_deg: float,
+    calibration: Calibration,
+    device: str,
+    timings_s: dict[str, float],
+    warnings: Sequence[str],
+) -> dict[str, Any]:
+    """The report of one job, ready for JSON."""
+    total = sum(window.information for window in windows) or 1.0
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "verdict": judgement.verdict.value,
+        "rotate_field_ccw_deg": round(judgement.rotate_field_ccw_deg, 2),
+        "interval_deg": list(judgement.arcs_deg[0]),
+        "second_interval_deg": list(judgement.arcs_deg[1]) if judgement.arcs_deg[1:] else None,
+        "interval_level": INTERVAL_LEVEL,
+        "confidence": round(judgement.confidence, 4),
+        "reasons": judgement.reasons,
+        "posterior": {
+            "yaw_deg": yaws_deg(),
+            "p": [round(float(p), 6) for p in judgement.posterior],
+        },
+        "windows": [
+            {
+                "start_s": round(window.start_s, 3),
+                "duration_s": round(window.duration_s, 3),
+                "best_deg": round(window.best_deg, 2),
+                "weight": round(window.information / total, 4),
+            }
+            for window in windows
+        ],
+        "cues": _cues(windows, calibration),
+        "input": {"video": _video_facts(inputs), "audio": _audio_facts(inputs)},
+        "output": _output_facts(correction, applied_deg),
+        "model": {"name": calibration.name, "weights_sha256": calibration.sha256, "device": device},
+        "timings_s": {stage: round(seconds, 3) for stage, seconds in timings_s.items()},
+        "warnings": list(warnings),
+    }
+
+
+def _cues(windows: Sequence[ScoredWindow], calibration: Calibration) -> list[dict[str, Any]]:
+    """Each cue's own best rotation over all windows, and how much it counts."""
+    return [
+        {
+            "name": name,
+            "best_deg": round(best_yaw_deg(torch.stack([w.cues[name] for w in windows]).sum(0)), 2),
+            "weight": calibration.weights.get(name, 0.0),
+        }
+        for name in windows[0].cues
+    ]
+
+
+def _video_facts(inputs: Inputs) -> dict[str, Any]:
+    video = inputs.video
+    return {
+        "path": str(video.path),
+        "sha256": inputs.video_sha256,
+        "codec": video.codec,
+        "width": video.width,
+        "height": video.height,
+        "rate_hz": round(video.rate_hz, 4),
+        "duration_s": round(video.duration_s, 3),
+        "projection": video.spherical.projection,
+        "projection_source": video.spherical.source,
+        "stereo": video.stereo,
+        "pose_yaw_deg": video.pose_yaw_deg,
+    }
+
+
+def _audio_facts(inputs: Inputs) -> dict[str, Any]:
+    audio, layout = inputs.audio, inputs.layout
+    return {
+        "paths": [str(path) for path in inputs.audio_paths],
+        "sha256": list(inputs.audio_sha256),
+        "container": audio.container,
+        "codec": audio.codec,
+        "sample_format": audio.format.name if audio.format else None,
+        "samplerate_hz": audio.samplerate,
+        "channels": audio.n_channels,
+        "duration_s": round(audio.duration_s, 3),
+        "offset_s": round(inputs.offset_s, 3),
+        "order": layout.order,
+        "convention": layout.convention.value,
+        "convention_declared": audio.convention is not None,
+        "component_channels": list(layout.components),
+        "unrotated_channels": list(layout.other_channels),
+    }
+
+
+def _output_facts(correction: Correction | None, applied_deg: float) -> dict[str, Any] | None:
+    if correction is None:
+        return None
+    return {
+        "path": str(correction.path),
+        "sha256": correction.sha256,
+        "applied_deg": round(applied_deg, 2),
+        "untouched_copy": correction.copied,
+        "sample_format": correction.format,
+        "peak": None if correction.peak is None else round(correction.peak, 6),
+        "trim_db": round(correction.trim_db, 4),
+        "clipped_samples": correction.clipped_samples,
+    }
+
+
+def relabelled(report: dict[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:
+    """A report with paths, also inside sentences, replaced by other names."""
+
+    def told(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: told(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [told(item) for item in value]
+        if isinstance(value, str):
+            for path in sorted(labels, key=len, reverse=True):
+                value = value.replace(path, labels[path])
+        return value
+
+    return {key: told(value) for key, value in report.items()}
+
+
+def write_json(report: dict[str, Any], path: Path) -> None:
+    """Write a report whole or not at all."""
+    with whole_file(path) as part:
+        part.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def sentence(report: dict[str, Any]) -> str:
+    """A report in one or two sentences."""
+    degrees = report["rotate_field_ccw_deg"]
+    interval = "90 % interval " + " or ".join(_span(arc) for arc in _arcs(report))
+    fit = f"best rotation {degrees:+.1f}°, {interval}"
+    confidence = f"confidence {report['confidence']:.0%}"
+    if report["verdict"] == Verdict.UNDECIDABLE:
+        return f"Undecidable ({fit}). " + " ".join(report["reasons"])
+    if report["verdict"] == Verdict.ALIGNED:
+        return f"Aligned: the sound fits the picture as it is ({fit}; {confidence})."
+    side = "left (counter-clockwise)" if degrees > 0 else "right (clockwise)"
+    return (
+        f"Misaligned: turn the sound field {abs(degrees):.1f}° to the {side} seen from above "
+        f"(rotate_field_ccw_deg {degrees:+.1f}; {interval}; {confidence})."
+    )
+
+
+def _arcs(report: dict[str, Any]) -> list[list[float]]:
+    """The one or two intervals of a report."""
+    return [arc for arc in (report["interval_deg"], report["second_interval_deg"]) if arc]
+
+
+def _span(arc: Sequence[float]) -> str:
+    return f"{arc[0]:+.1f}° to {arc[1]:+.1f}°"
+
+
+# --- picture -------------------------------------------------------------------------------------
+
+
+def energy_map(cov: Tensor, height: int = _MAP_SIZE[0], width: int = _MAP_SIZE[1]) -> Tensor:
+    """Where the sound comes from over the whole sphere, [shape=(height, width)], peak 1.
+
+    Directions of arrival of all intervals and bands, weighted by level and directness and spread
+    by a von Mises-Fisher kernel; azimuth in picture order.
+    """
+    vectors = features.intensity(cov).flatten(0, 1)
+    levels = cov[..., features.WW].flatten().clamp(min=0).sqrt()
+    length = vectors.norm(dim=1)
+    directness = (length / (features.energy(cov).flatten() + 1e-20)).clamp(0, 1)
+    directions = vectors / (length[:, None] + 1e-20)
+    azimuth = features.azimuths(width, cov.device)
+    elevation = math.pi * (
+        0.5 - (torch.arange(height, dtype=cov.dtype, device=cov.device) + 0.5) / height
+    )
+    up, around = torch.meshgrid(elevation, azimuth, indexing="ij")
+    grid = torch.stack([up.cos() * around.cos(), up.cos() * around.sin(), up.sin()], dim=-1)
+    closeness: Tensor = grid.view(-1, 3) @ directions.T - 1
+    energy = closeness.mul(20).exp() @ (levels * directness)
+    relative: Tensor = energy / energy.max().clamp(min=1e-20)
+    return relative.view(height, width)
+
+
+def draw(
+    report: dict[str, Any], snapshot: Snapshot, path: Path, *, title: str | None = None
+) -> None:
+    """Draw a job's picture as PNG: the sound over the frame before and after, the ring, the votes.
+
+    For an undecidable verdict the second panorama shows what the best rotation would do.
+    """
+    figure = Figure(figsize=(12, 8.4), layout="constrained")
+    figure.patch.set_facecolor("white")
+    grid = figure.add_gridspec(2, 2, height_ratios=[1, 1.15])
+    degrees = report["rotate_field_ccw_deg"]
+    verdict = Verdict(report["verdict"])
+    colour = _COLOURS[verdict]
+    after = {
+        Verdict.ALIGNED: "Turned by the best rotation (not applied)",
+        Verdict.MISALIGNED: "Corrected",
+        Verdict.UNDECIDABLE: "Turned by the best rotation (not applied)",
+    }[verdict]
+    if report["output"] and report["output"]["applied_deg"]:
+        after = "Corrected"
+    turned = features.rotated(snapshot.covariance, math.radians(degrees))
+    _panorama(figure.add_subplot(grid[0, 0]), snapshot, snapshot.covariance, "Sound as it is")
+    _panorama(figure.add_subplot(grid[0, 1]), snapshot, turned, f"{after}: {degrees:+.1f}°")
+    _ring(figure.add_subplot(grid[1, 0], projection="polar"), report, colour)
+    _summary(figure.add_subplot(grid[1, 1]), report, colour)
+    figure.suptitle(title or Path(report["input"]["audio"]["paths"][0]).name, fontsize=13)
+    with whole_file(path) as part:
+        figure.savefig(part, dpi=110, format="png")
+
+
+def _panorama(axes: Axes, snapshot: Snapshot, cov: Tensor, title: str) -> None:
+    """A frame with the sound's energy over it."""
+    axes.imshow(snapshot.frame, extent=(180, -180, -90, 90), aspect="auto")
+    energy = energy_map(cov).cpu().numpy()
+    shade = np.zeros((*energy.shape, 4))
+    shade[..., 0], shade[..., 1] = 1.0, 0.25 + 0.6 * energy
+    shade[..., 3] = 0.45 * np.clip((energy - 0.25) / 0.75, 0, 1)
+    axes.imshow(shade, extent=(180, -180, -90, 90), aspect="auto", interpolation="bicubic")
+    axes.contour(
+        energy, levels=[0.5, 0.8], colors="white", linewidths=[0.8, 1.4],
+        extent=(180, -180, 90, -90),
+    )  # fmt: skip
+    axes.set_xlim(180, -180)
+    axes.set_ylim(-90, 90)
+    axes.set_xticks([180, 90, 0, -90, -180], ["back", "left 90°", "front", "right 90°", "back"])
+    axes.set_yticks([])
+    axes.set_title(title, fontsize=11)
+
+
+def _ring(axes: Axes, report: dict[str, Any], colour: str) -> None:
+    """The posterior as a ring, 0 at the top and + to the left, with the windows' votes."""
+    yaw = np.radians(report["posterior"]["yaw_deg"])
+    p = np.array(report["posterior"]["p"])
+    inner = 1.0
+    axes.set_theta_zero_location("N")  # type: ignore[attr-defined]
+    heights = 0.9 * p / p.max()
+    axes.bar(yaw, heights, width=2 * np.pi / len(yaw), bottom=inner, color=colour, alpha=0.8)
+    for arc in _arcs(report):
+        low, high = np.radians(arc)
+        span = (high - low) % (2 * np.pi) or 2 * np.pi
+        axes.bar(low + span / 2, 1.0, width=span, bottom=inner, color="black", alpha=0.13, zorder=0)
+    for window in report["windows"]:
+        axes.scatter(
+            math.radians(window["best_deg"]), 0.8, s=20 + 260 * window["weight"],
+            color="#1f5fa8", alpha=0.7, zorder=3,
+        )  # fmt: skip
+    best = math.radians(report["rotate_field_ccw_deg"])
+    axes.plot([best, best], [0, inner + 0.95], color=colour, linewidth=2)
+    axes.set_ylim(0, 2.0)
+    axes.set_yticks([])
+    axes.set_xticks(
+        np.radians([0, 45, 90, 135, 180, 225, 270, 315]),
+        ["0°", "+45°", "+90° left", "+135°", "180°", "-135°", "-90° right", "-45°"],
+    )
+    axes.set_title("How well each rotation fits; dots: the windows' votes", fontsize=11)
+
+
+def _summary(axes: Axes, report: dict[str, Any], colour: str) -> None:
+    """Verdict, numbers and warnings in words."""
+    axes.axis("off")
+    audio = report["input"]["audio"]
+    output = report["output"]
+    lines = [
+        f"rotate_field_ccw_deg  {report['rotate_field_ccw_deg']:+.1f}°",
+        "90 % interval  " + " or ".join(_span(arc) for arc in _arcs(report)),
+        f"confidence  {report['confidence']:.0%}",
+        f"windows  {len(report['windows'])}",
+        f"track  order {audio['order']}, {audio['convention']}, {audio['samplerate_hz']} Hz",
+    ]
+    if output:
+        applied = "untouched" if output["applied_deg"] == 0 else f"{output['applied_deg']:+.1f}°"
+        lines.append(f"written  {Path(output['path']).name} ({applied})")
+    axes.text(0.02, 0.97, report["verdict"].upper(), fontsize=22, color=colour, va="top",
+              weight="bold")  # fmt: skip
+    axes.text(0.02, 0.82, "\n".join(lines), fontsize=11, va="top", linespacing=1.7)
+    notes = [*report["reasons"], *report["warnings"]]
+    axes.text(
+        0.02, 0.24, "\n".join(textwrap.fill(note, 78) for note in notes[:4]), fontsize=9, va="top",
+        color="#444444", linespacing=1.4,
+    )  # fmt: skip

@@ -1,0 +1,310 @@
+"""A picture and a track, opened together: checked, and cut into windows worth scoring.
+
+The sound is scanned first, for it is cheap: windows are taken where it is active and has a
+direction. Only those windows of the picture are decoded, so the cost does not grow with the take.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from model import features
+from model.ambisonics import ChannelLayout, Convention
+from model.errors import MediaError, UnsupportedMedia, UnusableContent
+from model.media import AudioInfo, AudioReader, Stereo, VideoInfo, VideoReader, open_split_audio
+from model.scoring import Window
+
+Progress = Callable[[float], None]
+FloatArray = NDArray[np.floating]
+
+WINDOW_S = 10.0
+MAX_CANDIDATES = 24
+LEAST_DURATION_S = 2.0
+_MAX_RATE_HZ = 16.0
+_LEAST_FRAMES = 12
+_MARGIN_S = 0.05  # the transform reaches this far over a window's edges
+_SILENT = 1e-5  # a peak below -100 dB full scale
+_DEAD_DB = -80.0  # a component this far below the loudest carries nothing
+_FULL_SCALE = 0.9999
+_CLIPPED_SHARE = 0.02  # more samples at full scale than this: no direction can be trusted
+_NAMES = ("W", "Y", "Z", "X")
+
+
+@dataclass(frozen=True)
+class Track:
+    """Where a track's sound comes from and how to read it.
+
+    Attributes
+    ----------
+    paths : one file, or the parts of a split track.
+    convention : overrides what the file declares (None: as declared, else AmbiX).
+    components : file channel of each ACN component, where it is none of the known orders.
+    offset_s : time in the picture at which the track begins (None: at the beginning, or as the
+        clock of a shared container says).
+    """
+
+    paths: tuple[Path, ...]
+    convention: Convention | None = None
+    components: tuple[int, ...] | None = None
+    offset_s: float | None = None
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """What a stretch of sound is like."""
+
+    start_s: float
+    interest: float
+    power: FloatArray  # of W, Y, Z, X
+    peak: float
+    clipped_share: float
+
+
+class Take:
+    """An open picture with an open track.
+
+    Raises
+    ------
+    MediaError, UnsupportedMedia : a file cannot be read, or is of a kind that is refused.
+    UnusableContent : too short, or picture and track do not overlap.
+    """
+
+    def __init__(
+        self,
+        video: Path,
+        track: Track,
+        *,
+        stereo: Stereo | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.warnings: list[str] = []
+        self._device = torch.device(device)
+        with ExitStack() as stack:
+            self._video = stack.enter_context(VideoReader(video, stereo=stereo))
+            self._audio: AudioReader = stack.enter_context(open_split_audio(track.paths))
+            self.layout = _layout(self._audio.info, track)
+            shared = track.paths[0] == video
+            started = self._audio.info.start_s - self._video.info.start_s if shared else 0.0
+            self.offset_s = started if track.offset_s is None else track.offset_s
+            self.start_s, self.end_s = self._overlap()
+            self._stack = stack.pop_all()
+        self._note_metadata()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    @property
+    def video(self) -> VideoInfo:
+        """Facts of the picture."""
+        return self._video.info
+
+    @property
+    def audio(self) -> AudioInfo:
+        """Facts of the track."""
+        return self._audio.info
+
+    def _overlap(self) -> tuple[float, float]:
+        video, audio = self._video.info, self._audio.info
+        start = max(0.0, self.offset_s)
+        end = min(video.duration_s, self.offset_s + audio.duration_s)
+        for path, duration in ((video.path, video.duration_s), (audio.path, audio.duration_s)):
+            if duration < LEAST_DURATION_S:
+                raise UnusableContent(
+                    f"{path} is {duration:.1f} s long; alignment needs at least "
+                    f"{LEAST_DURATION_S:.0f} s of picture and sound."
+                )
+        if end - start < LEAST_DURATION_S:
+            raise UnusableContent(
+                f"{video.path} (0 to {video.duration_s:.1f} s) and {audio.path} (from "
+                f"{self.offset_s:.1f} to {self.offset_s + audio.duration_s:.1f} s of the picture) "
+                f"overlap by less than {LEAST_DURATION_S:.0f} s: check --offset-s."
+            )
+        return start, end
+
+    def _note_metadata(self) -> None:
+        yaw, pitch, roll = self.video.spherical.pose_deg
+        if yaw:
+            self.warnings.append(
+                f"The picture declares a pose yaw of {yaw:+.1f}°; players apply it, so the "
+                "rotation given fits the picture as it is played."
+            )
+        if abs(pitch) > 1 or abs(roll) > 1:
+            self.warnings.append(
+                f"The picture declares a pose pitch of {pitch:+.1f}° and roll of {roll:+.1f}°, "
+                "which a rotation about the vertical cannot follow."
+            )
+
+    # --- sound -----------------------------------------------------------------------------------
+
+    def field(self, start_s: float, duration_s: float) -> FloatArray:
+        """First-order field of a stretch of the picture's time, [shape=(4, N)] at 24 kHz.
+
+        Turned into the frame's own axes (a declared pose yaw taken back), so that it compares with
+        the frames as they are stored. Silence where the track has none.
+
+        Raises
+        ------
+        MediaError : NaN or infinite samples.
+        """
+        rate = self.audio.samplerate
+        first = round((start_s - self.offset_s) * rate)
+        count = round(duration_s * rate)
+        block = self._audio.read(max(0, first), count + min(0, first))
+        if not np.isfinite(block).all():
+            raise MediaError(
+                f"{self.audio.path} holds NaN or infinite samples near {start_s:.1f} s: repair "
+                "the track first."
+            )
+        field = self.layout.to_sn3d(block, order=1)
+        before = max(0, -first)
+        after = max(0, count - before - field.shape[1])
+        return np.pad(field, ((0, 0), (before, after)))
+
+    def _covariance(self, start_s: float, edges_s: NDArray[np.float64]) -> torch.Tensor:
+        """Covariance between times of the picture, from a stretch that begins at `start_s`."""
+        duration = float(edges_s[-1]) - start_s + _MARGIN_S
+        field = features.to_analysis_rate(self.field(start_s, duration), self.audio.samplerate)
+        cov = features.covariance(
+            torch.from_numpy(field).to(self._device),
+            torch.from_numpy(edges_s - start_s).to(self._device),
+        )
+        pose = math.radians(self.video.pose_yaw_deg)
+        return features.rotated(cov, -pose) if pose else cov
+
+    def choose_windows(
+        self, n_windows: int, progress: Progress = lambda _: None
+    ) -> list[tuple[float, float]]:
+        """Start and duration of up to `n_windows` windows, where the sound is worth most.
+
+        Raises
+        ------
+        UnusableContent : silent, without direction (a dead W, X or Y), or clipped throughout.
+        """
+        span = self.end_s - self.start_s
+        duration = span / max(1, round(span / WINDOW_S)) if span < 2 * WINDOW_S else WINDOW_S
+        wanted = max(1, min(n_windows, int(span / duration + 1e-6)))
+        n_candidates = max(wanted, min(MAX_CANDIDATES, 1 + int(2 * (span / duration - 1) + 1e-6)))
+        starts = np.linspace(self.start_s, self.end_s - duration, n_candidates)
+        scans = []
+        for index, start_s in enumerate(starts):
+            scans.append(self._scan(float(start_s), duration))
+            progress((index + 1) / n_candidates)
+        self._check_content(scans)
+        chosen: list[float] = []
+        for scan in sorted(scans, key=lambda scan: -scan.interest):
+            apart = all(abs(scan.start_s - other) >= duration - 1e-6 for other in chosen)
+            if apart and len(chosen) < wanted and scan.interest > 0:
+                chosen.append(scan.start_s)
+        return [(start_s, duration) for start_s in sorted(chosen)]
+
+    def _scan(self, start_s: float, duration_s: float) -> _Scan:
+        field = self.field(start_s, duration_s)
+        edges = np.linspace(start_s, start_s + duration_s, max(2, round(duration_s * 10)))
+        cov = self._covariance(start_s, edges)
+        loudness = cov[..., features.WW].sum(-1).sqrt()
+        flow = features.intensity(cov).sum(-2)[..., :2].norm(dim=-1)
+        directness = flow / (features.energy(cov).sum(-1) + 1e-20)
+        # Loudness that changes and has a direction: steady noise tells least.
+        varying = loudness.std() / (loudness.mean() + 1e-20)
+        interest = float((loudness.sqrt() * directness.clamp(0, 1)).mean() * (0.2 + varying))
+        magnitudes = np.abs(field)
+        return _Scan(
+            start_s=start_s,
+            interest=interest,
+            power=np.mean(field**2, axis=1),
+            peak=float(magnitudes.max(initial=0.0)),
+            clipped_share=float(np.mean(magnitudes.max(axis=0) >= _FULL_SCALE)),
+        )
+
+    def _check_content(self, scans: Sequence[_Scan]) -> None:
+        path = self.audio.path
+        if max(scan.peak for scan in scans) < _SILENT:
+            raise UnusableContent(f"{path} is silent wherever the picture has sound to fit.")
+        power = np.max([scan.power for scan in scans], axis=0)
+        with np.errstate(divide="ignore"):
+            levels = 10 * np.log10(power / power.max())
+        dead = [index for index, level in enumerate(levels) if level < _DEAD_DB]
+        for index in dead:
+            channel = self.layout.components[index] + 1
+            if _NAMES[index] != "Z":
+                raise UnusableContent(
+                    f"Channel {channel} ({_NAMES[index]}) of {path} is dead: without it a "
+                    "direction cannot be told; check the recorder's channels or --convention."
+                )
+            self.warnings.append(
+                f"Channel {channel} (Z) is silent: the track is planar, which does no harm here."
+            )
+        clipped = float(np.mean([scan.clipped_share for scan in scans]))
+        if clipped > _CLIPPED_SHARE:
+            raise UnusableContent(
+                f"{path} is clipped: {clipped:.0%} of its samples are at full scale, so its "
+                "directions are wrong; use the take before it was overloaded."
+            )
+        if clipped > 0:
+            self.warnings.append(f"{clipped:.2%} of the samples are at full scale (clipped).")
+
+    # --- picture ---------------------------------------------------------------------------------
+
+    def window(self, start_s: float, duration_s: float) -> Window | None:
+        """Read a window for scoring; None if the picture ends or breaks before it.
+
+        A warning says so then.
+        """
+        try:
+            seen = self._video.read(
+                start_s, duration_s, size=features.PICTURE_SIZE, max_rate_hz=_MAX_RATE_HZ
+            )
+        except MediaError as error:
+            self.warnings.append(f"A window was left out: {error}")
+            return None
+        if len(seen.times_s) < _LEAST_FRAMES:
+            self.warnings.append(
+                f"A window was left out: the picture has only {len(seen.times_s)} frames between "
+                f"{start_s:.1f} and {start_s + duration_s:.1f} s."
+            )
+            return None
+        frames, times_s, refreshed = (
+            torch.from_numpy(array).to(self._device)
+            for array in (seen.frames, seen.times_s, seen.refreshed)
+        )
+        motion = features.motion(frames, times_s, refreshed)
+        covariance = self._covariance(float(seen.times_s[0]) - _MARGIN_S, seen.times_s)
+        return Window(start_s, duration_s, covariance, motion)
+
+    def frame(self, at_s: float, *, size: tuple[int, int]) -> NDArray[np.uint8]:
+        """A colour frame, [shape=(H, W, 3)], turned as players turn it (pose yaw)."""
+        frame = self._video.read_frame(at_s, size=size)
+        columns = round(self.video.pose_yaw_deg / 360 * size[1])
+        return np.roll(frame, -columns, axis=1)
+
+
+def _layout(info: AudioInfo, track: Track) -> ChannelLayout:
+    convention = track.convention or Convention(info.convention or Convention.AMBIX)
+    components = track.components or (info.components if track.convention is None else None)
+    if info.n_channels in (1, 2) and components is None:
+        kind = "mono" if info.n_channels == 1 else "stereo"
+        raise UnsupportedMedia(
+            f"{info.path} is {kind}: a rotation needs an ambisonic track of 4 or more channels."
+        )
+    try:
+        return ChannelLayout.of(info.n_channels, convention, components=components)
+    except UnsupportedMedia as error:
+        raise UnsupportedMedia(f"{info.path}: {error}") from error

@@ -1,0 +1,124 @@
+"""The process that does the work: `python -m service.child`.
+
+It reads jobs from standard input, one JSON object a line, and writes what happens to standard
+output, one JSON object a line: `ready`, `progress`, `track` (one is done or has failed), `done`.
+It stays warm between jobs. When its input ends, the worker that started it is gone, and it exits
+at once, whatever it is doing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import Any, TextIO
+
+
+def main() -> int:
+    """Serve jobs until the input ends."""
+    # What libraries print must not get between our lines.
+    lines = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    jobs: queue.Queue[dict[str, Any]] = queue.Queue()
+    threading.Thread(target=_read_jobs, args=(jobs,), daemon=True).start()
+    import model.align  # noqa: F401 - slow, so done before a job is there
+
+    _tell(lines, "ready")
+    while True:
+        _do(jobs.get(), lines)
+
+
+def _read_jobs(jobs: queue.Queue[dict[str, Any]]) -> None:
+    """Pass on jobs; leave when the input ends. Unbuffered: no lock is held at exit."""
+    rest = b""
+    while chunk := os.read(0, 1 << 16):
+        *complete, rest = (rest + chunk).split(b"\n")
+        for line in complete:
+            jobs.put(json.loads(line))
+    os._exit(0)
+
+
+def _tell(lines: TextIO, kind: str, **fields: Any) -> None:
+    lines.write(json.dumps({"kind": kind, **fields}) + "\n")
+
+
+def _do(job: dict[str, Any], lines: TextIO) -> None:
+    """Align every track of a job; one that fails does not stop the others."""
+    tracks = job["tracks"]
+    for index, track in enumerate(tracks):
+
+        def notify(stage: str, fraction: float, index: int = index) -> None:
+            _tell(lines, "progress", stage=stage, fraction=(index + fraction) / len(tracks))
+
+        _tell(lines, "track", index=index, result=_align(job, track, index, notify))
+    _tell(lines, "done")
+
+
+def _align(job: dict[str, Any], track: dict[str, Any], index: int, notify: Any) -> dict[str, Any]:
+    """One track: its outputs' names, or its error."""
+    from model.align import Options, Outputs, align
+    from model.ambisonics import Convention
+    from model.errors import AvsaError
+    from model.media import open_split_audio, output_suffix
+    from model.take import Track
+
+    options = job["options"]
+    folder = Path(job["folder"])
+    paths = tuple(map(Path, track["paths"]))
+    names = dict(zip(track["paths"], track["labels"], strict=True))
+    names[job["video"]["path"]] = job["video"]["label"]
+    try:
+        with open_split_audio(paths) as reader:
+            suffix = output_suffix(reader.info) if len(paths) == 1 else ".wav"
+        audio = folder / f"audio-{index}{suffix}"
+        outputs = Outputs(audio, folder / f"report-{index}.json", folder / f"plot-{index}.png")
+        names[str(audio)] = f"{Path(track['labels'][0]).stem}_aligned{suffix}"
+        convention = options["convention"]
+        report = align(
+            Path(job["video"]["path"]),
+            Track(
+                paths,
+                None if convention == "auto" else Convention(convention),
+                tuple(options["channels"]) if options["channels"] else None,
+                options["offset_s"],
+            ),
+            outputs,
+            Options(
+                n_windows=options["windows"],
+                tolerance_deg=options["tolerance_deg"],
+                stereo=options["stereo"],
+                device=job["device"],
+                float_output=options["float_output"],
+                apply_undecided=options["apply_undecided"],
+            ),
+            notify=notify,
+            labels=names,
+        )
+    except AvsaError as error:
+        return {"error": {"code": error.code, "detail": _labelled(str(error), names)}}
+    except Exception:
+        traceback.print_exc()
+        detail = "The alignment failed for a reason of ours; the worker's log has the trace."
+        return {"error": {"code": "internal", "detail": detail}}
+    return {
+        "name": report["output"]["path"],
+        "verdict": report["verdict"],
+        "rotate_field_ccw_deg": report["rotate_field_ccw_deg"],
+        "confidence": report["confidence"],
+        "audio": f"audio-{index}{suffix}",
+    }
+
+
+def _labelled(text: str, names: dict[str, str]) -> str:
+    """A sentence with the names users gave their files in place of ours."""
+    for path, label in sorted(names.items(), key=lambda item: -len(item[0])):
+        text = text.replace(path, label).replace(Path(path).name, label)
+    return text
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""Errors as RFC 9457 problem documents with a stable `code`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+log = logging.getLogger("avsa.http")
+
+MEDIA_TYPE = "application/problem+json"
+# Status of every code that a job can end with: those of `model.errors`, and the service's own.
+STATUS_OF_CODE = {
+    "invalid_input": 422,
+    "invalid_option": 422,
+    "unreadable_media": 422,
+    "unsupported_media": 422,
+    "unusable_content": 422,
+    "output_failed": 500,
+    "disk_full": 507,
+    "cancelled": 409,
+    "internal": 500,
+    "crashed": 500,
+    "worker_lost": 500,
+    "time_limit": 500,
+}
+
+
+class Problem(Exception):
+    """An answer that is a problem document."""
+
+    def __init__(
+        self, status: int, code: str, detail: str, *, headers: Mapping[str, str] | None = None,
+        **fields: Any,
+    ) -> None:  # fmt: skip
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.headers = dict(headers or {})
+        self.fields = fields
+
+
+def of_job_error(error: dict[str, Any]) -> Problem:
+    """The problem that a job's error is, asked for over HTTP."""
+    return Problem(STATUS_OF_CODE.get(error["code"], 500), error["code"], error["detail"])
+
+
+def document(problem: Problem) -> dict[str, Any]:
+    """The body of a problem."""
+    return {
+        "type": f"urn:avsa-align:problem:{problem.code}",
+        "title": HTTPStatus(problem.status).phrase,
+        "status": problem.status,
+        "code": problem.code,
+        "detail": problem.detail,
+        **problem.fields,
+    }
+
+
+def response(problem: Problem) -> JSONResponse:
+    """The answer of a problem."""
+    return JSONResponse(
+        document(problem), problem.status, headers=problem.headers, media_type=MEDIA_TYPE
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of an application as a problem document."""
+
+    async def of_problem(_request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, Problem)
+        return response(error)
+
+    async def of_http(_request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        phrase = HTTPStatus(error.status_code).phrase
+        code = phrase.lower().replace(" ", "_")
+        return response(Problem(error.status_code, code, str(error.detail), headers=error.headers))
+
+    async def of_validation(_request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        return response(of_validation_errors(error.errors()))
+
+    async def of_anything(_request: Request, error: Exception) -> JSONResponse:
+        log.error("unhandled", exc_info=error)
+        return response(Problem(500, "internal", "The service failed; its log has the trace."))
+
+    app.add_exception_handler(Problem, of_problem)
+    app.add_exception_handler(HTTPException, of_http)
+    app.add_exception_handler(RequestValidationError, of_validation)
+    app.add_exception_handler(Exception, of_anything)
+
+
+def of_validation_errors(errors: Any) -> Problem:
+    """The problem of a request that does not fit its schema, naming each field and its value."""
+    found = [
+        {
+            "field": ".".join(str(part) for part in error["loc"]),
+            "problem": error["msg"],
+            "value": repr(error.get("input"))[:200],
+        }
+        for error in errors
+    ]
+    words = "; ".join(f"{e['field']}: {e['problem']} (got {e['value']})" for e in found)
+    return Problem(422, "invalid_request", f"The request does not fit: {words}.", errors=found)

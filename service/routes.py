@@ -1,0 +1,362 @@
+"""The HTTP interface: submit, watch, fetch, cancel, purge."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shutil
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+from service import problems
+from service.jobs import Job, JobTable, State, new_id
+from service.problems import Problem
+from service.queue import EmbeddedQueue
+from service.schemas import Health, JobInfo, JobPage
+from service.settings import Settings
+from service.storage import Storage
+from service.submission import read_submission
+
+_POLL_S = 0.1
+_RETRY_AFTER = {"Retry-After": "2"}
+
+
+@dataclass(frozen=True)
+class Service:
+    """What requests work with."""
+
+    settings: Settings
+    table: JobTable
+    storage: Storage
+    queue: EmbeddedQueue
+
+    async def job(self, job_id: str) -> Job:
+        """A job by its id; 404 if there is none."""
+        job = await run_sync(self.table.get, job_id)
+        if job is None:
+            raise Problem(404, "job_not_found", f"There is no job {job_id}.")
+        return job
+
+    async def until_final(self, job: Job, wait_s: float) -> Job:
+        """The job as soon as it has ended, or as it is after `wait_s`."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + min(wait_s, self.settings.max_wait_s)
+        while not job.state.final and loop.time() < deadline:
+            await asyncio.sleep(min(_POLL_S, max(0.0, deadline - loop.time())))
+            job = await self.job(job.id)
+        return job
+
+    def result_file(self, job: Job, name: str) -> Path:
+        """A file that the attempt that counts has written."""
+        return self.storage.result_folder(job.id, job.attempt) / name
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+ServiceDep = Annotated[Service, Depends(_service)]
+
+
+async def _known_job(job_id: str, service: ServiceDep) -> Job:
+    return await service.job(job_id)
+
+
+JobDep = Annotated[Job, Depends(_known_job)]
+Wait = Annotated[float, Query(ge=0, description="seconds to wait for the job's end")]
+TrackNumber = Annotated[int, Query(ge=0, description="which of the request's tracks")]
+Responses = dict[int | str, dict[str, Any]]
+
+router = APIRouter()
+
+
+def _problem(description: str) -> dict[str, Any]:
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {"description": description, "content": {problems.MEDIA_TYPE: {"schema": schema}}}
+
+
+_NOT_FOUND: Responses = {404: _problem("no such job")}
+_RESULT: Responses = {
+    404: _problem("no such job or track"),
+    409: _problem("not ended yet, or cancelled"),
+    422: _problem("the job failed for its input"),
+    500: _problem("the job failed for a reason of ours"),
+}
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["video"],
+                    "properties": {
+                        "video": {"type": "string", "format": "binary"},
+                        "audio": {"type": "array", "items": {"type": "string", "format": "binary"}},
+                        "options": {"type": "string", "description": "AlignOptions as JSON"},
+                    },
+                }
+            },
+            "application/json": {"schema": {"$ref": "#/components/schemas/PathRequest"}},
+        },
+    }
+}
+
+
+# --- submitting ----------------------------------------------------------------------------------
+
+
+@router.post(
+    "/align",
+    status_code=202,
+    response_model=JobInfo,
+    operation_id="align",
+    openapi_extra=_BODY,
+    responses={
+        200: {"description": "with Prefer: wait=N, the finished report (several tracks: a list)"},
+        400: _problem("the body is broken"),
+        413: _problem("too large"),
+        415: _problem("neither multipart nor JSON"),
+        422: _problem("something in the request does not fit"),
+        507: _problem("no space left"),
+    },
+)
+async def align(request: Request, service: ServiceDep) -> Response:
+    """Align one or more ambisonic tracks with a 360 video.
+
+    Multipart with the files `video` and `audio` (repeated for several tracks; left out: the sound
+    inside the video) and `options` as JSON; or a JSON body that names files on the server.
+    """
+    job_id = new_id()
+    folder = service.storage.upload_folder(job_id)
+    try:
+        submission = await read_submission(request, folder, service.storage, service.settings)
+        job = await run_sync(
+            lambda: service.table.submit(submission.spec, label=submission.label, job_id=job_id)
+        )
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    service.queue.wake([job.id])
+    wait_s = _preferred_wait(request)
+    if wait_s is not None:
+        job = await service.until_final(job, wait_s)
+        if job.state.final:
+            return await run_sync(_finished, service, job)
+    return JSONResponse(
+        JobInfo.of(job).model_dump(mode="json"),
+        202,
+        headers={"Location": f"/jobs/{job.id}", **_RETRY_AFTER},
+    )
+
+
+def _preferred_wait(request: Request) -> float | None:
+    """Seconds of a `Prefer: wait=N` header (RFC 7240)."""
+    match = re.search(r"(?:^|[,;\s])wait\s*=\s*\"?(\d+)", request.headers.get("prefer", ""))
+    return float(match[1]) if match else None
+
+
+def _finished(service: Service, job: Job) -> Response:
+    """The answer for a job that ended while its request waited."""
+    if job.state is not State.SUCCEEDED:
+        raise _ended_without_result(job)
+    reports = [
+        problems.document(problems.of_job_error(result["error"]))
+        if result.get("error")
+        else json.loads(service.result_file(job, f"report-{index}.json").read_bytes())
+        for index, result in enumerate(job.results)
+    ]
+    return JSONResponse(
+        reports[0] if len(reports) == 1 else reports,
+        headers={"Content-Location": f"/jobs/{job.id}", "Preference-Applied": "wait"},
+    )
+
+
+def _ended_without_result(job: Job) -> Problem:
+    if job.error is not None:
+        problem = problems.of_job_error(job.error)
+    else:
+        problem = Problem(409, "cancelled", f"The job {job.id} was cancelled.")
+    problem.fields["job"] = f"/jobs/{job.id}"
+    return problem
+
+
+# --- watching ------------------------------------------------------------------------------------
+
+
+@router.get("/jobs", response_model=JobPage, operation_id="list_jobs")
+async def list_jobs(
+    service: ServiceDep,
+    response: Response,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: Annotated[int | None, Query(ge=0, description="from the page before")] = None,
+) -> JobPage:
+    """All jobs, the newest first."""
+    jobs = await run_sync(lambda: service.table.newest(limit + 1, before=cursor))
+    page = jobs[:limit]
+    next_cursor = page[-1].number if len(jobs) > limit else None
+    if next_cursor is not None:
+        response.headers["Link"] = f'</jobs?limit={limit}&cursor={next_cursor}>; rel="next"'
+    return JobPage(jobs=[JobInfo.of(job) for job in page], next_cursor=next_cursor)
+
+
+@router.get("/jobs/{job_id}", response_model=JobInfo, operation_id="get_job", responses=_NOT_FOUND)
+async def get_job(job: JobDep, service: ServiceDep, wait: Wait = 0.0) -> JobInfo:
+    """Where a job stands; with `wait`, as soon as it has ended."""
+    return JobInfo.of(await service.until_final(job, wait))
+
+
+@router.get(
+    "/jobs/{job_id}/events",
+    response_class=EventSourceResponse,
+    operation_id="watch_job",
+    responses=_NOT_FOUND,
+)
+async def watch_job(job: JobDep, service: ServiceDep) -> AsyncIterator[ServerSentEvent]:
+    """Server-Sent Events, each a job as `get_job` gives it, until it has ended.
+
+    The event's type is `progress`, and `end` for the last one.
+    """
+    number, told = 0, None
+    while True:
+        info = JobInfo.of(job)
+        if info != told:
+            number, told = number + 1, info
+            kind = "end" if job.state.final else "progress"
+            yield ServerSentEvent(data=info, event=kind, id=str(number))
+        if job.state.final:
+            return
+        await asyncio.sleep(_POLL_S)
+        job = await service.job(job.id)
+
+
+@router.post(
+    "/jobs/{job_id}/cancel",
+    status_code=202,
+    response_model=JobInfo,
+    operation_id="cancel_job",
+    responses=_NOT_FOUND,
+)
+async def cancel_job(job: JobDep, service: ServiceDep) -> JobInfo:
+    """Cancel a job; one that has ended stays as it is."""
+    cancelled = await run_sync(service.table.cancel, job.id)
+    return JobInfo.of(cancelled or job)
+
+
+@router.delete(
+    "/jobs/{job_id}",
+    status_code=204,
+    operation_id="purge_job",
+    responses={**_NOT_FOUND, 409: _problem("not ended yet")},
+)
+async def purge_job(job: JobDep, service: ServiceDep) -> None:
+    """Delete an ended job with all its files."""
+    if not await run_sync(service.table.purge, job.id):
+        detail = f"The job {job.id} is {job.state}: cancel it first."
+        raise Problem(409, "job_not_ended", detail)
+    await run_sync(service.storage.purge, job.id)
+
+
+# --- fetching ------------------------------------------------------------------------------------
+
+
+def _result(job: Job, track: int) -> dict[str, Any]:
+    """A track's result, or the problem that stands in its place."""
+    if not job.state.final:
+        detail = f"The job {job.id} is {job.state}: wait for its end."
+        raise Problem(409, "job_not_ended", detail, headers=_RETRY_AFTER)
+    if not job.results:
+        raise _ended_without_result(job)
+    if track >= len(job.results):
+        detail = f"The job {job.id} has {len(job.results)} tracks; there is none of number {track}."
+        raise Problem(404, "track_not_found", detail)
+    result = job.results[track]
+    if result.get("error"):
+        raise problems.of_job_error(result["error"])
+    return result
+
+
+@router.get(
+    "/jobs/{job_id}/audio/{track}",
+    response_class=FileResponse,
+    operation_id="get_audio",
+    responses=_RESULT,
+)
+async def get_audio(job: JobDep, track: int, service: ServiceDep) -> FileResponse:
+    """The corrected file of a track."""
+    result = _result(job, track)
+    return FileResponse(
+        service.result_file(job, result["audio"]),
+        filename=result["name"],
+        media_type="application/octet-stream",
+    )
+
+
+@router.get(
+    "/jobs/{job_id}/report.json",
+    response_class=FileResponse,
+    operation_id="get_report",
+    responses=_RESULT,
+)
+async def get_report(job: JobDep, service: ServiceDep, track: TrackNumber = 0) -> FileResponse:
+    """The report of a track."""
+    _result(job, track)
+    path = service.result_file(job, f"report-{track}.json")
+    return FileResponse(path, media_type="application/json")
+
+
+@router.get(
+    "/jobs/{job_id}/plot.png",
+    response_class=FileResponse,
+    operation_id="get_plot",
+    responses=_RESULT,
+)
+async def get_plot(job: JobDep, service: ServiceDep, track: TrackNumber = 0) -> FileResponse:
+    """The picture of a track's result."""
+    _result(job, track)
+    return FileResponse(service.result_file(job, f"plot-{track}.png"), media_type="image/png")
+
+
+# --- health --------------------------------------------------------------------------------------
+
+
+@router.get("/livez", response_model=Health, operation_id="livez")
+async def livez() -> Health:
+    """The process answers."""
+    return Health()
+
+
+@router.get(
+    "/readyz",
+    response_model=Health,
+    operation_id="readyz",
+    responses={503: _problem("jobs cannot be taken")},
+)
+async def readyz(service: ServiceDep) -> Health:
+    """Jobs can be taken: the table can be written, there is space, the reconciler runs."""
+    fault = await run_sync(_fault, service)
+    if fault:
+        raise Problem(503, "not_ready", fault, headers=_RETRY_AFTER)
+    return Health()
+
+
+def _fault(service: Service) -> str | None:
+    """Why jobs cannot be taken; None if they can."""
+    try:
+        service.table.check()
+    except Exception as error:
+        return f"The job table cannot be written: {error}."
+    if service.storage.free_bytes() < service.settings.reserve_bytes:
+        return "The disk is full."
+    if service.queue.sweep_age_s > 10 * service.settings.sweep_s:
+        return "The reconciler has stopped."
+    return None

@@ -1,0 +1,148 @@
+"""What goes over the wire."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.jobs import Job, State
+
+
+class AlignOptions(BaseModel):
+    """The `options` of a request; all have defaults."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    convention: Literal["auto", "ambix", "n3d", "fuma"] = Field(
+        "auto", description="order and weights of the tracks; auto: as declared, else AmbiX"
+    )
+    channels: list[int] | None = Field(
+        None, description="file channel of each ACN component, for orders of no convention"
+    )
+    join: bool = Field(False, description="the audio files are one track, split by channels")
+    stereo: Literal["mono", "top-bottom", "left-right"] | None = Field(
+        None, description="packing of the picture, if not as declared"
+    )
+    offset_s: float | None = Field(
+        None, description="time in the picture at which the track begins", allow_inf_nan=False
+    )
+    windows: int = Field(8, ge=1, le=64, description="windows that are judged, at most")
+    tolerance_deg: float = Field(10.0, ge=0, lt=180, description="a rotation still called aligned")
+    float_output: bool = Field(False, description="write 32-bit float samples")
+    apply_undecided: bool = Field(
+        False, description="write the best rotation even where the verdict is undecidable"
+    )
+    label: str = Field("", max_length=200, description="a name of yours for the job")
+
+
+class PathRequest(BaseModel):
+    """A request that names files on the server, below its media roots."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    video: str = Field(description="path of the 360 video")
+    audio: list[str] = Field(
+        default_factory=list, description="paths of the tracks; none: the sound inside the video"
+    )
+    options: AlignOptions = Field(default_factory=AlignOptions)
+
+
+class ErrorInfo(BaseModel):
+    """What went wrong."""
+
+    code: str = Field(description="stable; tools may branch on it")
+    detail: str = Field(description="one sentence, with the offending value and what to do")
+
+
+class TrackResult(BaseModel):
+    """What came out for one track."""
+
+    name: str | None = Field(None, description="file name of the corrected track")
+    verdict: Literal["aligned", "misaligned", "undecidable"] | None = None
+    rotate_field_ccw_deg: float | None = Field(
+        None, description="turn the field by this, counter-clockwise seen from above"
+    )
+    confidence: float | None = None
+    audio_url: str | None = Field(None, description="the corrected file")
+    report_url: str | None = None
+    plot_url: str | None = None
+    error: ErrorInfo | None = None
+
+
+class JobInfo(BaseModel):
+    """Where a job stands."""
+
+    id: str
+    state: State
+    label: str
+    stage: str = Field(description="what is being done")
+    progress: float = Field(ge=0, le=1)
+    attempt: int = Field(description="1, or more if a worker was lost")
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    results: list[TrackResult]
+    error: ErrorInfo | None
+
+    @classmethod
+    def of(cls, job: Job) -> JobInfo:
+        """The public view of a job."""
+        return cls(
+            id=job.id,
+            state=job.state,
+            label=job.label,
+            stage=job.stage,
+            progress=job.fraction,
+            attempt=job.attempt,
+            created_at=_time(job.created_at),
+            started_at=_time(job.started_at) if job.started_at else None,
+            finished_at=_time(job.finished_at) if job.finished_at else None,
+            results=[_result(job, index, result) for index, result in enumerate(job.results)],
+            error=ErrorInfo(**job.error) if job.error else None,
+        )
+
+
+class JobPage(BaseModel):
+    """Jobs, the newest first."""
+
+    jobs: list[JobInfo]
+    next_cursor: int | None = Field(description="`cursor` of the next page; null on the last")
+
+
+class ProblemDocument(BaseModel):
+    """An error, as RFC 9457 has it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = Field(description="urn:avsa-align:problem:CODE")
+    title: str
+    status: int
+    code: str = Field(description="stable; tools may branch on it")
+    detail: str = Field(description="one sentence, with the offending value and what to do")
+
+
+class Health(BaseModel):
+    """The service is there."""
+
+    status: Literal["ok"] = "ok"
+
+
+def _time(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _result(job: Job, index: int, result: dict[str, Any]) -> TrackResult:
+    if result.get("error"):
+        return TrackResult(error=ErrorInfo(**result["error"]))
+    base = f"/jobs/{job.id}"
+    return TrackResult(
+        name=result["name"],
+        verdict=result["verdict"],
+        rotate_field_ccw_deg=result["rotate_field_ccw_deg"],
+        confidence=result["confidence"],
+        audio_url=f"{base}/audio/{index}",
+        report_url=f"{base}/report.json?track={index}",
+        plot_url=f"{base}/plot.png?track={index}",
+    )

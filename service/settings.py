@@ -1,0 +1,36 @@
+"""Everything that can be set, from the environment (`AVSA_...`) or a `.env` file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Typed and validated once, at start."""
+
+    model_config = SettingsConfigDict(env_prefix="AVSA_", env_file=".env", extra="ignore")
+
+    data_dir: Path = Field(Path("data"), description="jobs, uploads, results and the job table")
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on")
+    device: str = Field("cpu", description="where children compute: cpu or cuda")
+    media_roots: list[Path] = Field(
+        default_factory=list, description="folders whose files may be named in a request"
+    )
+    max_upload_bytes: int = Field(200 << 30, gt=0, description="of one request")
+    reserve_bytes: int = Field(1 << 30, ge=0, description="disk space that uploads leave free")
+    max_wait_s: float = Field(60.0, ge=0, description="longest wait a request may ask for")
+    job_limit_s: float = Field(6 * 3600.0, gt=0, description="longest run of one attempt")
+    lease_s: float = Field(30.0, gt=0, description="a worker silent for so long has lost its job")
+    beat_s: float = Field(5.0, gt=0, description="how often a worker renews its lease")
+    sweep_s: float = Field(5.0, gt=0, description="how often lost jobs are looked for")
+    max_crashes: int = Field(3, ge=1, description="child crashes before a job is given up")
+    max_losses: int = Field(10, ge=1, description="lost workers before a job is given up")
+
+    @property
+    def database(self) -> Path:
+        """The job table."""
+        return self.data_dir / "jobs.sqlite"

@@ -1,0 +1,161 @@
+// Upload, watch, show. Everything the page does, a tool can do over the same HTTP interface.
+
+const $ = (id) => document.getElementById(id);
+let job = null;
+let upload = null;
+
+for (const kind of ["video", "audio"]) {
+  const input = $(kind);
+  const drop = $(`drop-${kind}`);
+  const chosen = drop.querySelector(".chosen");
+  const empty = chosen.textContent;
+  input.addEventListener("change", () => {
+    chosen.textContent = [...input.files].map((file) => file.name).join(", ") || empty;
+  });
+  drop.addEventListener("dragover", (event) => { event.preventDefault(); drop.classList.add("over"); });
+  drop.addEventListener("dragleave", () => drop.classList.remove("over"));
+  drop.addEventListener("drop", (event) => {
+    event.preventDefault();
+    drop.classList.remove("over");
+    input.files = event.dataTransfer.files;
+    input.dispatchEvent(new Event("change"));
+  });
+}
+
+$("form").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  if (!$("video").files.length) { fail("Choose a 360° video first."); return; }
+  $("results").replaceChildren();
+  $("error").hidden = true;
+  busy(true);
+  try {
+    job = await submit();
+    await watch(job.id);
+  } catch (error) {
+    fail(error.message);
+  } finally {
+    busy(false);
+    job = upload = null;
+  }
+});
+
+$("cancel").addEventListener("click", () => {
+  if (job) fetch(`/jobs/${job.id}/cancel`, { method: "POST" });
+  else if (upload) upload.abort();
+});
+
+function body() {
+  const data = new FormData();
+  const options = {
+    convention: $("convention").value,
+    float_output: $("float").checked,
+    apply_undecided: $("apply").checked,
+  };
+  if ($("offset").value !== "") options.offset_s = Number($("offset").value);
+  data.append("options", JSON.stringify(options));
+  data.append("video", $("video").files[0]);
+  for (const file of $("audio").files) data.append("audio", file);
+  return data;
+}
+
+// XMLHttpRequest, for fetch does not tell how far an upload is.
+function submit() {
+  return new Promise((resolve, reject) => {
+    upload = new XMLHttpRequest();
+    upload.open("POST", "/align");
+    upload.responseType = "json";
+    upload.upload.onprogress = (event) => show("Uploading", event.loaded / event.total);
+    upload.onload = () => {
+      if (upload.status === 202) resolve(upload.response);
+      else reject(new Error(upload.response?.detail ?? `The service answered ${upload.status}.`));
+    };
+    upload.onerror = () => reject(new Error("The service cannot be reached."));
+    upload.onabort = () => reject(new Error("Cancelled."));
+    upload.send(body());
+  });
+}
+
+const STAGES = {
+  queued: "Waiting for a worker", starting: "Starting", scan: "Listening", score: "Comparing",
+  write: "Writing the corrected file", done: "Finishing",
+};
+
+function watch(id) {
+  return new Promise((resolve, reject) => {
+    const events = new EventSource(`/jobs/${id}/events`);
+    events.addEventListener("progress", (event) => {
+      const info = JSON.parse(event.data);
+      show(STAGES[info.stage] ?? info.stage, info.progress);
+    });
+    events.addEventListener("end", async (event) => {
+      events.close();
+      const info = JSON.parse(event.data);
+      if (info.state === "cancelled") { reject(new Error("Cancelled.")); return; }
+      if (info.error) { reject(new Error(info.error.detail)); return; }
+      for (const result of info.results) await render(result);
+      resolve();
+    });
+    // The browser reconnects by itself while the service restarts.
+    events.onerror = () => show("Waiting for the service", null);
+  });
+}
+
+async function render(result) {
+  const view = $("result").content.cloneNode(true);
+  const part = (name) => view.querySelector(`.${name}`);
+  if (result.error) {
+    part("verdict").textContent = "Failed";
+    part("words").textContent = result.error.detail;
+    for (const name of ["plot", "links"]) part(name).remove();
+  } else {
+    const report = await (await fetch(result.report_url)).json();
+    part("verdict").textContent = result.verdict;
+    part("verdict").classList.add(result.verdict);
+    part("name").textContent = result.name;
+    part("words").textContent = words(report);
+    for (const text of [...report.reasons, ...report.warnings]) {
+      const item = document.createElement("li");
+      item.textContent = text;
+      part("notes").append(item);
+    }
+    part("plot").src = result.plot_url;
+    part("plot").alt = `The sound over the picture before and after: ${words(report)}`;
+    part("audio").href = result.audio_url;
+    part("audio").textContent = report.output.applied_deg
+      ? "Download the corrected track" : "Download the track (untouched)";
+    part("report").href = result.report_url;
+  }
+  $("results").append(view);
+}
+
+const signed = (degrees) => `${degrees > 0 ? "+" : ""}${degrees.toFixed(1)}°`;
+
+function words(report) {
+  const degrees = report.rotate_field_ccw_deg;
+  const span = (arc) => `${signed(arc[0])} to ${signed(arc[1])}`;
+  const arcs = [report.interval_deg, report.second_interval_deg].filter(Boolean).map(span);
+  const side = degrees > 0 ? "left (counter-clockwise)" : "right (clockwise)";
+  const turn = `${Math.abs(degrees).toFixed(1)}° to the ${side} seen from above`;
+  const sure = `90 % interval ${arcs.join(" or ")}, confidence ${(100 * report.confidence).toFixed(0)} %`;
+  if (report.verdict === "aligned") return `The sound fits as it is (${sure}).`;
+  if (report.verdict === "misaligned") return `Turn the sound field ${turn} (${sure}).`;
+  return `The evidence does not suffice. Best guess: ${turn} (${sure}).`;
+}
+
+function show(stage, fraction) {
+  $("stage").textContent = fraction === null ? stage : `${stage} (${Math.round(100 * fraction)} %)`;
+  if (fraction === null) $("bar").removeAttribute("value");
+  else $("bar").value = fraction;
+}
+
+function busy(on) {
+  $("start").disabled = on;
+  $("cancel").hidden = !on;
+  $("status").hidden = !on;
+  if (on) show("Starting", 0);
+}
+
+function fail(message) {
+  $("error").textContent = message;
+  $("error").hidden = false;
+}

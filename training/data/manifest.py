@@ -1,0 +1,73 @@
+"""Manifests: takes with known answers, one JSON object a line.
+
+    {"video": "a.mp4", "audio": "a.wav", "group": "lake", "tier": "strong", "scene": "...",
+     "rotations_deg": [0.0, 90.0], "rotated_deg": 0.0}
+
+`video` and `audio` are relative to the manifest. The track fits its picture after a rotation by
+minus `rotated_deg` (default 0). `rotations_deg` are field rotations to apply before asking (default
+[0]). `group` names takes of one place, which are counted once when averaging; `tier` is how much
+there is to see: in "weak" ones nothing visible sounds, and the right verdict is undecidable.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from model.errors import MediaError
+
+WEAK = "weak"
+
+
+@dataclass(frozen=True)
+class KnownTake:
+    """A line of a manifest, with absolute paths."""
+
+    video: Path
+    audio: Path
+    group: str
+    tier: str
+    scene: str
+    rotated_deg: float
+    rotations_deg: tuple[float, ...]
+
+    @property
+    def name(self) -> str:
+        """For tables."""
+        return self.audio.stem
+
+
+def read_manifest(path: Path) -> list[KnownTake]:
+    """The takes of a manifest.
+
+    Raises
+    ------
+    MediaError : missing, empty, or a line that is not such an object; the line is named.
+    """
+    try:
+        lines = path.read_text().splitlines()
+    except OSError as error:
+        raise MediaError(f"The manifest {path} cannot be read: {error.strerror}.") from error
+    takes = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            fields = json.loads(line)
+            takes.append(
+                KnownTake(
+                    video=path.parent / fields["video"],
+                    audio=path.parent / fields["audio"],
+                    group=fields.get("group", fields["audio"]),
+                    tier=fields.get("tier", "all"),
+                    scene=fields.get("scene", ""),
+                    rotated_deg=float(fields.get("rotated_deg", 0.0)),
+                    rotations_deg=tuple(map(float, fields.get("rotations_deg", [0.0]))),
+                )
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise MediaError(f"Line {number} of {path} is not a take: {error!r}.") from error
+    if not takes:
+        raise MediaError(f"The manifest {path} names no takes.")
+    return takes

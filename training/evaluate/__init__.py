@@ -1,0 +1,1 @@
+"""Evaluations: `python -m training.evaluate yaw --manifest M.jsonl`."""
