@@ -264,9 +264,10 @@ def _cuts(picture: Tensor, change: Tensor) -> Tensor:
     """Intervals across which the picture has changed suddenly and in kind, [shape=(T,)]."""
     mean_change = change.mean(dim=(1, 2))
     sudden = mean_change > torch.clamp(6 * mean_change.median(), min=12.0)
-    flat = functional.avg_pool2d(picture[:, None], 4).flatten(1)
-    flat = functional.normalize(flat - flat.mean(1, keepdim=True), dim=1)
-    return sudden & ((flat[1:] * flat[:-1]).sum(1) < 0.6)
+    # Without each row's mean: sky above and ground below is what all scenes have in common.
+    coarse = functional.avg_pool2d(picture[:, None], 4)[:, 0]
+    flat = functional.normalize((coarse - coarse.mean(-1, keepdim=True)).flatten(1), dim=1)
+    return sudden & ((flat[1:] * flat[:-1]).sum(1) < 0.4)
 
 
 def _bridged(energy: Tensor, valid: Tensor) -> Tensor:
@@ -290,7 +291,7 @@ def _pan_columns(picture: Tensor) -> Tensor:
     By phase correlation along azimuth of all rows together; shifts below a quarter of a column are
     taken for none, for there a moving object may outweigh a standing scene.
     """
-    coarse = functional.avg_pool2d(picture[:, None], 2)[:, 0]
+    coarse = functional.avg_pool2d(picture[:, None], (4, 1))[:, 0]
     spectra = torch.fft.rfft(coarse - coarse.mean(-1, keepdim=True), dim=-1)
     cross = (spectra[1:] * spectra[:-1].conj()).sum(dim=1)
     cross = cross / (cross.abs() + 1e-6)
@@ -302,7 +303,7 @@ def _pan_columns(picture: Tensor) -> Tensor:
     )
     bend = (left - 2 * centre + right).clamp(max=-1e-9)
     columns = peak + 0.5 * (left - right) / bend
-    columns = torch.where(columns > width / 2, columns - width, columns) * 2
+    columns = torch.where(columns > width / 2, columns - width, columns)
     return torch.where(columns.abs() < 0.25, torch.zeros_like(columns), columns)
 
 

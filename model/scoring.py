@@ -169,7 +169,7 @@ def credible_arcs(posterior: Tensor, mass: float) -> list[tuple[float, float]]:
 
     The arc that holds the peak comes first.
     """
-    order = posterior.argsort(descending=True)
+    order = posterior.argsort(descending=True, stable=True)
     count = int((posterior[order].cumsum(0) < mass - 1e-12).sum()) + 1
     chosen = sorted(order[:count].tolist())
     if len(chosen) == N_YAWS:

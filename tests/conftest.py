@@ -11,6 +11,15 @@ import numpy as np
 import pytest
 import torch
 
+from tests.model.media.boxes import bext, chunk, insert_chunks
+from training.data.scenes import Conditions, draw_scene
+from training.data.takes import TakeFiles, write_take
+
+TAKE_SEED = 3
+EXAMPLE = Conditions(
+    duration_s=20.0, n_sources=1, n_distractors=1, calm=True, snr_db=25.0, envelope="speech",
+    offscreen=False, shaken=False,
+)  # fmt: skip
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 COMPONENTS = {
@@ -67,3 +76,18 @@ def rng() -> np.random.Generator:
 def shared_data() -> Path:
     """The measuring and format material beside the repository (tests that use it need it)."""
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def take(tmp_path_factory: pytest.TempPathFactory) -> TakeFiles:
+    """A synthetic take whose answer is known and easy to find: the session's example.
+
+    24-bit WAV with `bext` and `iXML`, as a recorder writes it.
+    """
+    folder = tmp_path_factory.mktemp("take")
+    files = write_take(
+        draw_scene(TAKE_SEED, EXAMPLE), folder, "take", rotate_deg=-75.0, height=256,
+        rate_hz=15.0, colour=False,
+    )  # fmt: skip
+    insert_chunks(files.audio, bext() + chunk(b"iXML", b"<BWFXML/>"), b"")
+    return files

@@ -207,7 +207,7 @@ def least_confidence(
     return 0.99
 
 
-def calibrate(takes: Sequence[Rendered], *, wrong: float, seed_note: str) -> Calibration:
+def calibrate(takes: Sequence[Rendered], *, wrong: float, data: str) -> Calibration:
     """All steps, on disjoint halves where a step must not see the one before."""
     singles = [take for take in takes if take.kind == "matched"]
     half = len(singles) // 2
@@ -221,7 +221,7 @@ def calibrate(takes: Sequence[Rendered], *, wrong: float, seed_note: str) -> Cal
         confidence_intercept=0.0,
         arc_mass=INTERVAL_LEVEL,
         least_confidence=0.5,
-        provenance={"data": seed_note, "command": "python -m training.calibrate"},
+        provenance={"data": data, "command": "python -m training.calibrate"},
     )
     long = [take for take in takes if take.kind == "long"]
     calibration = fit_pooling(long[: len(long) // 2], calibration)
@@ -287,7 +287,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         takes = [future.result() for future in tqdm(futures, unit="take", desc="rendering")]
     note = ", ".join(f"{n} {kind}" for kind, n in counts.items())
     calibration = calibrate(
-        takes, wrong=options.wrong, seed_note=f"synthetic takes from seed {options.seed}: {note}"
+        takes, wrong=options.wrong, data=f"synthetic takes from seed {options.seed}: {note}"
     )
     calibration.save(options.output)
     print(options.output)

@@ -1,0 +1,445 @@
+"""The whole job on real files whose answer is known."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+
+from model.align import Options, Outputs, align
+from model.ambisonics import ChannelLayout, Convention, YawRotation
+from model.errors import Cancelled, MediaError, OptionError, UnusableContent
+from model.media import open_audio
+from model.take import Take, Track
+from tests.model.media.boxes import add_boxes, chunk, insert_chunks, sv3d
+from training.data.scenes import Conditions, draw_scene
+from training.data.takes import TakeFiles, write_take
+
+Report = dict[str, Any]
+
+
+def run(video: Path, *audio: Path, track: Track | None = None, **outputs: Path) -> Report:
+    return align(video, track or Track(audio), Outputs(**outputs))
+
+
+def error_deg(report: Report, right_deg: float) -> float:
+    return abs(math.remainder(report["rotate_field_ccw_deg"] - right_deg, 360))
+
+
+def samples_of(path: Path) -> np.ndarray:
+    with open_audio(path) as reader:
+        return np.concatenate(list(reader.blocks(1 << 16)), axis=1)
+
+
+def field_of(take: TakeFiles) -> np.ndarray:
+    return samples_of(take.audio)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("aligned")
+
+
+@pytest.fixture(scope="module")
+def report(take: TakeFiles, folder: Path) -> Report:
+    """The example take, aligned with everything written."""
+    return run(
+        take.video, take.audio,
+        audio=folder / "out.wav", report=folder / "out.json", plot=folder / "out.png",
+    )  # fmt: skip
+
+
+def test_the_rotation_is_found(take: TakeFiles, report: Report) -> None:
+    low, high = report["interval_deg"]
+
+    assert report["verdict"] == "misaligned"
+    assert error_deg(report, -take.rotated_deg) <= 10
+    assert (-take.rotated_deg - low) % 360 <= (high - low) % 360
+    assert report["confidence"] > 0.5
+    assert report["reasons"] == []
+
+
+def test_the_output_is_the_track_turned_by_it(
+    take: TakeFiles, report: Report, folder: Path
+) -> None:
+    applied = report["output"]["applied_deg"]
+    expected = YawRotation(ChannelLayout.of(4), math.radians(applied))(field_of(take))
+
+    assert applied == report["rotate_field_ccw_deg"]
+    # The report rounds to a hundredth of a degree.
+    np.testing.assert_allclose(samples_of(folder / "out.wav"), expected, atol=2e-4)
+    assert b"rotate_field_ccw_deg=" in (folder / "out.wav").read_bytes()
+    assert soundfile.info(folder / "out.wav").subtype == "PCM_24"
+
+
+def test_the_output_is_aligned_and_left_as_it_is(
+    take: TakeFiles, report: Report, folder: Path, tmp_path: Path
+) -> None:
+    again = run(take.video, folder / "out.wav", audio=tmp_path / "again.wav")
+
+    assert again["verdict"] == "aligned"
+    assert abs(again["rotate_field_ccw_deg"]) <= 5
+    assert again["output"]["untouched_copy"]
+    assert (tmp_path / "again.wav").read_bytes() == (folder / "out.wav").read_bytes()
+
+
+def test_the_report_is_whole(take: TakeFiles, report: Report, folder: Path) -> None:
+    written = json.loads((folder / "out.json").read_text())
+
+    assert written == report
+    assert report["schema_version"] == 1
+    assert len(report["posterior"]["yaw_deg"]) == len(report["posterior"]["p"]) == 72
+    assert sum(report["posterior"]["p"]) == pytest.approx(1, abs=1e-3)
+    assert sum(window["weight"] for window in report["windows"]) == pytest.approx(1, abs=1e-3)
+    assert {"name", "best_deg", "weight"} == set(report["cues"][0])
+    assert report["input"]["audio"]["sample_format"] == "24-bit"
+    assert report["input"]["video"]["projection"] == "undeclared"
+    assert {"scan", "score", "write"} == set(report["timings_s"])
+    for name in ("model", "input", "output"):
+        assert "sha256" in json.dumps(report[name])
+
+
+def test_the_picture_is_a_picture(report: Report, folder: Path) -> None:
+    with Image.open(folder / "out.png") as picture:
+        assert picture.format == "PNG"
+        assert min(picture.size) > 600
+        assert len(picture.convert("RGB").resize((64, 64)).getcolors(4096) or []) > 50
+
+
+def test_nothing_else_is_written(report: Report, folder: Path) -> None:
+    assert {path.name for path in folder.iterdir()} == {"out.wav", "out.json", "out.png"}
+
+
+def test_a_track_that_fits_nothing_is_undecidable_and_untouched(tmp_path: Path) -> None:
+    scene = draw_scene(5, Conditions(duration_s=10.0, silent=True))
+    files = write_take(scene, tmp_path, "t", height=256, rate_hz=12.5, colour=False)
+
+    report = run(files.video, files.audio, audio=tmp_path / "out.wav")
+
+    assert report["verdict"] == "undecidable"
+    assert report["reasons"]
+    assert (tmp_path / "out.wav").read_bytes() == files.audio.read_bytes()
+
+
+def test_the_best_guess_may_be_applied_all_the_same(tmp_path: Path) -> None:
+    scene = draw_scene(5, Conditions(duration_s=10.0, silent=True))
+    files = write_take(scene, tmp_path, "t", height=256, rate_hz=12.5, colour=False)
+
+    report = align(
+        files.video, Track((files.audio,)), Outputs(tmp_path / "out.wav"),
+        Options(apply_undecided=True),
+    )  # fmt: skip
+
+    assert report["verdict"] == "undecidable"
+    assert report["output"]["applied_deg"] == report["rotate_field_ccw_deg"] != 0
+
+
+# --- formats -------------------------------------------------------------------------------------
+
+
+def same_answer(report: Report, other: Report) -> bool:
+    return error_deg(other, report["rotate_field_ccw_deg"]) <= 1
+
+
+@pytest.mark.parametrize("convention", [Convention.N3D, Convention.FUMA])
+def test_conventions_are_understood_and_kept(
+    take: TakeFiles, report: Report, tmp_path: Path, convention: Convention
+) -> None:
+    layout = ChannelLayout.of(4, convention)
+    field = 0.5 * field_of(take)
+    soundfile.write(tmp_path / "in.wav", layout.from_sn3d(field).T, 48000, subtype="FLOAT")
+    track = Track((tmp_path / "in.wav",), convention)
+
+    other = run(take.video, track=track, audio=tmp_path / "out.wav")
+
+    assert same_answer(report, other)
+    rotation = YawRotation(ChannelLayout.of(4), math.radians(other["output"]["applied_deg"]))
+    turned = layout.to_sn3d(samples_of(tmp_path / "out.wav"))
+    np.testing.assert_allclose(turned, rotation(field), atol=2e-4)
+
+
+def test_amb_is_fuma_without_being_told(take: TakeFiles, report: Report, tmp_path: Path) -> None:
+    layout = ChannelLayout.of(4, Convention.FUMA)
+    with soundfile.SoundFile(tmp_path / "in.amb", "w", 48000, 4, "PCM_24", format="WAVEX") as file:
+        file.write(0.5 * layout.from_sn3d(field_of(take)).T)
+
+    other = run(take.video, tmp_path / "in.amb", audio=tmp_path / "out.amb")
+
+    assert same_answer(report, other)
+    assert other["input"]["audio"]["convention"] == "fuma"
+
+
+def test_named_channels(take: TakeFiles, report: Report, tmp_path: Path) -> None:
+    w, y, z, x = field_of(take)
+    soundfile.write(tmp_path / "in.wav", np.array([x, y, w, 0 * w, z, 0 * w]).T, 48000)
+    track = Track((tmp_path / "in.wav",), components=(2, 1, 4, 0))
+
+    assert same_answer(report, run(take.video, track=track))
+
+
+@pytest.mark.parametrize("samplerate", [44_100, 96_000])
+def test_other_sample_rates(
+    take: TakeFiles, report: Report, tmp_path: Path, samplerate: int
+) -> None:
+    from scipy.signal import resample_poly
+
+    divisor = math.gcd(samplerate, 48_000)
+    field = resample_poly(field_of(take), samplerate // divisor, 48_000 // divisor, axis=1)
+    soundfile.write(tmp_path / "in.flac", 0.5 * field.T, samplerate)
+
+    assert same_answer(report, run(take.video, tmp_path / "in.flac"))
+
+
+def test_third_order_with_a_head_locked_pair(tmp_path: Path, take: TakeFiles) -> None:
+    from tests.conftest import EXAMPLE, TAKE_SEED
+
+    files = write_take(
+        draw_scene(TAKE_SEED, EXAMPLE), tmp_path, "hoa", rotate_deg=take.rotated_deg, order=3,
+        height=256, rate_hz=15.0, colour=False,
+    )  # fmt: skip
+    field = samples_of(files.audio)
+    pair = 0.1 * np.random.default_rng(0).uniform(-1, 1, (2, field.shape[1]))
+    soundfile.write(tmp_path / "in.wav", np.concatenate([field, pair]).T, 48000, subtype="PCM_24")
+    before = samples_of(tmp_path / "in.wav")
+
+    report = run(files.video, tmp_path / "in.wav", audio=tmp_path / "out.wav")
+    after = samples_of(tmp_path / "out.wav")
+
+    assert error_deg(report, -take.rotated_deg) <= 10
+    assert report["input"]["audio"]["order"] == 3
+    assert report["input"]["audio"]["unrotated_channels"] == [16, 17]
+    gain = 10 ** (report["output"]["trim_db"] / 20)
+    rotation = YawRotation(ChannelLayout.of(18), math.radians(report["output"]["applied_deg"]))
+    np.testing.assert_allclose(after, gain * rotation(before), atol=3e-4)
+    if gain == 1:
+        assert np.array_equal(after[16:], before[16:])
+
+
+def test_sound_inside_the_video(take: TakeFiles, report: Report, tmp_path: Path) -> None:
+    path = tmp_path / "both.mov"
+    mux(take, path)
+
+    other = run(path, path, audio=tmp_path / "out.wav")
+
+    assert same_answer(report, other)
+    assert soundfile.info(tmp_path / "out.wav").subtype == "PCM_24"
+
+
+def mux(take: TakeFiles, path: Path) -> None:
+    """Picture and track in one file."""
+    with av.open(str(take.video)) as source, av.open(str(path), "w") as target:
+        video = target.add_stream_from_template(source.streams.video[0])
+        sound = target.add_stream("pcm_s24le", rate=48000, layout="4.0")
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = video
+                target.mux(packet)
+        packed = np.ascontiguousarray(field_of(take).T.reshape(1, -1) * 2**31).astype(np.int32)
+        frame = av.AudioFrame.from_ndarray(packed, "s32", "4.0")
+        frame.sample_rate = 48000
+        target.mux(sound.encode(frame))
+        target.mux(sound.encode(None))
+
+
+def test_a_split_track(take: TakeFiles, report: Report, tmp_path: Path) -> None:
+    field = field_of(take)
+    parts = [tmp_path / f"{name}.wav" for name in "WYZX"]
+    for part, channel in zip(parts, field, strict=True):
+        soundfile.write(part, channel, 48000, subtype="PCM_24")
+
+    other = run(take.video, *parts, audio=tmp_path / "out.wav")
+
+    assert same_answer(report, other)
+    assert soundfile.info(tmp_path / "out.wav").channels == 4
+
+
+def test_a_declared_pose_is_applied_and_told(
+    take: TakeFiles, report: Report, tmp_path: Path
+) -> None:
+    video = tmp_path / "posed.mp4"
+    shutil.copyfile(take.video, video)
+    add_boxes(video, entry=sv3d(yaw_deg=33.0))
+
+    posed = run(video, take.audio, plot=tmp_path / "p.png")
+
+    # Players turn the picture by +33 degrees, so the sound has to be turned by as much more.
+    assert error_deg(posed, report["rotate_field_ccw_deg"] + 33) <= 2
+    assert posed["input"]["video"]["pose_yaw_deg"] == 33
+    assert any("pose yaw of +33.0°" in warning for warning in posed["warnings"])
+
+
+# --- time ----------------------------------------------------------------------------------------
+
+
+def test_a_track_that_begins_later(take: TakeFiles, report: Report, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "late.wav", field_of(take)[:, 4 * 48000 :].T, 48000)
+
+    other = align(
+        take.video, Track((tmp_path / "late.wav",), offset_s=4.0), Outputs(), Options(n_windows=1)
+    )
+
+    assert error_deg(other, report["rotate_field_ccw_deg"]) <= 10
+    assert all(window["start_s"] >= 4 for window in other["windows"])
+
+
+def test_a_longer_track_than_the_picture(take: TakeFiles, report: Report, tmp_path: Path) -> None:
+    field = field_of(take)
+    longer = np.concatenate([field, np.random.default_rng(0).uniform(-0.1, 0.1, field.shape)], 1)
+    soundfile.write(tmp_path / "long.wav", longer.T, 48000)
+
+    other = run(take.video, tmp_path / "long.wav", audio=tmp_path / "out.wav")
+
+    assert same_answer(report, other)
+    assert soundfile.info(tmp_path / "out.wav").frames == longer.shape[1]
+
+
+def test_no_overlap(take: TakeFiles, tmp_path: Path) -> None:
+    for offset_s in (19.0, -19.0, 500.0):
+        track = Track((take.audio,), offset_s=offset_s)
+        with pytest.raises(UnusableContent, match="overlap by less than 2 s"):
+            align(take.video, track, Outputs(tmp_path / "out.wav"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_windows_are_taken_where_it_sounds(take: TakeFiles, tmp_path: Path) -> None:
+    """Of a minute that is silent but for ten seconds, those ten are judged."""
+    from tests.conftest import EXAMPLE
+
+    scene = draw_scene(3, replace(EXAMPLE, duration_s=60.0))
+    files = write_take(scene, tmp_path, "t", height=128, rate_hz=12.5, colour=False)
+    field = samples_of(files.audio)
+    silent = np.full_like(field, 1e-4) * np.random.default_rng(0).standard_normal(field.shape)
+    silent[:, 30 * 48000 : 40 * 48000] = field[:, 30 * 48000 : 40 * 48000]
+    soundfile.write(tmp_path / "t.flac", silent.T, 48000)
+
+    with Take(files.video, Track((tmp_path / "t.flac",))) as opened:
+        ((start_s, duration_s),) = opened.choose_windows(1)
+
+    assert duration_s == 10
+    assert 27 <= start_s <= 33
+
+
+def test_a_picture_that_breaks_off_is_used_as_far_as_it_goes(
+    take: TakeFiles, tmp_path: Path
+) -> None:
+    data = take.video.read_bytes()
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(data[: int(0.75 * len(data))])
+
+    report = run(broken, take.audio)
+
+    assert len(report["windows"]) == 1
+    assert any("left out" in warning for warning in report["warnings"])
+
+
+# --- being stopped -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at", ["scan", "score", "write"])
+def test_a_cancelled_job_leaves_nothing(take: TakeFiles, tmp_path: Path, at: str) -> None:
+    def notify(stage: str, _fraction: float) -> None:
+        if stage == at:
+            raise Cancelled("stop")
+
+    with pytest.raises(Cancelled):
+        align(
+            take.video, Track((take.audio,)),
+            Outputs(tmp_path / "a.wav", tmp_path / "a.json", tmp_path / "a.png"), notify=notify,
+        )  # fmt: skip
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_progress_rises_from_nothing_to_one(take: TakeFiles, tmp_path: Path) -> None:
+    seen: list[tuple[str, float]] = []
+
+    align(
+        take.video, Track((take.audio,)), Outputs(tmp_path / "a.wav"),
+        notify=lambda stage, fraction: seen.append((stage, fraction)),
+    )  # fmt: skip
+
+    fractions = [fraction for _, fraction in seen]
+    assert fractions == sorted(fractions)
+    assert (fractions[0], fractions[-1]) == (0.0, 1.0)
+    assert [stage for i, (stage, _) in enumerate(seen) if i == 0 or stage != seen[i - 1][0]] == [
+        "scan", "score", "write", "done",
+    ]  # fmt: skip
+
+
+# --- warnings and refusals -----------------------------------------------------------------------
+
+
+def test_a_planar_track_is_fine(take: TakeFiles, report: Report, tmp_path: Path) -> None:
+    field = field_of(take)
+    field[2] = 0
+    soundfile.write(tmp_path / "planar.wav", field.T, 48000)
+
+    other = run(take.video, tmp_path / "planar.wav")
+
+    assert error_deg(other, report["rotate_field_ccw_deg"]) <= 5
+    assert any("planar" in warning for warning in other["warnings"])
+
+
+def test_a_few_clipped_samples_are_told(take: TakeFiles, tmp_path: Path) -> None:
+    field = field_of(take)
+    field[0, 48000:48100] = 1.0
+    soundfile.write(tmp_path / "hot.wav", field.T, 48000)
+
+    assert any("full scale" in w for w in run(take.video, tmp_path / "hot.wav")["warnings"])
+
+
+def test_a_trim_is_told(take: TakeFiles, tmp_path: Path) -> None:
+    field = field_of(take)
+    field *= 0.999 / np.abs(field).max()
+    soundfile.write(tmp_path / "loud.wav", field.T, 48000, subtype="PCM_24")
+
+    report = run(take.video, tmp_path / "loud.wav", audio=tmp_path / "out.wav")
+
+    output = report["output"]
+    assert output["clipped_samples"] == 0
+    assert bool(output["trim_db"]) == any("would have clipped" in w for w in report["warnings"])
+    assert output["peak"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"n_windows": 0}, "at least 1"),
+        ({"tolerance_deg": 200}, r"200"),
+        ({"device": "cuda"}, "GPU"),
+    ],
+)
+def test_options_that_cannot_be(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(OptionError, match=words):
+        Options(**options)
+
+
+def test_results_that_would_hurt_an_input(take: TakeFiles) -> None:
+    for outputs in (Outputs(take.audio), Outputs(report=take.video), Outputs(plot=take.audio)):
+        with pytest.raises(OptionError, match="never overwritten"):
+            align(take.video, Track((take.audio,)), outputs)
+
+
+def test_bext_of_another_make_survives(take: TakeFiles, tmp_path: Path) -> None:
+    """A chunk that is called `bext` but is too short to be one is copied as it is."""
+    soundfile.write(tmp_path / "in.wav", field_of(take).T, 48000, subtype="PCM_24")
+    insert_chunks(tmp_path / "in.wav", chunk(b"bext", b"short"), b"")
+
+    report = run(take.video, tmp_path / "in.wav", audio=tmp_path / "out.wav")
+
+    assert report["output"]["applied_deg"] != 0
+    assert chunk(b"bext", b"short") in (tmp_path / "out.wav").read_bytes()
+
+
+def test_weights_that_are_none(take: TakeFiles, tmp_path: Path) -> None:
+    (tmp_path / "w.json").write_text("{}")
+    with pytest.raises(MediaError, match=r"w\.json"):
+        align(take.video, Track((take.audio,)), Outputs(), Options(weights=tmp_path / "w.json"))

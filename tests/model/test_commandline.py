@@ -1,0 +1,164 @@
+"""The command line: what it prints, what it leaves, how it ends."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from model.commandline import main
+from tests.bad_inputs import BAD_INPUTS
+from training.data.takes import TakeFiles
+
+
+def listing(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_a_person_runs_one_command(take: TakeFiles, tmp_path: Path) -> None:
+    """As a process of its own, with files beside each other and nothing said about outputs."""
+    for path in (take.video, take.audio):
+        shutil.copyfile(path, tmp_path / path.name)
+
+    done = subprocess.run(
+        [sys.executable, "-m", "model.align", "take.mp4", "take.wav"],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert re.search(
+        r"take\.wav: Misaligned: turn the sound field 7\d\.\d° to the left", done.stdout
+    )
+    assert "corrected: take_aligned.wav" in done.stdout
+    assert listing(tmp_path) == {"take.mp4", "take.wav", "take_aligned.wav"}
+
+
+@pytest.mark.parametrize("name", BAD_INPUTS)
+def test_bad_input_ends_with_a_sentence_and_nothing_left(
+    take: TakeFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    video, audio, words = BAD_INPUTS[name](take.video, take.audio, tmp_path)
+    before = listing(tmp_path)
+
+    status = main([str(video), str(audio), "-o", str(tmp_path / "out.wav")])
+
+    told = capsys.readouterr()
+    assert status == 2
+    assert told.out == ""
+    assert told.err.count("\n") == 1
+    assert re.match(rf"error: .*{words}", told.err), told.err
+    assert listing(tmp_path) == before
+
+
+def test_outputs_that_cannot_be(
+    take: TakeFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    audio = tmp_path / "t.wav"
+    shutil.copyfile(take.audio, audio)
+    for arguments, words in (
+        (["-o", str(tmp_path / "no" / "out.wav")], "cannot be written"),
+        (["-o", str(audio)], "never overwritten"),
+        (["-o", str(tmp_path)], "cannot be written: it is a folder|should end in"),
+        (["-o", str(tmp_path / "out.mp3")], r"should end in .*\.wav"),
+        (["--output-dir", str(tmp_path / "no")], "does not exist"),
+        (["-o", str(tmp_path / "o.wav"), "--report", str(tmp_path / "no" / "r.json")], "cannot be"),
+    ):
+        assert main([str(take.video), str(audio), *arguments]) == 2
+        assert re.search(words, capsys.readouterr().err)
+    assert listing(tmp_path) == {"t.wav"}
+
+
+def test_a_folder_of_results_and_one_bad_track(
+    take: TakeFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, bad, words = BAD_INPUTS["mono"](take.video, take.audio, tmp_path)
+    results = tmp_path / "results"
+    results.mkdir()
+
+    status = main([str(take.video), str(take.audio), str(bad), "--output-dir", str(results)])
+
+    told = capsys.readouterr()
+    assert status == 2
+    assert re.search(words, told.err)
+    assert "take.wav: Misaligned" in told.out
+    assert listing(results) == {"take_aligned.wav", "take_aligned.json", "take_aligned.png"}
+
+
+def test_the_report_on_standard_output(
+    take: TakeFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(take.video), str(take.audio), "-o", str(tmp_path / "o.wav"), "--json"]
+
+    assert main([*arguments, "--windows", "1"]) == 0
+
+    report = json.loads(capsys.readouterr().out)
+    assert len(report["windows"]) == 1
+
+
+def test_quiet_is_quiet(
+    take: TakeFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(take.video), str(take.audio), "-o", str(tmp_path / "o.wav"), "--quiet"]
+
+    assert main(arguments) == 0
+
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_dash_is_the_sound_inside_the_video(
+    take: TakeFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(take.video), "-", "-o", str(tmp_path / "o.wav")]) == 2
+    assert "has no sound" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--windows", "0"], "at least 1"),
+        (["--channels", "a,b"], "not a list of numbers"),
+        (["--channels", "0,1,2,9"], "between 0 and 3"),
+        (["--device", "cuda"], "no CUDA GPU"),
+        (["--convention", "fuma", "--offset-s", "90"], "overlap"),
+    ],
+)
+def test_usage_errors(
+    take: TakeFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    arguments: list[str], words: str,
+) -> None:  # fmt: skip
+    output = ["-o", str(tmp_path / "o.wav")]
+    assert main([str(take.video), str(take.audio), *output, *arguments]) == 2
+    assert words in capsys.readouterr().err
+    assert listing(tmp_path) == set()
+
+
+def test_several_tracks_and_one_output(
+    take: TakeFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tracks = [str(take.audio), str(take.audio)]
+    assert main([str(take.video), *tracks, "-o", str(tmp_path / "o.wav")]) == 2
+    assert "use --output-dir" in capsys.readouterr().err
+    assert main([str(take.video), *tracks, "--output-dir", str(tmp_path)]) == 2
+    assert "Two tracks would be written" in capsys.readouterr().err
+
+
+def test_our_own_fault_is_ours(
+    take: TakeFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def broken(*_args: object, **_kwargs: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("model.commandline.align", broken)
+    arguments = [str(take.video), str(take.audio), "-o", str(tmp_path / "o.wav")]
+
+    assert main(arguments) == 1
+    assert "Traceback" not in capsys.readouterr().err
+    assert main([*arguments, "--debug"]) == 1
+    assert "Traceback" in capsys.readouterr().err

@@ -1,0 +1,297 @@
+"""Covariance features against transforming every rotated waveform; motion against known moves."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from model import features
+from model.ambisonics import encode, plane_wave_gains, rotate_yaw
+from model.features import (
+    HOP,
+    N_FFT,
+    SAMPLERATE,
+    WW,
+    WX,
+    WY,
+    XX,
+    azimuths,
+    cardioid_power,
+    covariance,
+    intensity,
+    mel_filterbank,
+    motion,
+    mvdr_power,
+    rotated,
+    rotated_intensity,
+    rotated_power,
+    to_analysis_rate,
+)
+
+HEIGHT, WIDTH = features.PICTURE_SIZE
+YAWS = torch.tensor(np.deg2rad(np.arange(-175, 181, 5)))
+
+
+def field(seconds: float = 1.0, seed: int = 0) -> np.ndarray:
+    """Three moving sources and diffuse noise, first order."""
+    rng = np.random.default_rng(seed)
+    n = round(seconds * SAMPLERATE)
+    total = 0.1 * rng.standard_normal((4, n))
+    for _ in range(3):
+        level = np.abs(np.sin(2 * np.pi * rng.uniform(0.3, 3) * np.arange(n) / SAMPLERATE))
+        azimuth = rng.uniform(-np.pi, np.pi) + 0.3 * np.arange(n) / n
+        total += encode(rng.standard_normal(n) * level, azimuth, np.full(n, 0.2), 1)
+    return 0.05 * total
+
+
+def plain_power(signal: np.ndarray) -> Tensor:
+    """Mel power of one signal by NumPy's transform, [shape=(T, F)]."""
+    window = torch.hann_window(N_FFT, dtype=torch.float64).numpy()
+    frames = np.lib.stride_tricks.sliding_window_view(np.pad(signal, N_FFT // 2), N_FFT)[::HOP]
+    energy = np.abs(np.fft.rfft(frames * window)) ** 2
+    return torch.tensor(energy) @ mel_filterbank().T
+
+
+@pytest.fixture(scope="module")
+def cov() -> Tensor:
+    return covariance(torch.tensor(field()))
+
+
+def test_rotated_power_equals_rotating_the_waveform(cov: Tensor) -> None:
+    yaws = YAWS[::6]
+
+    fast = rotated_power(cov, yaws)
+
+    for index, yaw in enumerate(yaws.tolist()):
+        turned = rotate_yaw(field(), yaw)
+        slow = torch.stack([plain_power(channel) for channel in turned], dim=-1)
+        floor = 1e-12 * slow.max()
+        difference = (fast[index] + floor).log() - (slow + floor).log()
+        assert difference.abs().max() < 1e-9
+
+
+def test_cardioids_equal_beams_of_the_waveform(cov: Tensor) -> None:
+    w, y, _, x = field()
+
+    fast = cardioid_power(cov, azimuths(8))
+
+    for index, azimuth in enumerate(azimuths(8).tolist()):
+        slow = plain_power(0.5 * (w + x * math.cos(azimuth) + y * math.sin(azimuth)))
+        floor = 1e-9 * slow.max()
+        assert ((fast[..., index] + floor).log() - (slow + floor).log()).abs().max() < 1e-6
+
+
+def test_the_papers_features_cannot_tell_front_from_back_and_ours_can(cov: Tensor) -> None:
+    there, back = rotated_power(cov, torch.tensor([0.4, 0.4 + math.pi], dtype=torch.float64))
+    torch.testing.assert_close(there, back)
+
+    there, back = rotated_intensity(cov, torch.tensor([0.4, 0.4 + math.pi], dtype=torch.float64))
+    torch.testing.assert_close(there[..., :2], -back[..., :2])
+
+
+def test_rotating_the_terms_equals_rotating_the_field(cov: Tensor) -> None:
+    turned = covariance(torch.tensor(rotate_yaw(field(), 0.7)))
+
+    torch.testing.assert_close(rotated(cov, 0.7), turned, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(
+        rotated_intensity(cov, torch.tensor([0.7], dtype=torch.float64))[0], intensity(turned)
+    )
+
+
+def test_mvdr_equals_inverting_each_matrix(cov: Tensor) -> None:
+    azimuth = azimuths(12)
+    power = mvdr_power(cov[:2, :4], azimuth, loading=0.05)
+
+    for t in range(2):
+        for band in range(4):
+            c = cov[t, band].numpy()
+            matrix = np.array([[c[0], c[4], c[5]], [c[4], c[1], c[7]], [c[5], c[7], c[2]]])
+            matrix = matrix + 0.05 * np.trace(matrix) * np.eye(3)
+            for a, angle in enumerate(azimuth.tolist()):
+                look = np.array([1, math.cos(angle), math.sin(angle)])
+                expected = 1 / (look @ np.linalg.inv(matrix) @ look)
+                assert power[t, band, a].item() == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("azimuth_deg", [-150, -10, 60, 179])
+def test_beams_and_intensity_point_at_a_plane_wave(azimuth_deg: float) -> None:
+    source = np.random.default_rng(0).standard_normal(SAMPLERATE)
+    terms = covariance(torch.tensor(encode(source, math.radians(azimuth_deg), 0.0, 1))).sum((0, 1))
+
+    heard = math.degrees(math.atan2(terms[WY], terms[WX]))
+    assert math.remainder(heard - azimuth_deg, 360) == pytest.approx(0, abs=1e-6)
+    for power in (cardioid_power(terms[None], azimuths(72)), mvdr_power(terms[None], azimuths(72))):
+        best = math.degrees(azimuths(72)[int(power.argmax())])
+        assert abs(math.remainder(best - azimuth_deg, 360)) <= 2.5 + 1e-6
+
+
+def test_pooling_keeps_the_sums(cov: Tensor) -> None:
+    """Any partition of the time axis holds the same energy, whatever its intervals."""
+    whole = covariance(torch.tensor(field()), torch.tensor([-0.005, 1.005], dtype=torch.float64))
+    edges = torch.tensor([-0.005, 0.1, 0.1333, 0.5, 0.77, 1.005], dtype=torch.float64)
+
+    parts = covariance(torch.tensor(field()), edges)
+
+    torch.testing.assert_close((parts * edges.diff()[:, None, None]).sum(0) / 1.01, whole[0])
+    torch.testing.assert_close(whole[0], cov.mean(0))
+
+
+def test_batches_are_taken_as_they_come() -> None:
+    batch = torch.tensor(np.stack([field(0.3, seed) for seed in (0, 1)]))
+
+    both = covariance(batch)
+
+    torch.testing.assert_close(both[1], covariance(batch[1]))
+
+
+@pytest.mark.parametrize("samplerate", [8000, 24000, 44100, 48000, 96000, 44099])
+def test_any_sample_rate_gives_the_same_features(samplerate: int) -> None:
+    t = np.arange(2 * samplerate) / samplerate
+    tone = np.sin(2 * np.pi * 440 * t) * (1 + np.sin(2 * np.pi * 2 * t))
+    resampled = to_analysis_rate(tone * plane_wave_gains(0.5, 0.0, 1)[:, None], samplerate)
+    expected = np.arange(2 * SAMPLERATE) / SAMPLERATE
+    expected = np.sin(2 * np.pi * 440 * expected) * (1 + np.sin(2 * np.pi * 2 * expected))
+
+    assert resampled.shape == (4, 2 * SAMPLERATE)
+    inner = slice(2000, -2000)
+    np.testing.assert_allclose(resampled[0, inner], expected[inner], atol=5e-3)
+
+
+# --- picture -------------------------------------------------------------------------------------
+
+
+def still(seed: int = 0, n: int = 60, noise: float = 1.5) -> np.ndarray:
+    """A still, textured scene with sensor noise, [shape=(n, H, W)], float."""
+    rng = np.random.default_rng(seed)
+    scene = rng.uniform(60, 180, (HEIGHT // 4, WIDTH // 4)).repeat(4, 0).repeat(4, 1)
+    return scene + rng.normal(0, noise, (n, HEIGHT, WIDTH))
+
+
+def as_frames(frames: np.ndarray) -> Tensor:
+    return torch.tensor(np.clip(frames, 0, 255).astype(np.uint8))
+
+
+def times(n: int) -> Tensor:
+    return torch.arange(n, dtype=torch.float64) / 15
+
+
+def put_ball(frames: np.ndarray, frame: int, azimuth_deg: float, elevation_deg: float = 0) -> None:
+    column = round((180 - azimuth_deg) / 360 * WIDTH)
+    row = round((90 - elevation_deg) / 180 * HEIGHT)
+    frames[frame, row - 4 : row + 5, column - 4 : column + 5] = 240
+
+
+def strongest_deg(energy: Tensor) -> float:
+    return math.degrees(azimuths(72)[int(energy.argmax())])
+
+
+def test_motion_is_where_a_thing_moves_and_when() -> None:
+    frames = still()
+    for t in range(60):
+        put_ball(frames, t, 60, 5 * math.sin(t) if 20 <= t < 40 else 0)
+
+    energy = motion(as_frames(frames), times(60)).energy
+
+    assert energy.shape == (59, 72)
+    assert abs(strongest_deg(energy.sum(0)) - 60) <= 5
+    assert energy[21:38].sum() > 20 * energy[42:].sum()
+
+
+def test_a_still_noisy_picture_does_not_move() -> None:
+    moving = still()
+    for t in range(60):
+        put_ball(moving, t, -90, 5 * math.sin(t))
+
+    quiet = motion(as_frames(still()), times(60)).energy.sum()
+
+    assert quiet < 0.02 * motion(as_frames(moving), times(60)).energy.sum()
+
+
+def test_flicker_is_no_motion() -> None:
+    gain = 1 + 0.05 * np.sin(np.arange(60))[:, None, None]
+    moving = still()
+    for t in range(60):
+        put_ball(moving, t, -90, 5 * math.sin(t))
+
+    flickering = motion(as_frames(still(noise=0.5) * gain), times(60)).energy.sum()
+
+    assert flickering < 0.1 * motion(as_frames(moving), times(60)).energy.sum()
+
+
+def test_the_rig_at_the_bottom_does_not_count() -> None:
+    frames = still()
+    for t in range(60):
+        put_ball(frames, t, 20, -75 + 5 * math.sin(t))
+
+    horizon = still()
+    for t in range(60):
+        put_ball(horizon, t, 20, 5 * math.sin(t))
+
+    assert motion(as_frames(frames), times(60)).energy.sum() < 0.05 * (
+        motion(as_frames(horizon), times(60)).energy.sum()
+    )
+
+
+def test_a_turning_camera_is_told_and_taken_out() -> None:
+    frames = still(noise=0.5)
+    for t in range(60):
+        put_ball(frames, t, 60, 5 * math.sin(t))
+    turned = np.stack([np.roll(frame, 3 * t, axis=1) for t, frame in enumerate(frames)])
+
+    result = motion(as_frames(turned), times(60))
+
+    # The picture runs to the right, so the camera turns to the left.
+    np.testing.assert_allclose(result.pan_rad, 3 * math.tau / WIDTH, rtol=0.02)
+    standing = motion(as_frames(frames), times(60)).energy.sum()
+    assert result.energy.sum() < 2 * standing
+
+
+def test_a_cut_is_told_and_bridged() -> None:
+    frames = np.concatenate([still(0, 30), still(1, 30)])
+
+    result = motion(as_frames(frames), times(60))
+
+    assert torch.nonzero(result.cuts).flatten().tolist() == [29]
+    assert result.energy[29].max() <= result.energy[[28, 30]].max()
+
+
+def test_a_thing_that_fills_a_quarter_of_the_view_is_no_cut() -> None:
+    frames = still()
+    frames[30:, :, : WIDTH // 4] = 255 - frames[30:, :, : WIDTH // 4]
+
+    assert not motion(as_frames(frames), times(60)).cuts.any()
+
+
+def test_coder_refreshes_are_bridged() -> None:
+    frames = still(noise=0.5)
+    frames[30:] += np.random.default_rng(5).normal(0, 8, (HEIGHT, WIDTH))
+    refreshed = torch.zeros(60, dtype=torch.bool)
+    refreshed[30] = True
+
+    seen = motion(as_frames(frames), times(60)).energy
+    bridged = motion(as_frames(frames), times(60), refreshed).energy
+
+    assert seen[29].sum() > 5 * seen[10].sum()
+    assert bridged[29].sum() <= bridged[[28, 30]].sum()
+
+
+def test_rolling_the_picture_rolls_the_motion() -> None:
+    frames = still()
+    for t in range(60):
+        put_ball(frames, t, 60, 5 * math.sin(t))
+    bins = 10
+
+    rolled = np.roll(frames, -7 * bins, axis=2)
+
+    torch.testing.assert_close(
+        motion(as_frames(rolled), times(60)).energy,
+        motion(as_frames(frames), times(60)).energy.roll(-bins, dims=1),
+    )
+
+
+def test_wide_terms_are_named_right(cov: Tensor) -> None:
+    w, _, _, x = field()
+    torch.testing.assert_close(cov[..., WW], plain_power(w))
+    torch.testing.assert_close(cov[..., XX], plain_power(x))

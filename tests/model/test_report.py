@@ -1,0 +1,42 @@
+"""The picture's maps: where the sound is drawn is where it is."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from model import features
+from model.ambisonics import encode
+from model.report import energy_map, relabelled
+
+
+@pytest.mark.parametrize(("azimuth_deg", "elevation_deg"), [(0, 0), (120, 30), (-179, -40)])
+def test_the_map_peaks_at_the_source(azimuth_deg: float, elevation_deg: float) -> None:
+    rng = np.random.default_rng(0)
+    direction = math.radians(azimuth_deg), math.radians(elevation_deg)
+    field = encode(rng.standard_normal(24_000), *direction, 1)
+    cov = features.covariance(torch.tensor(field + 0.01 * rng.standard_normal(field.shape)))
+
+    energy = energy_map(cov)
+
+    row, column = divmod(int(energy.argmax()), energy.shape[1])
+    assert energy.max() == pytest.approx(1)
+    assert abs(90 - 180 * (row + 0.5) / energy.shape[0] - elevation_deg) <= 5
+    seen = 180 - 360 * (column + 0.5) / energy.shape[1]
+    assert abs(math.remainder(seen - azimuth_deg, 360)) <= 5
+
+
+def test_other_names_for_paths_also_inside_sentences() -> None:
+    report = {
+        "paths": ["/a/1.wav"],
+        "warnings": ["/a/1.wav is loud"],
+        "n": 3,
+        "d": {"p": "/a/1.wav"},
+    }
+
+    told = relabelled(report, {"/a/1.wav": "take.wav", "/a": "never"})
+
+    assert told == {
+        "paths": ["take.wav"], "warnings": ["take.wav is loud"], "n": 3, "d": {"p": "take.wav"},
+    }  # fmt: skip

@@ -1,0 +1,181 @@
+"""From log-evidence to a verdict."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from model.checkpoint import Calibration, load_calibration
+from model.errors import MediaError
+from model.evidence import CUES, N_YAWS, yaws_deg
+from model.features import Motion
+from model.scoring import (
+    ScoredWindow,
+    Verdict,
+    Window,
+    credible_arcs,
+    judge,
+    mass_near_peak,
+    pool,
+    score,
+    training_free,
+)
+from tests.model.test_evidence import LEVEL, N, movement, sound
+
+CALIBRATION = Calibration(
+    name="test",
+    weights=dict.fromkeys(CUES, 0.3),
+    pooling_exponent=0.5,
+    pooling_cap=6.0,
+    confidence_slope=1.0,
+    confidence_intercept=0.0,
+    arc_mass=0.9,
+    least_confidence=0.6,
+)
+
+
+def bump(centre_deg: float, *, height: float = 12.0) -> Tensor:
+    """Log-posterior with one mode."""
+    away = torch.tensor([math.radians(yaw - centre_deg) for yaw in yaws_deg()])
+    return (height * away.double().cos()).log_softmax(0)
+
+
+def window(log_posterior: Tensor) -> ScoredWindow:
+    return ScoredWindow(0.0, 10.0, {"any": log_posterior}, log_posterior)
+
+
+def make_window(seen_deg: float, heard_deg: float) -> Window:
+    edges = torch.linspace(0, 8, N + 1)
+    still = torch.zeros(N)
+    motion = Motion(movement(seen_deg, LEVEL), edges, still.bool(), still)
+    return Window(0.0, 8.0, sound(heard_deg, LEVEL), motion)
+
+
+def test_scoring_a_window_finds_its_rotation() -> None:
+    scored = score(make_window(40, -70), [training_free], CALIBRATION)
+
+    assert scored.best_deg == pytest.approx(110, abs=4)
+    assert scored.log_posterior.exp().sum() == pytest.approx(1)
+    assert set(scored.cues) == set(CUES)
+
+
+def test_another_scorer_adds_its_evidence_through_the_seam() -> None:
+    def learned(_window: Window) -> Mapping[str, Tensor]:
+        return {"learned": 40 * bump(-90).exp(), "unweighted": 1000 * bump(20).exp()}
+
+    calibration = replace(CALIBRATION, weights={**CALIBRATION.weights, "learned": 100.0})
+
+    alone = score(make_window(40, -70), [training_free], calibration)
+    together = score(make_window(40, -70), [training_free, learned], calibration)
+
+    assert alone.best_deg == pytest.approx(110, abs=4)
+    assert together.best_deg == pytest.approx(-90, abs=3)
+    assert "unweighted" in together.cues
+
+
+def test_one_window_is_its_own_posterior() -> None:
+    torch.testing.assert_close(
+        pool(bump(30, height=2)[None], CALIBRATION), bump(30, height=2).exp()
+    )
+
+
+def test_agreeing_windows_sharpen_and_one_cannot_veto() -> None:
+    one = pool(bump(30, height=2)[None], CALIBRATION)
+    four = pool(bump(30, height=2).expand(4, -1), CALIBRATION)
+    veto = bump(-150, height=500)
+    outvoted = pool(torch.stack([*[bump(30, height=4)] * 5, veto]), CALIBRATION)
+
+    assert mass_near_peak(four) > mass_near_peak(one)
+    assert yaws_deg()[int(outvoted.argmax())] == 30
+
+
+@pytest.mark.parametrize(
+    ("centre", "height", "verdict"),
+    [
+        (3.0, 30.0, Verdict.ALIGNED),
+        (-9.0, 30.0, Verdict.ALIGNED),
+        (45.0, 30.0, Verdict.MISALIGNED),
+        (180.0, 30.0, Verdict.MISALIGNED),
+        (45.0, 0.1, Verdict.UNDECIDABLE),
+        (0.0, 0.1, Verdict.UNDECIDABLE),
+    ],
+)
+def test_verdicts(centre: float, height: float, verdict: Verdict) -> None:
+    judgement = judge([window(bump(centre, height=height))], CALIBRATION, tolerance_deg=10)
+
+    assert judgement.verdict is verdict
+    assert math.remainder(judgement.rotate_field_ccw_deg - centre, 360) == pytest.approx(0, abs=1)
+    assert bool(judgement.reasons) is (verdict is Verdict.UNDECIDABLE)
+
+
+def test_the_tolerance_is_the_callers() -> None:
+    windows = [window(bump(25.0, height=30))]
+
+    assert judge(windows, CALIBRATION, tolerance_deg=10).verdict is Verdict.MISALIGNED
+    assert judge(windows, CALIBRATION, tolerance_deg=30).verdict is Verdict.ALIGNED
+
+
+def test_two_modes_give_two_arcs_the_best_one_first() -> None:
+    posterior = (0.55 * bump(-170, height=40).exp() + 0.45 * bump(20, height=40).exp()).log()
+
+    judgement = judge([window(posterior)], CALIBRATION, tolerance_deg=10)
+
+    first, second = judgement.arcs_deg
+    assert holds(first, -170)
+    assert holds(second, 20)
+    assert "Two rotations fit" in " ".join(judgement.reasons)
+
+
+def holds(arc: tuple[float, float], degrees: float) -> bool:
+    return (degrees - arc[0]) % 360 <= (arc[1] - arc[0]) % 360
+
+
+@given(
+    weights=st.lists(st.floats(0, 1), min_size=N_YAWS, max_size=N_YAWS).filter(
+        lambda w: sum(w) > 0.1
+    ),
+    mass=st.floats(0.05, 0.99),
+)
+def test_arcs_hold_the_mass_and_the_peak(weights: list[float], mass: float) -> None:
+    posterior = torch.tensor(weights, dtype=torch.float64)
+    posterior /= posterior.sum()
+
+    arcs = credible_arcs(posterior, mass)
+
+    inside = [
+        p for yaw, p in zip(yaws_deg(), posterior.tolist(), strict=True)
+        if any(arc == (-180.0, 180.0) or holds(arc, yaw) for arc in arcs)
+    ]  # fmt: skip
+    assert len(arcs) in (1, 2)
+    assert sum(inside) >= mass - 1e-9
+    best = yaws_deg()[int(posterior.argmax())]
+    assert arcs[0] == (-180.0, 180.0) or holds(arcs[0], best)
+
+
+def test_the_shipped_calibration_is_whole() -> None:
+    calibration = load_calibration()
+
+    assert set(calibration.weights) == set(CUES)
+    assert len(calibration.sha256) == 64
+    assert "synthetic" in calibration.provenance["data"]
+
+
+def test_a_calibration_survives_its_file(tmp_path: Path) -> None:
+    CALIBRATION.save(tmp_path / "c.json")
+
+    assert replace(load_calibration(tmp_path / "c.json"), sha256="") == CALIBRATION
+
+
+@pytest.mark.parametrize("text", ["no json", "{}", '{"name": "x", "unknown": 1}'])
+def test_what_is_no_calibration(tmp_path: Path, text: str) -> None:
+    (tmp_path / "c.json").write_text(text)
+    with pytest.raises(MediaError, match=r"c\.json"):
+        load_calibration(tmp_path / "c.json")
+    with pytest.raises(MediaError, match=r"missing\.json"):
+        load_calibration(tmp_path / "missing.json")

@@ -1,0 +1,111 @@
+"""A real server in a process of its own, on a real socket."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Server:
+    """`python -m service` with settings of its own."""
+
+    data_dir: Path
+    port: int = field(default_factory=free_port)
+    settings: dict[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        environment = {
+            **os.environ,
+            "AVSA_DATA_DIR": str(self.data_dir),
+            "AVSA_LEASE_S": "3",
+            "AVSA_BEAT_S": "0.5",
+            "AVSA_SWEEP_S": "0.3",
+            "AVSA_RESERVE_BYTES": "1000000",
+            **self.settings,
+        }
+        with (self.data_dir.parent / "server.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "service", "--port", str(self.port)],
+                env=environment, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            try:
+                if httpx.get(f"{self.url}/readyz").status_code == 200:
+                    return
+            except httpx.TransportError:
+                assert self.process.poll() is None, self.log()
+            time.sleep(0.1)
+        raise AssertionError(f"the server did not get ready\n{self.log()}")
+
+    def kill(self) -> None:
+        """The whole process, at once, as a power cut would."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        """SIGTERM, and wait."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=30)
+
+    def log(self) -> str:
+        return (self.data_dir.parent / "server.log").read_text(errors="replace")[-4000:]
+
+    def children(self) -> list[int]:
+        """Process ids of the server's children."""
+        assert self.process is not None
+        listing = subprocess.run(
+            ["ps", "-o", "pid=", "--ppid", str(self.process.pid)], capture_output=True, text=True
+        )
+        return [int(pid) for pid in listing.stdout.split()]
+
+    def wait_for(self, job_id: str, *states: str, timeout_s: float = 90) -> dict[str, object]:
+        deadline = time.monotonic() + timeout_s
+        while True:
+            job: dict[str, object] = httpx.get(f"{self.url}/jobs/{job_id}").json()
+            if job["state"] in states:
+                return job
+            assert time.monotonic() < deadline, f"{job}\n{self.log()}"
+            time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server for the tests of a module."""
+    running = Server(tmp_path_factory.mktemp("service") / "data")
+    running.start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[Server]:
+    """A server that a test may kill; not started yet."""
+    running = Server(tmp_path / "data")
+    yield running
+    if running.process is not None and running.process.poll() is None:
+        running.kill()

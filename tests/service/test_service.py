@@ -1,0 +1,414 @@
+"""The service over a real socket: aligned takes, bad input, kills and restarts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jsonschema
+import pytest
+
+from tests.bad_inputs import BAD_INPUTS
+from tests.service.conftest import Server
+from training.data.takes import TakeFiles
+
+LONG = httpx.Timeout(120)
+# The beginning of a multipart body, up to the file.
+PART = b'--b\r\nContent-Disposition: form-data; name="video"; filename="v.mp4"\r\n\r\n'
+
+
+def post(
+    server: Server, video: Path | None, *audio: Path, wait_s: int | None = None,
+    options: dict[str, Any] | str | None = None,
+) -> httpx.Response:  # fmt: skip
+    files: list[tuple[str, Any]] = [("audio", (path.name, path.open("rb"))) for path in audio]
+    if video is not None:
+        files.append(("video", (video.name, video.open("rb"))))
+    data = {}
+    if options is not None:
+        data["options"] = options if isinstance(options, str) else json.dumps(options)
+    headers = {"Prefer": f"wait={wait_s}"} if wait_s is not None else {}
+    try:
+        return httpx.post(
+            f"{server.url}/align", files=files, data=data, headers=headers, timeout=LONG
+        )
+    finally:
+        for _, (_, file) in files:
+            file.close()
+
+
+def assert_problem(response: httpx.Response, status: int, code: str, words: str = "") -> None:
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    problem = response.json()
+    assert (problem["status"], problem["code"]) == (status, code), problem
+    assert re.search(words, problem["detail"]), problem["detail"]
+
+
+@pytest.fixture(scope="module")
+def done(server: Server, take: TakeFiles) -> dict[str, Any]:
+    """The example take, aligned by the server."""
+    response = post(server, take.video, take.audio)
+    assert response.status_code == 202
+    assert response.headers["location"] == f"/jobs/{response.json()['id']}"
+    assert response.headers["retry-after"]
+    return server.wait_for(response.json()["id"], "succeeded", "failed")
+
+
+def test_a_take_is_aligned(server: Server, take: TakeFiles, done: dict[str, Any]) -> None:
+    (result,) = done["results"]
+    report = httpx.get(server.url + result["report_url"]).json()
+    audio = httpx.get(server.url + result["audio_url"])
+    plot = httpx.get(server.url + result["plot_url"])
+
+    assert done["state"] == "succeeded"
+    assert result["verdict"] == report["verdict"] == "misaligned"
+    error = math.remainder(report["rotate_field_ccw_deg"] + take.rotated_deg, 360)
+    assert abs(error) <= 10
+    assert report["input"]["audio"]["paths"] == ["take.wav"]
+    assert report["output"]["path"] == result["name"] == "take_aligned.wav"
+    assert 'filename="take_aligned.wav"' in audio.headers["content-disposition"]
+    assert audio.headers["x-content-type-options"] == "nosniff"
+    assert hashlib.sha256(audio.content).hexdigest() == report["output"]["sha256"]
+    assert plot.content.startswith(b"\x89PNG")
+    assert str(server.data_dir) not in json.dumps(report)
+
+
+def test_waiting_for_the_report(server: Server, take: TakeFiles, done: dict[str, Any]) -> None:
+    response = post(server, take.video, take.audio, wait_s=60)
+
+    assert response.status_code == 200
+    assert response.headers["preference-applied"] == "wait"
+    report = response.json()
+    assert report["schema_version"] == 1
+    assert report["rotate_field_ccw_deg"] == done["results"][0]["rotate_field_ccw_deg"]
+
+
+def test_waiting_in_vain_gives_the_job(server: Server, take: TakeFiles) -> None:
+    response = post(server, take.video, take.audio, wait_s=0)
+
+    assert response.status_code == 202
+    later = httpx.get(f"{server.url}/jobs/{response.json()['id']}?wait=60", timeout=LONG).json()
+    assert later["state"] == "succeeded"
+
+
+def test_events_tell_the_stages_and_end(server: Server, take: TakeFiles) -> None:
+    job_id = post(server, take.video, take.audio).json()["id"]
+    kinds, stages, fractions = [], [], []
+    with httpx.stream("GET", f"{server.url}/jobs/{job_id}/events", timeout=LONG) as events:
+        assert events.headers["content-type"].startswith("text/event-stream")
+        for line in events.iter_lines():
+            if line.startswith("event: "):
+                kinds.append(line[7:])
+            elif line.startswith("data: "):
+                job = json.loads(line[6:])
+                stages.append(job["stage"])
+                fractions.append(job["progress"])
+
+    assert kinds[-1] == "end"
+    assert set(kinds[:-1]) == {"progress"}
+    assert {"score", "succeeded"} <= set(stages)
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1
+
+
+def test_several_tracks_one_of_them_bad(server: Server, take: TakeFiles, tmp_path: Path) -> None:
+    _, bad, words = BAD_INPUTS["mono"](take.video, take.audio, tmp_path)
+
+    response = post(server, take.video, bad, take.audio, wait_s=60)
+
+    assert response.status_code == 200
+    problem, report = response.json()
+    assert re.search(words, problem["detail"])
+    assert report["verdict"] == "misaligned"
+    job = httpx.get(server.url + response.headers["content-location"]).json()
+    assert job["state"] == "succeeded"
+    base = f"{server.url}/jobs/{job['id']}"
+    assert_problem(httpx.get(f"{base}/audio/0"), 422, "unsupported_media", words)
+    assert httpx.get(f"{base}/audio/1").status_code == 200
+    assert_problem(httpx.get(f"{base}/audio/2"), 404, "track_not_found")
+
+
+@pytest.mark.parametrize("name", BAD_INPUTS)
+def test_bad_input_is_answered_with_a_problem(
+    server: Server, take: TakeFiles, tmp_path: Path, name: str
+) -> None:
+    video, audio, words = BAD_INPUTS[name](take.video, take.audio, tmp_path)
+    if not video.is_file() or not audio.is_file():
+        pytest.skip("a client cannot send what is not there")  # named in the CLI's tests
+
+    response = post(server, video, *([] if audio == video else [audio]), wait_s=60)
+
+    assert response.status_code == 422, response.text
+    assert_problem(response, 422, response.json()["code"], words)
+    assert str(server.data_dir) not in response.text
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("no json", "options|JSON"),
+        ({"convention": "b-format"}, r"convention.*b-format"),
+        ({"windows": 0}, "windows"),
+        ({"colour": "blue"}, "colour"),
+        ({"offset_s": "late"}, "offset_s"),
+    ],
+)
+def test_options_that_do_not_fit(
+    server: Server, take: TakeFiles, options: dict[str, Any] | str, words: str
+) -> None:
+    response = post(server, take.video, take.audio, options=options)
+    assert_problem(response, 422, "invalid_request", words)
+
+
+def test_no_overlap_is_said(server: Server, take: TakeFiles) -> None:
+    response = post(server, take.video, take.audio, wait_s=60, options={"offset_s": 500})
+    assert_problem(response, 422, "unusable_content", r"overlap by less than 2 s")
+
+
+def test_requests_that_are_none(server: Server, take: TakeFiles) -> None:
+    url = f"{server.url}/align"
+    assert_problem(httpx.post(url, content=b"x"), 415, "unsupported_media_type")
+    assert_problem(post(server, None, take.audio), 422, "invalid_request", "0 files called video")
+    assert_problem(
+        httpx.post(url, files={"film": b"x"}), 422, "invalid_request", "'film' is unknown"
+    )
+    headers = {"content-type": "multipart/form-data; boundary=b"}
+    broken = httpx.post(url, content=PART + b"breaks off", headers=headers)
+    assert_problem(broken, 400, "broken_body")
+    assert_problem(httpx.put(url), 405, "method_not_allowed")
+    for path in ("jobs/nope", "jobs/nope/events", "jobs/nope/report.json"):
+        assert_problem(httpx.get(f"{server.url}/{path}"), 404, "job_not_found")
+    assert_problem(httpx.get(f"{server.url}/jobs?limit=9999"), 422, "invalid_request", "limit")
+
+
+def test_rejected_uploads_leave_nothing(server: Server, take: TakeFiles) -> None:
+    before = {path.name for path in (server.data_dir / "uploads").iterdir()}
+
+    post(server, take.video, take.audio, options="no json")
+    post(server, None, take.audio)
+
+    assert {path.name for path in (server.data_dir / "uploads").iterdir()} == before
+
+
+def test_cancel_list_and_purge(server: Server, take: TakeFiles) -> None:
+    busy = post(server, take.video, take.audio).json()["id"]
+    queued = post(server, take.video, take.audio).json()["id"]
+
+    assert_problem(httpx.delete(f"{server.url}/jobs/{queued}"), 409, "job_not_ended", "cancel it")
+    assert_problem(httpx.get(f"{server.url}/jobs/{queued}/report.json"), 409, "job_not_ended")
+    for _ in range(2):  # as often as one likes
+        assert httpx.post(f"{server.url}/jobs/{queued}/cancel").status_code == 202
+    assert httpx.post(f"{server.url}/jobs/{busy}/cancel").status_code == 202
+    for job_id in (busy, queued):
+        assert server.wait_for(job_id, "cancelled")["error"] is None
+        assert_problem(httpx.get(f"{server.url}/jobs/{job_id}/plot.png"), 409, "cancelled")
+
+    listed: list[str] = []
+    link = f"{server.url}/jobs?limit=2"
+    while link:
+        page = httpx.get(link)
+        listed += [job["id"] for job in page.json()["jobs"]]
+        following = re.match(r"<(.*)>; rel=\"next\"", page.headers.get("link", ""))
+        link = server.url + following[1] if following else ""
+    assert listed[:2] == [queued, busy]
+    assert len(listed) == len(set(listed))
+
+    assert httpx.delete(f"{server.url}/jobs/{queued}").status_code == 204
+    assert httpx.delete(f"{server.url}/jobs/{queued}").status_code == 404
+    assert not (server.data_dir / "uploads" / queued).exists()
+
+
+def test_health(server: Server) -> None:
+    for name in ("livez", "readyz"):
+        assert httpx.get(f"{server.url}/{name}").json() == {"status": "ok"}
+
+
+def test_answers_fit_the_openapi_document(server: Server, done: dict[str, Any]) -> None:
+    document = httpx.get(f"{server.url}/openapi.json").json()
+
+    def check(instance: object, name: str) -> None:
+        schema = {"$ref": f"#/components/schemas/{name}", "components": document["components"]}
+        jsonschema.validate(instance, schema)
+
+    check(httpx.get(f"{server.url}/jobs/{done['id']}").json(), "JobInfo")
+    check(httpx.get(f"{server.url}/jobs").json(), "JobPage")
+    check(httpx.get(f"{server.url}/jobs/nope").json(), "Problem")
+    ids = [op["operationId"] for path in document["paths"].values() for op in path.values()]
+    assert sorted(ids) == [
+        "align", "cancel_job", "get_audio", "get_job", "get_plot", "get_report", "list_jobs",
+        "livez", "purge_job", "readyz", "watch_job",
+    ]  # fmt: skip
+
+
+def test_the_process_that_answers_never_imports_torch() -> None:
+    heavy = "{'torch', 'av', 'scipy', 'matplotlib'} & set(sys.modules)"
+    code = f"import sys, service.app, service.__main__; sys.exit(str({heavy} or '') or 0)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+# --- servers of their own ------------------------------------------------------------------------
+
+
+def test_paths_on_the_server_below_its_roots_only(
+    own_server: Server, take: TakeFiles, tmp_path: Path
+) -> None:
+    own_server.settings["AVSA_MEDIA_ROOTS"] = json.dumps([str(take.video.parent)])
+    own_server.start()
+    url = f"{own_server.url}/align"
+    (tmp_path / "secret.wav").write_bytes(take.audio.read_bytes())
+    escape = take.video.parent / "link.wav"
+    escape.symlink_to(tmp_path / "secret.wav")
+
+    body = {"video": str(take.video), "audio": [str(take.audio)]}
+    response = httpx.post(url, json=body, headers={"Prefer": "wait=60"}, timeout=LONG)
+    assert response.json()["verdict"] == "misaligned"
+    for path in ("/etc/hostname", f"{take.video.parent}/../../../etc/hostname", str(escape)):
+        body = {"video": str(take.video), "audio": [path]}
+        assert_problem(httpx.post(url, json=body), 422, "path_not_allowed", "media root")
+    assert_problem(httpx.post(url, json={"audio": []}), 422, "invalid_request", "video")
+    escape.unlink()
+
+
+def test_a_killed_server_finishes_the_job_once_after_its_restart(
+    own_server: Server, take: TakeFiles
+) -> None:
+    own_server.start()
+    job_id = post(own_server, take.video, take.audio).json()["id"]
+    own_server.wait_for(job_id, "running")
+    orphans = own_server.children()
+    assert orphans
+
+    own_server.kill()
+    own_server.start()
+    job = own_server.wait_for(job_id, "succeeded")
+
+    assert job["attempt"] == 2
+    results = own_server.data_dir / "results" / job_id
+    assert [folder.name for folder in results.iterdir()] == ["2"]
+    deadline = time.monotonic() + 5
+    while any(_alive(pid) for pid in orphans) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(_alive(pid) for pid in orphans)
+
+
+def test_a_killed_child_is_replaced_and_the_job_finishes(
+    own_server: Server, take: TakeFiles
+) -> None:
+    own_server.start()
+    job_id = post(own_server, take.video, take.audio).json()["id"]
+    own_server.wait_for(job_id, "running")
+    (child,) = own_server.children()
+
+    os.kill(child, signal.SIGKILL)
+    job = own_server.wait_for(job_id, "succeeded")
+
+    assert job["attempt"] == 2
+
+
+def test_a_job_that_kills_its_child_is_given_up_and_others_go_on(
+    own_server: Server, take: TakeFiles
+) -> None:
+    own_server.start()
+    poison = post(own_server, take.video, take.audio).json()["id"]
+    for attempt in range(1, 4):
+        while own_server.wait_for(poison, "running", "failed")["attempt"] != attempt:
+            time.sleep(0.05)
+        for child in own_server.children():
+            os.kill(child, signal.SIGKILL)
+
+    failed = own_server.wait_for(poison, "failed")
+    assert failed["error"] is not None
+    good = post(own_server, take.video, take.audio, wait_s=60)
+
+    assert_problem(httpx.get(f"{own_server.url}/jobs/{poison}/report.json"), 500, "crashed")
+    assert good.status_code == 200
+
+
+def test_a_terminated_server_puts_its_job_back(own_server: Server, take: TakeFiles) -> None:
+    own_server.start()
+    job_id = post(own_server, take.video, take.audio).json()["id"]
+    own_server.wait_for(job_id, "running")
+
+    assert own_server.stop() in (0, -signal.SIGTERM)
+    own_server.start()
+    job = own_server.wait_for(job_id, "succeeded")
+
+    assert job["attempt"] == 2
+    assert "was taken back from a lost worker" not in own_server.log()
+
+
+def test_a_time_limit_ends_a_job(own_server: Server, take: TakeFiles) -> None:
+    own_server.settings["AVSA_JOB_LIMIT_S"] = "0.2"
+    own_server.start()
+    response = post(own_server, take.video, take.audio, wait_s=60)
+    assert_problem(response, 500, "time_limit", r"limit of 0 s")
+
+
+def test_a_body_over_the_limit(own_server: Server, take: TakeFiles) -> None:
+    own_server.settings["AVSA_MAX_UPLOAD_BYTES"] = "1000"
+    own_server.start()
+    assert_problem(post(own_server, take.video, take.audio), 413, "too_large", "limit is 1000")
+
+
+@pytest.mark.needs("root")
+def test_a_full_disk_is_said_and_survived(own_server: Server, take: TakeFiles) -> None:
+    own_server.data_dir.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(own_server.data_dir)]
+    subprocess.run(mount, check=True)
+    try:
+        own_server.settings["AVSA_RESERVE_BYTES"] = "0"
+        own_server.start()
+        # Chunked, so that the length does not say it beforehand.
+        response = httpx.post(
+            f"{own_server.url}/align",
+            content=iter([PART, *[bytes(1 << 20)] * 8]),
+            headers={"content-type": "multipart/form-data; boundary=b"},
+            timeout=LONG,
+        )
+        assert_problem(response, 507, "disk_full", "no space")
+        assert list((own_server.data_dir / "uploads").iterdir()) == []
+        assert httpx.get(f"{own_server.url}/livez").status_code == 200
+        own_server.stop()
+    finally:
+        subprocess.run(["umount", str(own_server.data_dir)], check=True)
+
+
+def test_an_upload_is_not_held_in_memory(own_server: Server) -> None:
+    own_server.start()
+    assert own_server.process is not None
+    status = Path(f"/proc/{own_server.process.pid}/status")
+
+    def peak_mb() -> float:
+        match = re.search(r"VmHWM:\s+(\d+)", status.read_text())
+        assert match is not None
+        return int(match[1]) / 1024
+
+    before = peak_mb()
+    response = httpx.post(
+        f"{own_server.url}/align",
+        content=iter([PART, *[bytes(1 << 20)] * 400, b"\r\n--b--\r\n"]),
+        headers={"content-type": "multipart/form-data; boundary=b"},
+        timeout=LONG,
+    )
+
+    assert response.status_code == 202
+    assert peak_mb() - before < 64
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"

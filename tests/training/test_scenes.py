@@ -1,0 +1,212 @@
+"""Scenes: picture and sound are where the scene says, and the same seed is the same scene."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from model import features
+from model.ambisonics import plane_wave_gains
+from training.data.picture import Canvas, shake
+from training.data.scenes import Conditions, draw_scene, render_picture, render_sound
+from training.data.signals import CURVE_RATE, draw_drive, draw_envelope, draw_sound, smooth_noise
+from training.data.soundfield import Room, diffuse_noise, place
+
+CLEAR = Conditions(
+    duration_s=6.0, n_sources=1, n_distractors=0, snr_db=40.0, envelope="speech", offscreen=False,
+    shaken=False,
+)  # fmt: skip
+
+
+def heard_deg(field: np.ndarray) -> float:
+    w, y, _, x = field[:4]
+    return math.degrees(math.atan2((w * y).mean(), (w * x).mean()))
+
+
+def seen_deg(frames: np.ndarray, rate_hz: float) -> float:
+    times = torch.arange(len(frames), dtype=torch.float64) / rate_hz
+    energy = features.motion(torch.from_numpy(frames[..., 0]), times).energy.sum(0)
+    return math.degrees(features.azimuths(72)[int(energy.argmax())])
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_sound_and_picture_are_where_the_scene_says(seed: int) -> None:
+    scene = draw_scene(seed, CLEAR)
+    still = replace(scene, flicker=0.0, noise=0.3)
+    (truth,) = np.rad2deg(scene.source_azimuths_rad)
+    body = scene.sources[0].body
+    assert body is not None
+    extent = math.degrees(np.ptp(body.azimuth) + body.radius)
+
+    heard = heard_deg(render_sound(scene, samplerate=24_000))
+    frames = render_picture(still, height=252, rate_hz=12.5)
+
+    # Reflections bend the mean intensity by up to some tens of degrees.
+    assert abs(math.remainder(heard - truth, 360)) <= max(30, extent)
+    if body.amount > 0.3 and body.radius > math.radians(3):
+        assert abs(math.remainder(seen_deg(frames, 12.5) - truth, 360)) <= extent + 7.5
+
+
+def test_the_same_seed_is_the_same_scene() -> None:
+    for seed in (0, 7):
+        first, again = (draw_scene(seed, CLEAR) for _ in range(2))
+
+        assert np.array_equal(
+            render_picture(first, height=64, rate_hz=10),
+            render_picture(again, height=64, rate_hz=10),
+        )
+        assert np.array_equal(
+            render_sound(first, samplerate=8000), render_sound(again, samplerate=8000)
+        )
+    assert draw_scene(0, CLEAR).source_azimuths_rad != draw_scene(7, CLEAR).source_azimuths_rad
+
+
+def test_a_scene_looks_the_same_at_any_size_and_rate() -> None:
+    scene = replace(draw_scene(1, CLEAR), flicker=0.0, noise=0.0)
+    small = render_picture(scene, height=64, rate_hz=5).astype(float)
+    large = render_picture(scene, height=128, rate_hz=10).astype(float)
+
+    # The background is drawn anew, so compare where bodies move: change from the first frame.
+    def moved(frames: np.ndarray) -> np.ndarray:
+        return np.asarray(np.abs(frames - frames[:1])[..., 0].mean(axis=0))
+
+    coarse = moved(large[::2]).reshape(64, 2, 128, 2).mean(axis=(1, 3))
+    assert np.corrcoef(coarse.ravel(), moved(small).ravel())[0, 1] > 0.8
+
+
+def test_conditions_are_kept() -> None:
+    scene = draw_scene(3, Conditions(n_sources=2, n_distractors=4, snr_db=5, offscreen=True))
+    assert len(scene.sources) == 3
+    assert sum(source.body is None for source in scene.sources) == 1
+    assert (len(scene.distractors), scene.snr_db) == (4, 5)
+
+    silent = draw_scene(3, Conditions(silent=True))
+    assert silent.sources == ()
+    field = render_sound(silent, samplerate=8000)
+    # Diffuse: W twice... each first-order component has a third of W's power.
+    assert np.mean(field[0] ** 2) / np.mean(field[[1, 3]] ** 2) == pytest.approx(3, rel=0.3)
+
+
+def test_foreign_sound_is_another_scenes() -> None:
+    own, foreign = draw_scene(4, CLEAR), draw_scene(4, replace(CLEAR, foreign=True))
+
+    assert np.array_equal(
+        render_picture(own, height=64, rate_hz=10), render_picture(foreign, height=64, rate_hz=10)
+    )
+    difference = heard_deg(render_sound(own, samplerate=8000)) - heard_deg(
+        render_sound(foreign, samplerate=8000)
+    )
+    assert abs(math.remainder(difference, 360)) > 1
+
+
+def test_colour_and_grey_agree() -> None:
+    scene = replace(draw_scene(2, CLEAR), flicker=0.0, noise=0.0)
+    colour = render_picture(scene, height=64, rate_hz=5, colour=True)
+    grey = render_picture(scene, height=64, rate_hz=5)
+
+    assert colour.shape[3] == 3
+    assert np.abs(colour.mean(axis=3) - grey[..., 0]).mean() < 3
+
+
+def test_higher_orders_point_the_same_way() -> None:
+    """The second-order pair (+2, -2) turns twice as fast as the first-order one."""
+    scene = replace(draw_scene(0, CLEAR), snr_db=200.0)
+
+    field = render_sound(scene, samplerate=8000, order=2)
+
+    first = np.angle(np.mean(field[0] * (field[3] + 1j * field[1])))
+    second = np.angle(np.mean(field[0] * (field[8] + 1j * field[4])))
+    assert field.shape[0] == 9
+    assert abs(math.degrees(math.remainder(second - 2 * first, math.tau))) <= 40
+
+
+def test_a_dry_source_is_a_plane_wave() -> None:
+    sound = np.random.default_rng(0).standard_normal(8000)
+    n = CURVE_RATE + 1
+
+    field = place(sound, np.full(n, 2.0), np.full(n, 0.3), 8000, 2)
+
+    np.testing.assert_allclose(field, plane_wave_gains(2.0, 0.3, 2)[:, None] * sound, atol=1e-12)
+
+
+def test_rooms_add_what_comes_back() -> None:
+    rng = np.random.default_rng(0)
+    room = Room(rng, 8000)
+    click = np.zeros(8000)
+    click[100] = 1.0
+
+    wet = room.respond(click, 0.5, 1)
+
+    assert np.abs(wet[:, :100]).max() < 1e-12
+    first, second = (np.sum(wet[0, part] ** 2) for part in (slice(100, 2000), slice(2000, 6000)))
+    assert first > 3 * second > 0
+
+
+def test_diffuse_noise_has_no_direction() -> None:
+    noise = diffuse_noise(np.random.default_rng(0), 200_000, 2)
+    covariance = noise @ noise.T / noise.shape[1]
+
+    np.testing.assert_allclose(np.diag(covariance), [1, *[1 / 3] * 3, *[1 / 5] * 5], rtol=0.05)
+    off_diagonal = covariance - np.diag(np.diag(covariance))
+    assert np.abs(off_diagonal).max() < 0.03
+
+
+@pytest.mark.parametrize("kind", ["strikes", "speech", "swell", "on-off", "sustained"])
+def test_envelopes_are_levels(kind: str) -> None:
+    rng = np.random.default_rng(0)
+    envelope = draw_envelope(rng, 8.0, kind)  # type: ignore[arg-type]
+    sound = draw_sound(rng, envelope, 8000)
+
+    assert envelope.level.min() >= 0
+    assert envelope.level.max() == pytest.approx(1)
+    assert np.mean(sound**2) == pytest.approx(1)
+    loudness = np.sqrt((sound.reshape(-1, 80) ** 2).mean(axis=1))
+    if kind != "sustained":
+        assert np.corrcoef(loudness, envelope.level[: len(loudness)])[0, 1] > 0.6
+
+
+def test_recordings_serve_as_carriers() -> None:
+    rng = np.random.default_rng(0)
+    tone = np.sin(2 * np.pi * 1000 * np.arange(4000) / 8000)
+
+    sound = draw_sound(rng, draw_envelope(rng, 4.0, "sustained"), 8000, clip=tone)
+
+    assert np.abs(np.fft.rfft(sound)).argmax() / 4 == pytest.approx(1000, abs=1)
+
+
+def test_a_drive_of_full_strength_follows_its_sound() -> None:
+    correlations = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        envelope = draw_envelope(rng, 10.0, "speech")
+        for strength in (0.0, 1.0):
+            drive = draw_drive(rng, envelope, strength=strength, lag_s=0.0)
+            correlations.append(np.corrcoef(drive, envelope.level)[0, 1])
+
+    assert np.mean(correlations[1::2]) > 0.4
+    assert abs(np.mean(correlations[::2])) < 0.15
+
+
+def test_smooth_noise_has_its_scale() -> None:
+    noise = smooth_noise(np.random.default_rng(0), 100_000, 0.5)
+    lag = CURVE_RATE // 2
+    correlation = np.mean(noise[:-lag] * noise[lag:])
+
+    assert noise.std() == pytest.approx(1)
+    assert 0.6 < correlation < 0.95  # exp(-1/4) = 0.78 at one scale
+
+
+def test_shaking_moves_the_whole_picture() -> None:
+    frames = np.zeros((50, 32, 64, 1), np.uint8)
+    frames[:, :, 20:24] = 200
+    canvas = Canvas(frames, np.arange(50) / 25)
+
+    shake(np.random.default_rng(0), canvas, math.radians(8))
+
+    columns = canvas.frames[:, 16, :, 0].argmax(axis=1)
+    assert len(set(columns.tolist())) > 2
+    assert canvas.frames.sum() == pytest.approx(50 * 32 * 4 * 200, rel=0.01)
