@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check -q
 
-.PHONY: align test bench setup format components
+.PHONY: align serve test bench setup format components
 
 # --- set-up: .venv on first use, again when the requirements change --------------------------------
 
@@ -34,6 +34,20 @@ components:
 
 # --- work ------------------------------------------------------------------------------------------
 
+# make align VIDEO=take.mp4 AUDIO=take.wav; without AUDIO the sound inside VIDEO; without both a
+# synthetic take is rendered and aligned. Results go beside the track. ARGS adds options.
+align: .venv/run
+ifdef VIDEO
+	@audio="$(or $(AUDIO),-)"; track="$$audio"; [ "$$audio" = - ] && track="$(VIDEO)"; \
+	$(BIN)/python -m model.align "$(VIDEO)" "$$audio" --output-dir "$$(dirname "$$track")" $(ARGS)
+else
+	$(BIN)/python -m training.data.takes demo --easy --seed 3
+	$(BIN)/python -m model.align demo/take-0003.mp4 demo/take-0003.wav --output-dir demo $(ARGS)
+endif
+
+serve: .venv/run
+	$(BIN)/python -m service
+
 test: .venv/dev components
 	$(BIN)/ruff format --check -q .
 	$(BIN)/ruff check -q .
@@ -41,7 +55,7 @@ test: .venv/dev components
 	$(BIN)/pytest -n 2 --benchmark-disable
 
 bench: .venv/dev
-	$(BIN)/pytest tests/benchmarks --benchmark-only
+	$(BIN)/pytest tests/benchmarks -s
 
 format: .venv/dev
 	$(BIN)/ruff format -q .

@@ -120,7 +120,7 @@ def judge_take(
             if window is not None:
                 scored.append(score(window, scorers, calibration))
                 if snapshot is None or 2 * index <= len(places):
-                    snapshot = (start_s + duration_s / 2, window.covariance)
+                    snapshot = (start_s + window.duration_s / 2, window.covariance)
             progress((index + 1) / len(places))
     if not scored or snapshot is None:
         raise UnusableContent(

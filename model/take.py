@@ -32,6 +32,8 @@ MAX_CANDIDATES = 24
 LEAST_DURATION_S = 2.0
 _MAX_RATE_HZ = 16.0
 _LEAST_FRAMES = 12
+_LEAST_GAP_S = 0.5  # missing at a window's end: more is a picture that breaks off
+_STEADY_INTEREST = 0.1  # of sound that does not change, against sound that does
 _MARGIN_S = 0.05  # the transform reaches this far over a window's edges
 _SILENT = 1e-5  # a peak below -100 dB full scale
 _DEAD_DB = -80.0  # a component this far below the loudest carries nothing
@@ -208,12 +210,9 @@ class Take:
             scans.append(self._scan(float(start_s), duration))
             progress((index + 1) / n_candidates)
         self._check_content(scans)
-        chosen: list[float] = []
-        for scan in sorted(scans, key=lambda scan: -scan.interest):
-            apart = all(abs(scan.start_s - other) >= duration - 1e-6 for other in chosen)
-            if apart and len(chosen) < wanted and scan.interest > 0:
-                chosen.append(scan.start_s)
-        return [(start_s, duration) for start_s in sorted(chosen)]
+        interests = [scan.interest for scan in scans]
+        chosen = best_apart(starts.tolist(), interests, duration, wanted)
+        return [(float(starts[index]), duration) for index in chosen]
 
     def _scan(self, start_s: float, duration_s: float) -> _Scan:
         field = self.field(start_s, duration_s)
@@ -222,9 +221,10 @@ class Take:
         loudness = cov[..., features.WW].sum(-1).sqrt()
         flow = features.intensity(cov).sum(-2)[..., :2].norm(dim=-1)
         directness = flow / (features.energy(cov).sum(-1) + 1e-20)
-        # Loudness that changes and has a direction: steady noise tells least.
-        varying = loudness.std() / (loudness.mean() + 1e-20)
-        interest = float((loudness.sqrt() * directness.clamp(0, 1)).mean() * (0.2 + varying))
+        # Loudness that changes and has a direction: steady noise tells least, silence nothing.
+        activity = (loudness.sqrt() * directness.clamp(0, 1)).mean()
+        change = (loudness.sqrt().diff(dim=0).abs() * directness[1:].clamp(0, 1)).mean()
+        interest = float(change + _STEADY_INTEREST * activity)
         magnitudes = np.abs(field)
         return _Scan(
             start_s=start_s,
@@ -264,9 +264,9 @@ class Take:
     # --- picture ---------------------------------------------------------------------------------
 
     def window(self, start_s: float, duration_s: float) -> Window | None:
-        """Read a window for scoring; None if the picture ends or breaks before it.
+        """Read a window for scoring, shorter where the picture ends early; None if it has too little.
 
-        A warning says so then.
+        A warning tells of either.
         """
         try:
             seen = self._video.read(
@@ -281,6 +281,13 @@ class Take:
                 f"{start_s:.1f} and {start_s + duration_s:.1f} s."
             )
             return None
+        seen_s = float(seen.times_s[-1]) - start_s + float(np.median(np.diff(seen.times_s)))
+        if seen_s < duration_s - _LEAST_GAP_S:
+            self.warnings.append(
+                f"The picture breaks off at {start_s + seen_s:.1f} s, though {self.video.path} "
+                f"claims {self.video.duration_s:.1f} s."
+            )
+            duration_s = seen_s
         frames, times_s, refreshed = (
             torch.from_numpy(array).to(self._device)
             for array in (seen.frames, seen.times_s, seen.refreshed)
@@ -294,6 +301,27 @@ class Take:
         frame = self._video.read_frame(at_s, size=size)
         columns = round(self.video.pose_yaw_deg / 360 * size[1])
         return np.roll(frame, -columns, axis=1)
+
+
+def best_apart(
+    starts: Sequence[float], interests: Sequence[float], duration: float, wanted: int
+) -> list[int]:
+    """Indices of up to `wanted` windows that do not overlap and have the most interest in sum.
+
+    starts : ascending. Weighted interval scheduling by dynamic programming: a row for each window
+    considered, a column for each number of windows allowed.
+    """
+    table: list[list[tuple[float, list[int]]]] = [[(0.0, [])] * (wanted + 1)]
+    for index, start in enumerate(starts):
+        n_clear = sum(other + duration <= start + 1e-6 for other in starts[:index])
+        row = [(0.0, list[int]())]
+        for allowed in range(1, wanted + 1):
+            total, chosen = table[n_clear][allowed - 1]
+            with_this = (total + interests[index], [*chosen, index])
+            without = table[-1][allowed]
+            row.append(with_this if with_this[0] > without[0] else without)
+        table.append(row)
+    return table[-1][wanted][1]
 
 
 def _layout(info: AudioInfo, track: Track) -> ChannelLayout:

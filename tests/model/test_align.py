@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import shutil
@@ -13,13 +14,15 @@ import av
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from model.align import Options, Outputs, align
 from model.ambisonics import ChannelLayout, Convention, YawRotation
 from model.errors import Cancelled, MediaError, OptionError, UnusableContent
 from model.media import open_audio
-from model.take import Take, Track
+from model.take import Take, Track, best_apart
 from tests.model.media.boxes import add_boxes, chunk, insert_chunks, sv3d
 from training.data.scenes import Conditions, draw_scene
 from training.data.takes import TakeFiles, write_take
@@ -328,6 +331,26 @@ def test_windows_are_taken_where_it_sounds(take: TakeFiles, tmp_path: Path) -> N
     assert 27 <= start_s <= 33
 
 
+@given(
+    st.lists(st.tuples(st.integers(0, 20), st.integers(0, 50)), min_size=1, max_size=9),
+    st.integers(1, 4),
+)
+def test_windows_have_the_most_interest_in_sum(places: list[tuple[int, int]], wanted: int) -> None:
+    """Against all choices, one by one."""
+    starts, interests = zip(*sorted(places), strict=True)
+    apart = [
+        choice
+        for n in range(wanted + 1)
+        for choice in itertools.combinations(range(len(starts)), n)
+        if all(starts[j] - starts[i] >= 5 for i, j in itertools.pairwise(choice))
+    ]
+
+    chosen = best_apart(starts, interests, 5, wanted)
+
+    assert tuple(chosen) in apart
+    assert sum(interests[i] for i in chosen) == max(sum(interests[i] for i in c) for c in apart)
+
+
 def test_a_picture_that_breaks_off_is_used_as_far_as_it_goes(
     take: TakeFiles, tmp_path: Path
 ) -> None:
@@ -335,10 +358,11 @@ def test_a_picture_that_breaks_off_is_used_as_far_as_it_goes(
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(data[: int(0.75 * len(data))])
 
-    report = run(broken, take.audio)
+    report = run(broken, take.audio, plot=tmp_path / "p.png")
 
-    assert len(report["windows"]) == 1
-    assert any("left out" in warning for warning in report["warnings"])
+    seen_s = sum(window["duration_s"] for window in report["windows"])
+    assert 10 <= seen_s < 19
+    assert any("breaks off" in w or "left out" in w for w in report["warnings"])
 
 
 # --- being stopped -------------------------------------------------------------------------------

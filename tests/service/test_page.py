@@ -1,0 +1,84 @@
+"""The page, used as a person uses it, in a real Chromium."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+from tests.service.conftest import Server
+from training.data.takes import TakeFiles
+
+pytestmark = pytest.mark.needs("chromium")
+_FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def page(server: Server) -> Iterator[Page]:
+    with sync_playwright() as playwright:
+        path = shutil.which("chromium")
+        browser = playwright.chromium.launch(executable_path=path, args=_FLAGS)
+        opened = browser.new_page()
+        opened.set_default_timeout(90_000)
+        faults: list[str] = []
+        opened.on("pageerror", lambda error: faults.append(str(error)))
+        opened.goto(server.url)
+        yield opened
+        browser.close()
+        assert faults == []
+
+
+def test_a_take_is_aligned_on_the_page(page: Page, take: TakeFiles, tmp_path: Path) -> None:
+    page.set_input_files("#video", take.video)
+    page.set_input_files("#audio", take.audio)
+    expect(page.locator("#drop-audio .chosen")).to_have_text("take.wav")
+    page.click("#start")
+    expect(page.locator("#start")).to_be_disabled()
+    expect(page.locator("#bar")).to_be_visible()
+
+    result = page.locator(".result")
+    expect(result.locator(".verdict")).to_have_text("misaligned", timeout=90_000)
+    expect(result.locator(".words")).to_contain_text("to the left (counter-clockwise)")
+    page.wait_for_function("document.querySelector('.plot').naturalWidth > 600")
+    with page.expect_download() as download:
+        result.locator("a.audio").click()
+    download.value.save_as(tmp_path / "out.wav")
+
+    assert download.value.suggested_filename == "take_aligned.wav"
+    assert (tmp_path / "out.wav").stat().st_size > take.audio.stat().st_size
+    expect(page.locator("#start")).to_be_enabled()
+    expect(page.locator("#status")).to_be_hidden()
+
+
+def test_a_bad_file_is_explained(page: Page, take: TakeFiles, tmp_path: Path) -> None:
+    (tmp_path / "text.wav").write_text("no sound " * 100)
+    page.set_input_files("#video", take.video)
+    page.set_input_files("#audio", tmp_path / "text.wav")
+    page.click("#start")
+
+    expect(page.locator("#error")).to_contain_text("text.wav cannot be read", timeout=90_000)
+    expect(page.locator(".result")).to_have_count(0)
+
+
+def test_a_job_is_cancelled(page: Page, take: TakeFiles) -> None:
+    page.set_input_files("#audio", take.audio)
+    page.click("#start")
+    page.locator("#stage", has_text="%").wait_for()
+    page.wait_for_timeout(300)
+    page.click("#cancel")
+
+    expect(page.locator("#error")).to_have_text("Cancelled.", timeout=90_000)
+    expect(page.locator("#start")).to_be_enabled()
+
+
+def test_nothing_is_sent_without_a_video(page: Page) -> None:
+    page.reload()
+    page.click("#start")
+
+    expect(page.locator("#error")).to_have_text("Choose a 360° video first.")
