@@ -264,7 +264,7 @@ class Take:
     # --- picture ---------------------------------------------------------------------------------
 
     def window(self, start_s: float, duration_s: float) -> Window | None:
-        """Read a window for scoring, shorter where the picture ends early; None if it has too little.
+        """Read a window for scoring; shorter, or None, where the picture breaks off early.
 
         A warning tells of either.
         """
