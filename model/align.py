@@ -205,6 +205,8 @@ def align(
             timings_s=watch.seconds,
             warnings=warnings,
         )  # fmt: skip
+        report["conventions"] = take.diagnosis.as_json()
+        report["fix"] = track.fix.value if track.fix else None
     report = relabelled(report, labels or {})
     if outputs.report is not None:
         write_json(report, outputs.report)
@@ -223,12 +225,13 @@ def _check_outputs(video: Path, track: Track, outputs: Outputs) -> None:
 def _correct(
     take: Take, track: Track, output: Path, applied_deg: float, options: Options, progress: Progress
 ) -> Any:
-    rotation = YawRotation(take.layout, math.radians(applied_deg))
+    rotation = YawRotation(take.layout, math.radians(applied_deg), fix=track.fix)
     info = take.audio
     width = f"W={info.format.bits}," if info.format else ""
     history = (
         f"A=PCM,F={info.samplerate},{width}M=multi,T=avsa-align {VERSION}; "
-        f"rotate_field_ccw_deg={applied_deg:+.2f}"
+        + (f"fix={track.fix}; " if track.fix else "")
+        + f"rotate_field_ccw_deg={applied_deg:+.2f}"
     )
     # YouTube's 5.1 order is its AAC carrier's; in a WAV file nothing would say so.
     keep = take.layout.components if info.components and not track.components else None
