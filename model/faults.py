@@ -29,7 +29,7 @@ _LEAST_OFFSET = 1e-4  # -80 dB full scale
 _COPY, _NEAR_COPY = 1e-6, 1e-3  # departure of a correlation from 1
 _RATIO_MISFIT = 0.35  # of log ratio: further from 1, 2 and 3 than a dry source can be
 _LEAST_LEAK = 0.15  # of W in Z, as an amplitude: an elevation of 9 degrees
-_GAIN_ERROR_DB = 2.0
+_GAIN_ERROR_DB = 3.0
 _LEAST_LEADING = 0.1
 _WAVES_PER_SAMPLE = 20  # neighbouring cells repeat one another
 _FLIPPED, _OWN = -0.7, 0.4
@@ -142,10 +142,10 @@ def dead_channels(stats: ChannelStatistics, n_components: int) -> Silent:
             Finding("no_direction", 0.99, "Only channel 1 sounds: a mono recording, in which there "
                     "is no direction.", "use the track with all channels", spoils_reading=True)
         ], fatal=True)  # fmt: skip
-    if n_components == 4 and dead == (2, 3) and _passes_w(stats) > 0.2:
+    if n_components == 4 and dead == (2, 3):
         return Silent(stats, dead, [
-            Finding("stereo", 0.95, "Only two channels sound, and the second is often louder than "
-                    "the first: a stereo pair, not W and Y.", "use the ambisonic track",
+            Finding("stereo", 0.95, "Only channels 1 and 2 sound: a stereo pair, or a field that "
+                    "has lost its other channels.", "use the track with all channels",
                     spoils_reading=True)
         ], fatal=True)  # fmt: skip
     first = [channel for channel in dead if channel < 4]
@@ -177,11 +177,6 @@ def one_signal(stats: ChannelStatistics) -> list[Finding]:
             "use the track with all channels", spoils_reading=True,
         )
     ]  # fmt: skip
-
-
-def _passes_w(stats: ChannelStatistics) -> float:
-    """Share of cells in which the second channel is louder than the first: none in SN3D."""
-    return float(np.mean(stats.energies[:, 1] > 1.2 * stats.energies[:, 0]))
 
 
 def capsules(probability: float, *, closed: bool) -> list[Finding]:
@@ -271,11 +266,10 @@ def gain_errors(stats: ChannelStatistics) -> list[Finding]:
     Single plane waves lie on an ellipsoid, W² = a Y² + b Z² + c X², fitted by least squares; in
     all conventions a = b = c. It takes waves from enough directions.
     """
-    living = [channel for channel in (1, 2, 3) if stats.alive[channel]]
     waves = stats.waves[stats.waves[:, 0] ** 2 > 0.05]
-    if len(living) < 2 or len(waves) < 10 * _WAVES_PER_SAMPLE:
+    if not stats.alive[:4].all() or len(waves) < 10 * _WAVES_PER_SAMPLE:
         return []
-    rows = waves[:, living] ** 2 / waves[:, :1] ** 2
+    rows = waves[:, 1:4] ** 2 / waves[:, :1] ** 2
     # Each channel has to lead in some waves, or its weight rests on noise.
     if np.min(np.mean(rows > 0.5 * rows.sum(axis=1, keepdims=True), axis=0)) < _LEAST_LEADING:
         return []
@@ -289,14 +283,16 @@ def gain_errors(stats: ChannelStatistics) -> list[Finding]:
     variance = np.diag(np.linalg.inv(normal)) * _WAVES_PER_SAMPLE / len(rows)
     level_db = -10 * np.log10(weights)
     error_db = 10 / math.log(10) * residual * np.sqrt(variance) / weights
-    middle = np.median(level_db) if len(living) == 3 else level_db.min()
+    middle = np.median(level_db)
     worst = int(np.argmax(np.abs(level_db - middle)))
     excess_db = float(level_db[worst] - middle)
-    scale = math.hypot(float(np.max(error_db)), 0.5)
+    # Of a recording whose energies fit no ratio well, gains are not to be told either.
+    scatter_db = 10 / math.log(10) * ratio_estimate(stats)[1]
+    scale = math.hypot(float(np.max(error_db)), scatter_db, 0.5)
     return [
         Finding(
             "gain_error", float(ndtr((abs(excess_db) - _GAIN_ERROR_DB) / scale)),
-            f"Channel {stats.numbers[living[worst]]} is {abs(excess_db):.1f} dB too "
+            f"Channel {stats.numbers[1 + worst]} is {abs(excess_db):.1f} dB too "
             f"{'loud' if excess_db > 0 else 'soft'} against the other directional channels.",
             f"change its gain by {-excess_db:+.1f} dB",
         )

@@ -42,7 +42,8 @@ from model.channels import N_BANDS, ChannelStatistics
 FloatArray = NDArray[np.float64]
 
 _LEAST_WAVES, _LEAST_WAVE_SHARE = 20, 0.1  # fewer are chance alignments of diffuse sound
-_RATIO_ERROR = 0.2  # of log ratio: 0.9 dB between W and the velocity channels of a sound recording
+# Of the log ratio, between W and the velocity channels: 0.2 dB, 0.9 dB.
+_SOFTWARE_ERROR, _MICROPHONE_ERROR = 0.04, 0.2
 _RATIO_TAIL = 6.0  # degrees of freedom of Student's t
 _PLANAR_FACTOR, _PLANAR_ERROR = 1.1, 0.1  # without Z diffuse sound has 2/3 of it, a plane wave all
 _VERTICAL_EXPONENT = 2.5
@@ -75,11 +76,11 @@ class _Known:
 
 _ACN, _WXYZ = (0, 1, 2, 3), (0, 2, 3, 1)
 KNOWN: Mapping[Reading, _Known] = {
-    Reading.AMBIX: _Known(Convention.AMBIX, _ACN, 1.0, 0.81),
-    Reading.N3D: _Known(Convention.N3D, _ACN, 3.0, 0.06),
-    Reading.FUMA: _Known(Convention.FUMA, _WXYZ, 2.0, 0.10),
+    Reading.AMBIX: _Known(Convention.AMBIX, _ACN, 1.0, 0.84),
+    Reading.N3D: _Known(Convention.N3D, _ACN, 3.0, 0.03),
+    Reading.FUMA: _Known(Convention.FUMA, _WXYZ, 2.0, 0.09),
     Reading.WXYZ: _Known(Convention.AMBIX, _WXYZ, 1.0, 0.02),
-    Reading.W_LOW: _Known(Convention.AMBIX, _ACN, 2.0, 0.01),
+    Reading.W_LOW: _Known(Convention.AMBIX, _ACN, 2.0, 0.02),
 }
 _DECLARED_PRIOR = 0.98  # of the convention that a file declares
 
@@ -104,7 +105,7 @@ def ratio_readings(stats: ChannelStatistics, omni: int = 0) -> FloatArray:
 
 
 def ratio_estimate(stats: ChannelStatistics, omni: int = 0) -> tuple[float, float]:
-    """Median and error of the logarithm of the energy ratio; robust against single bad bands.
+    """Median and scatter of the logarithm of the energy ratio; robust against single bad bands.
 
     The scatter over bands is not divided by their number: what makes a microphone's bands differ
     shifts them together as well.
@@ -115,7 +116,18 @@ def ratio_estimate(stats: ChannelStatistics, omni: int = 0) -> tuple[float, floa
     middle = float(np.median(readings))
     scatter = 1.4826 * float(np.median(np.abs(readings - middle)))  # deviation of a Gaussian
     planar = _PLANAR_ERROR if np.count_nonzero(stats.alive[:4]) < 4 else 0.0
-    return middle, math.hypot(_RATIO_ERROR, scatter, planar)
+    return middle, math.hypot(scatter, planar)
+
+
+def _log_likelihood(deviation: float, scatter: float) -> float:
+    """Of a log ratio that is `deviation` off, up to a constant.
+
+    The field was encoded by software, which keeps the ratio exactly, or by a microphone.
+    """
+    if not math.isfinite(scatter):
+        return 0.0
+    errors = (math.hypot(error, scatter) for error in (_SOFTWARE_ERROR, _MICROPHONE_ERROR))
+    return float(logsumexp([_log_student(deviation, error) for error in errors]) - math.log(2))
 
 
 def _log_student(deviation: float, scale: float) -> float:
@@ -142,11 +154,12 @@ def omni_probabilities(stats: ChannelStatistics) -> FloatArray:
     that some weights give.
     """
     logs = np.full(4, -np.inf)
-    living = stats.alive[:4]
-    for channel in np.flatnonzero(living):
-        median, scatter = _ratio_quantiles(stats, int(channel))
+    for channel in np.flatnonzero(stats.alive[:4]):
+        scatter = _scatter_within_bands(stats, int(channel))
+        middle, between = ratio_estimate(stats, int(channel))
         levels = [
-            math.log(known.prior) + _log_student(median - math.log(known.ratio), _OMNI_ERROR)
+            math.log(known.prior)
+            + _log_student(middle - math.log(known.ratio), math.hypot(_OMNI_ERROR, between))
             for known in KNOWN.values()
         ]
         prior = _OMNI_PRIOR if channel == 0 else (1 - _OMNI_PRIOR) / 3
@@ -156,15 +169,19 @@ def omni_probabilities(stats: ChannelStatistics) -> FloatArray:
     return np.asarray(np.exp(logs - logsumexp(logs)))
 
 
-def _ratio_quantiles(stats: ChannelStatistics, omni: int) -> tuple[float, float]:
-    """Median of the log energy ratio over cells, and half the spread of its middle 68 %."""
-    energies = stats.energies[:, :4]
-    if len(energies) == 0:
-        return 0.0, 1.0
-    own = energies[:, omni]
-    ratios = np.log((energies.sum(1) - own + _EPS) / (own + _EPS))
-    low, median, high = np.quantile(ratios, [0.16, 0.5, 0.84])
-    return float(median), math.hypot((high - low) / 2, _OMNI_SCATTER)
+def _scatter_within_bands(stats: ChannelStatistics, omni: int) -> float:
+    """Spread of the log energy ratio over cells of one band, the mean of all bands.
+
+    What differs between bands is a microphone's frequency response and has no direction.
+    """
+    spreads = []
+    for band in np.unique(stats.energy_bands):
+        energies = stats.energies[stats.energy_bands == band, :4]
+        own = energies[:, omni]
+        ratios = np.log((energies.sum(1) - own + _EPS) / (own + _EPS))
+        low, high = np.quantile(ratios, [0.16, 0.84])  # two deviations of a Gaussian
+        spreads.append((high - low) / 2)
+    return math.hypot(float(np.mean(spreads)) if spreads else 1.0, _OMNI_SCATTER)
 
 
 def reading_probabilities(
@@ -175,14 +192,13 @@ def reading_probabilities(
     n_components_ : channels that hold components, (N + 1)².
     declared : what the file says of itself.
     """
-    mean, error = ratio_estimate(stats)
+    mean, scatter = ratio_estimate(stats)
     order = math.isqrt(min(n_components_, len(stats.rms))) - 1
     vertical = vertical_log_probability(stats)
     logs = {}
     for reading, known in KNOWN.items():
         log = math.log(_prior(reading, declared)) + vertical[known.channels[2] - 1]
-        if math.isfinite(error):
-            log += _log_student(mean - math.log(known.ratio), error)
+        log += _log_likelihood(mean - math.log(known.ratio), scatter)
         if order >= 2 and not (known.channels == _WXYZ and order > MAX_FUMA_ORDER):
             log += _degrees_log_likelihood(stats, known, order)
         higher = higher_order_error(stats, reading, n_components_)
@@ -224,8 +240,7 @@ def _degrees_log_likelihood(stats: ChannelStatistics, known: _Known, order: int)
     for degree in range(2, order + 1):
         of_degree = power[:, degree**2 : (degree + 1) ** 2].sum(1)
         readings = np.log((of_degree + _EPS) / (power[:, 1:4].sum(1) + _EPS))
-        error = math.hypot(_RATIO_ERROR, float(np.std(readings)))
-        log += _log_student(float(np.median(readings)), error)
+        log += _log_likelihood(float(np.median(readings)), float(np.std(readings)))
     return log
 
 
@@ -303,7 +318,7 @@ def capsule_probability(stats: ChannelStatistics) -> tuple[float, bool]:
     intercept, by_correlation, by_sign, by_scatter = _CAPSULE_LOGIT
     logit = intercept + _CAPSULE_PRIOR_LOGIT
     logit += by_correlation * stats.correlation[:4, :4].min() + by_sign * one_sign
-    logit += by_scatter * math.log(_ratio_quantiles(stats, 0)[1])
+    logit += by_scatter * math.log(_scatter_within_bands(stats, 0))
     logit -= _UNLIKE_PER_DB * max(0.0, float(np.ptp(levels)) - _ALIKE_DB)
     closed = _closes(stats)
     logit += _CLOSED_LOGIT if closed else 0.0
