@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from model.errors import UnusableContent
 from model.media import AudioReader
 
-FloatArray = NDArray[np.float64]
+FloatArray = NDArray[np.floating]
 
 N_BANDS = 6
 MAX_CHANNELS = 18  # third order with a head-locked pair; more is not looked at

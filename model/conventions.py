@@ -17,7 +17,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +65,13 @@ class Diagnosis:
     findings : the likeliest first, problems before notes.
     readings : probability of each order and weights, given that it is B-format with W first.
     selection : what to read the track by where that is sure and nothing was declared, else None.
+    declared : whether user or file say what order and weights are.
     """
 
     findings: tuple[Finding, ...]
     readings: dict[Reading, float]
     selection: Selection | None = None
+    declared: bool = False
 
     @property
     def problems(self) -> tuple[Finding, ...]:
@@ -86,6 +88,10 @@ class Diagnosis:
         if self.selection is not None and finding.code in READING_CODES:
             return f"{words} It declares nothing, so it was read so; --convention ambix forbids it."
         return f"{words} Fix: {finding.fix}." if finding.fix else words
+
+    def with_findings(self, findings: Sequence[Finding]) -> Diagnosis:
+        """The diagnosis with what else was found, as by the picture."""
+        return replace(self, findings=_told([*self.findings, *findings]))
 
     def as_json(self) -> dict[str, Any]:
         """For a report."""
@@ -161,7 +167,7 @@ def judge_channels(
     findings = faults.offsets(stats) + faults.head_locked(stats, n_components)
     silent = faults.dead_channels(stats, n_components)
     if silent.fatal:
-        return _diagnosis(findings + silent.findings, {})
+        return Diagnosis(_told(findings + silent.findings), {})
     capsules, closed = capsule_probability(stats)
     omni = omni_probabilities(stats)
     readings = reading_probabilities(stats, n_components_=n_components, declared=declared)
@@ -183,17 +189,13 @@ def judge_channels(
     selection = None
     if declared is None and not any(f.problem and f.spoils_reading for f in findings):
         selection = _selection({r: p * sound for r, p in readings.items()}, n_components)
-    return _diagnosis(findings, readings, selection)
+    return Diagnosis(_told(findings), readings, selection, declared is not None)
 
 
-def _diagnosis(
-    findings: Sequence[Finding],
-    readings: dict[Reading, float],
-    selection: Selection | None = None,
-) -> Diagnosis:
+def _told(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Findings worth telling, in the order in which they are told."""
     told = [finding for finding in findings if finding.probability >= _WORTH_TELLING]
-    told.sort(key=lambda finding: (not finding.problem, -finding.probability))
-    return Diagnosis(tuple(told), readings, selection)
+    return tuple(sorted(told, key=lambda finding: (not finding.problem, -finding.probability)))
 
 
 def _selection(readings: dict[Reading, float], n_components: int) -> Selection | None:
@@ -242,11 +244,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.json:
             print(json.dumps({"paths": [str(path) for path in paths], **diagnosis.as_json()}))
         else:
-            print(_told(paths[0].name, diagnosis))
+            print(_in_words(paths[0].name, diagnosis))
     return status
 
 
-def _told(name: str, diagnosis: Diagnosis) -> str:
+def _in_words(name: str, diagnosis: Diagnosis) -> str:
     """A diagnosis for a terminal."""
     if diagnosis.readings:
         best = max(diagnosis.readings, key=lambda reading: diagnosis.readings[reading])

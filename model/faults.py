@@ -30,7 +30,7 @@ _COPY, _NEAR_COPY = 1e-6, 1e-3  # departure of a correlation from 1
 _RATIO_MISFIT = 0.35  # of log ratio: further from 1, 2 and 3 than a dry source can be
 _LEAST_LEAK = 0.15  # of W in Z, as an amplitude: an elevation of 9 degrees
 _GAIN_ERROR_DB = 3.0
-_LEAST_LEADING = 0.1
+_LEAST_LEADING = 0.05
 _WAVES_PER_SAMPLE = 20  # neighbouring cells repeat one another
 _FLIPPED, _OWN = -0.7, 0.4
 

@@ -109,7 +109,6 @@ class Take:
             self.start_s, self.end_s = self._overlap()
             self._stack = stack.pop_all()
         self._note_metadata()
-        self.warnings += self.diagnosis.warnings
 
     def __enter__(self) -> Self:
         return self

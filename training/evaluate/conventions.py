@@ -38,7 +38,7 @@ from model.output import whole_file
 from model.readings import ratio_estimate
 from training.data.manifest import KnownTake, read_manifest
 
-FloatArray = NDArray[np.float64]
+FloatArray = NDArray[np.floating]
 
 _STRETCH_S = 4.0
 _LEAK = "w_z_correlated"
@@ -65,7 +65,7 @@ _FORMATS: Sequence[tuple[tuple[str, ...], str]] = (
 
 def _as(convention: Convention) -> Callable[[FloatArray], FloatArray]:
     layout = ChannelLayout.of(4, convention)
-    return lambda field: np.asarray(layout.from_sn3d(field))
+    return lambda field: np.asarray(layout.from_sn3d(field), dtype=np.float64)
 
 
 def _fixed(fix: Fix) -> Callable[[FloatArray], FloatArray]:
