@@ -196,10 +196,14 @@ def reading_probabilities(
     order = math.isqrt(min(n_components_, len(stats.rms))) - 1
     vertical = vertical_log_probability(stats)
     logs = {}
+    ends = n_components_ > n_components(MAX_FUMA_ORDER)  # FuMa has no such order
     for reading, known in KNOWN.items():
+        if ends and known.channels == _WXYZ:
+            logs[reading] = -math.inf
+            continue
         log = math.log(_prior(reading, declared)) + vertical[known.channels[2] - 1]
         log += _log_likelihood(mean - math.log(known.ratio), scatter)
-        if order >= 2 and not (known.channels == _WXYZ and order > MAX_FUMA_ORDER):
+        if order >= 2:
             log += _degrees_log_likelihood(stats, known, order)
         higher = higher_order_error(stats, reading, n_components_)
         if higher is not None:

@@ -155,6 +155,17 @@ def test_higher_orders_leave_no_doubt(order: int, convention: Convention) -> Non
     assert diagnosis.readings[Reading(convention.value)] > 0.99
 
 
+def test_fuma_is_no_reading_above_its_last_order() -> None:
+    """Channels in the order of FuMa files, fourth order: read as what can be read."""
+    field = scene(1, order=4)
+    field[1:4] = field[[3, 1, 2]]
+
+    diagnosis = judged(field, n_components=25)
+
+    assert diagnosis.readings[Reading.FUMA] == 0
+    assert diagnosis.selection is None
+
+
 def test_only_a_sure_reading_is_taken_over_and_never_against_a_declaration() -> None:
     fuma = ChannelLayout.of(4, Convention.FUMA).from_sn3d(scene(0))
     doubtful = ChannelLayout.of(4, Convention.FUMA).from_sn3d(scene(0, diffuse_db=6.0))

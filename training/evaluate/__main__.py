@@ -26,6 +26,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = commands.add_parser("conventions", help="what the convention doctor says of tracks")
     command.add_argument("--manifest", type=Path, help="rightly recorded AmbiX takes")
     command.add_argument("--formats", type=Path, help="folder of the known format files")
+    command.add_argument(
+        "--picture", action="store_true", help="ask each take's picture which way round it is"
+    )
+    command.add_argument("--weights", type=Path, help="another calibration")
     command.add_argument("--report", type=Path, help="write all figures as JSON")
     command.set_defaults(run=_conventions)
     arguments = parser.parse_args(argv)
@@ -49,7 +53,13 @@ def _yaw(arguments: argparse.Namespace) -> None:
 
 
 def _conventions(arguments: argparse.Namespace) -> None:
-    conventions.run(arguments.manifest, formats=arguments.formats, report=arguments.report)
+    conventions.run(
+        arguments.manifest,
+        formats=arguments.formats,
+        picture=arguments.picture,
+        weights=arguments.weights,
+        report=arguments.report,
+    )
 
 
 if __name__ == "__main__":

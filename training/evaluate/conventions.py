@@ -22,7 +22,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +32,20 @@ from tqdm import tqdm
 
 from model.ambisonics import ChannelLayout, Convention, Fix
 from model.channels import ChannelStatistics, measure
+from model.checkpoint import Calibration, load_calibration
 from model.conventions import Diagnosis, diagnose, judge_channels
+from model.handedness import HandednessTest, Hypothesis, undone
 from model.media import open_audio, open_split_audio
 from model.output import whole_file
 from model.readings import ratio_estimate
+from model.scoring import score, training_free
+from model.take import Take, Track
 from training.data.manifest import KnownTake, read_manifest
 
 FloatArray = NDArray[np.floating]
 
 _STRETCH_S = 4.0
+_WINDOWS = 8
 _LEAK = "w_z_correlated"
 # Directions of the capsules of a tetrahedral microphone: left-front-up, right-front-down,
 # left-back-down, right-back-up, as (x, y, z).
@@ -203,6 +208,59 @@ def examine_formats(folder: Path) -> Iterator[Answer]:
         yield Answer(names[0], truth, code, code in right, True, probability, problems)
 
 
+@dataclass(frozen=True)
+class PictureAnswer:
+    """What the picture said of one take in one form.
+
+    Attributes
+    ----------
+    truth : `upright` or `reversed` (mirrored or inverted: one, to evidence over azimuth).
+    p_reversed : posterior that left and right are exchanged, from even odds.
+    right : whether more than half of the posterior is on the truth's side.
+    """
+
+    take: str
+    tier: str
+    truth: str
+    p_reversed: float
+    right: bool
+
+
+def ask_picture(known: KnownTake, calibration: Calibration) -> Iterator[PictureAnswer]:
+    """Which way round the picture says a take is, as it is and mirrored."""
+    even = {Hypothesis.UPRIGHT: 0.5, Hypothesis.INVERTED: 0.25, Hypothesis.MIRRORED: 0.25}
+    tests = {
+        truth: HandednessTest(calibration, (training_free,), even)
+        for truth in (Hypothesis.UPRIGHT, Hypothesis.MIRRORED)
+    }
+    with Take(known.video, Track((known.audio,))) as take:
+        for place in take.choose_windows(_WINDOWS):
+            window = take.window(*place)
+            if window is None:
+                continue
+            for truth, test in tests.items():
+                turned = replace(window, covariance=undone(window.covariance, truth))
+                test.add(turned, score(turned, (training_free,), calibration))
+    for truth, test in tests.items():
+        p = test.result().reversed_probability
+        name = "upright" if truth is Hypothesis.UPRIGHT else "reversed"
+        right = p < 0.5 if truth is Hypothesis.UPRIGHT else p > 0.5
+        yield PictureAnswer(known.name, known.tier, name, round(p, 4), right)
+
+
+def picture_table(answers: Sequence[PictureAnswer]) -> str:
+    """For a terminal: a line for each take, then the share told by tier."""
+    lines = [f"{'take':28} {'tier':8} reversed, if upright / if mirrored"]
+    for one, other in zip(answers[::2], answers[1::2], strict=True):
+        lines.append(
+            f"{one.take[:28]:28} {one.tier:8} {one.p_reversed:6.1%} / {other.p_reversed:6.1%}"
+        )
+    for tier in sorted({a.tier for a in answers}):
+        of_tier = [a.right for a in answers if a.tier == tier]
+        lines.append(f"told the right way round, {tier}: {np.mean(of_tier):.0%} of {len(of_tier)}")
+    return "\n".join(lines)
+
+
 def summarise(answers: Sequence[Answer]) -> dict[str, Any]:
     """Shares of right answers, and the confusion table."""
     can = [a for a in answers if a.tellable]
@@ -222,9 +280,16 @@ def summarise(answers: Sequence[Answer]) -> dict[str, Any]:
 
 
 def run(
-    manifest: Path | None, *, formats: Path | None = None, report: Path | None = None
+    manifest: Path | None,
+    *,
+    formats: Path | None = None,
+    picture: bool = False,
+    weights: Path | None = None,
+    report: Path | None = None,
 ) -> dict[str, Any]:
     """Examine takes and format files, print the tables, return all figures.
+
+    picture : ask the picture of each take as well which way round its field is.
 
     Raises
     ------
@@ -234,6 +299,15 @@ def run(
     if manifest is not None:
         takes = tqdm(read_manifest(manifest), unit="take", desc="examining")
         figures["takes"] = _figures([answer for known in takes for answer in examine(known)])
+        if picture:
+            calibration = load_calibration(weights)
+            seen = [
+                answer
+                for known in tqdm(read_manifest(manifest), unit="take", desc="looking")
+                for answer in ask_picture(known, calibration)
+            ]
+            print(picture_table(seen))
+            figures["picture"] = [asdict(answer) for answer in seen]
     if formats is not None:
         figures["formats"] = _figures(list(examine_formats(formats)))
     if report is not None:
