@@ -10,7 +10,7 @@ What sound alone can tell, and by what:
   velocity channels do not match cannot tell its weights.
 - Which axis is vertical. To first order a wrong order is a proper rotation, so every physical test
   is blind to it; that sources lie near the horizon is a prior on scenes, not physics. Its strength
-  (`_VERTICAL_EXPONENT`) is fitted on synthetic scenes.
+  (`_VERTICAL_EXPONENT`) is fitted on synthetic scenes (training.fit_conventions).
 - Order, weights, polarity above first order: a single wave's higher channels must be the spherical
   harmonics of the direction that its first order gives.
 
@@ -46,7 +46,7 @@ _LEAST_WAVES, _LEAST_WAVE_SHARE = 20, 0.1  # fewer are chance alignments of diff
 _SOFTWARE_ERROR, _MICROPHONE_ERROR = 0.04, 0.2
 _RATIO_TAIL = 6.0  # degrees of freedom of Student's t
 _PLANAR_FACTOR, _PLANAR_ERROR = 1.1, 0.1  # without Z diffuse sound has 2/3 of it, a plane wave all
-_VERTICAL_EXPONENT = 2.5
+_VERTICAL_EXPONENT = 2.7
 _LEAST_SHARE = 3e-3
 _OMNI_PRIOR = 0.97
 _OMNI_SAMPLES, _OMNI_SCATTER, _OMNI_ERROR = 12.0, 0.15, 0.25
@@ -297,9 +297,8 @@ def without_sign(stats: ChannelStatistics, channel: int) -> ChannelStatistics:
 
 # --- no B-format at all --------------------------------------------------------------------------
 
-# Logistic regression on synthetic scenes as B-format, capsules and speaker feeds: intercept for
-# even odds, least correlation, share of waves of one sign, log scatter of channel 1's ratio.
-_CAPSULE_LOGIT = (-4.3, 4.2, 8.7, 2.5)
+# Intercept for even odds, and weights of `capsule_features` (training.fit_conventions).
+_CAPSULE_LOGIT = (-2.5, 5.1, 6.0, 2.1)
 _CAPSULE_PRIOR_LOGIT = -2.2
 _ALIKE_DB, _UNLIKE_PER_DB = 12.0, 0.5  # capsules and speakers are about as loud
 _CLOSED, _CLOSED_LOGIT = 1e-3, 8.0
@@ -314,19 +313,30 @@ def capsule_probability(stats: ChannelStatistics) -> tuple[float, bool]:
     The second value is whether the channels close, that is, whether two add up to the other two:
     exactly so in speaker feeds decoded from a first-order field, and in capsules without height.
     """
-    levels = stats.levels_db[:4]
-    if not stats.alive[:4].all() or len(stats.waves) < _LEAST_WAVES or stats.one_wave:
+    features = capsule_features(stats)
+    if features is None:
         return 0.0, False
-    waves = stats.waves[:, :4]
-    one_sign = float(np.mean(waves.min(axis=1) * waves.max(axis=1) >= 0))
-    intercept, by_correlation, by_sign, by_scatter = _CAPSULE_LOGIT
-    logit = intercept + _CAPSULE_PRIOR_LOGIT
-    logit += by_correlation * stats.correlation[:4, :4].min() + by_sign * one_sign
-    logit += by_scatter * math.log(_scatter_within_bands(stats, 0))
-    logit -= _UNLIKE_PER_DB * max(0.0, float(np.ptp(levels)) - _ALIKE_DB)
+    intercept, *weights = _CAPSULE_LOGIT
+    logit = intercept + _CAPSULE_PRIOR_LOGIT + float(np.dot(weights, features))
+    unlike_db = float(np.ptp(stats.levels_db[:4])) - _ALIKE_DB
+    logit -= _UNLIKE_PER_DB * max(0.0, unlike_db)
     closed = _closes(stats)
     logit += _CLOSED_LOGIT if closed else 0.0
     return 1 / (1 + math.exp(-logit)), closed
+
+
+def capsule_features(stats: ChannelStatistics) -> tuple[float, float, float] | None:
+    """What tells capsules from B-format; None where too little sounds.
+
+    The least correlation of two channels, the share of single waves that all channels hear with one
+    sign, and the log scatter of the energy ratio to the first channel.
+    """
+    if not stats.alive[:4].all() or len(stats.waves) < _LEAST_WAVES or stats.one_wave:
+        return None
+    waves = stats.waves[:, :4]
+    one_sign = float(np.mean(waves.min(axis=1) * waves.max(axis=1) >= 0))
+    scatter = math.log(_scatter_within_bands(stats, 0))
+    return float(stats.correlation[:4, :4].min()), one_sign, scatter
 
 
 def _closes(stats: ChannelStatistics) -> bool:
