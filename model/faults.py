@@ -315,6 +315,10 @@ def other_reading(
             "--channels 0,2,3,1" if n_components == 4 else fuma,
         ),
         Reading.W_LOW: ("ACN order with W 3 dB low", "raise W by 3 dB"),
+        Reading.WZYX: (
+            "an order with Z second; W Z Y X if it is not W Z X Y",
+            "--channels 0,2,1,3 (or 0,3,1,2)",
+        ),
     }
     probabilities = dict(readings)
     if assumed != Reading.FUMA.value:

@@ -62,6 +62,7 @@ class Reading(StrEnum):
     FUMA = "fuma"
     WXYZ = "wxyz"  # FuMa's order, AmbiX's weights
     W_LOW = "w_low"  # AmbiX's order, FuMa's W (-3 dB)
+    WZYX = "wzyx"  # the vertical channel second; which of the others is X cannot be told
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,8 @@ KNOWN: Mapping[Reading, _Known] = {
     Reading.N3D: _Known(Convention.N3D, _ACN, 3.0, 0.03),
     Reading.FUMA: _Known(Convention.FUMA, _WXYZ, 2.0, 0.09),
     Reading.WXYZ: _Known(Convention.AMBIX, _WXYZ, 1.0, 0.02),
-    Reading.W_LOW: _Known(Convention.AMBIX, _ACN, 2.0, 0.02),
+    Reading.W_LOW: _Known(Convention.AMBIX, _ACN, 2.0, 0.015),
+    Reading.WZYX: _Known(Convention.AMBIX, (0, 2, 1, 3), 1.0, 0.005),
 }
 _DECLARED_PRIOR = 0.98  # of the convention that a file declares
 
@@ -198,7 +200,9 @@ def reading_probabilities(
     logs = {}
     ends = n_components_ > n_components(MAX_FUMA_ORDER)  # FuMa has no such order
     for reading, known in KNOWN.items():
-        if ends and known.channels == _WXYZ:
+        # A silent second channel is a dead Y before it is the Z of so rare an order.
+        unlikely = reading is Reading.WZYX and (n_components_ > 4 or not stats.alive[1])
+        if unlikely or (ends and known.channels == _WXYZ):
             logs[reading] = -math.inf
             continue
         log = math.log(_prior(reading, declared)) + vertical[known.channels[2] - 1]

@@ -188,6 +188,16 @@ def test_the_order_w_x_y_z_with_ambix_weights_is_taken_over_as_such() -> None:
     assert selection.option == "--channels 0,2,3,1"
 
 
+def test_an_order_with_z_second_is_told_and_not_taken_over() -> None:
+    odd = scene(0)[[0, 2, 1, 3]]
+    dead = scene(0)
+    dead[1] = 0.0
+
+    assert [f.code for f in judged(odd).problems] == ["wzyx"]
+    assert judged(odd).selection is None
+    assert [f.code for f in judged(dead).problems] == ["dead_channel"]  # Y, not a planar W Z Y X
+
+
 def test_what_sound_alone_cannot_tell_changes_nothing() -> None:
     """A mirrored and an inverted first-order field are valid fields: the same is said of them."""
     field = scene(2)

@@ -10,6 +10,7 @@ Sound alone cannot tell everything. Whether it can is judged by the truth, never
   to 1 than to 2 and scatters over bands by less than that;
 - the order W X Y Z, if the vertical channel is in truth the weakest of the three, by 3 dB where the
   weights speak for it too, by 6.5 dB where they do not (that is what 40 to 1 against it take);
+  for W Z Y X, which is rarer, by 8.5 dB, and not silent (then it is a dead Y as well);
 - a silent X, as such or as the Z of a planar track in the order W X Y Z, which it is as well;
 - W's place, if what stands in it is no omni itself (no source straight on that axis has most of the
   energy);
@@ -46,6 +47,7 @@ FloatArray = NDArray[np.floating]
 
 _STRETCH_S = 4.0
 _WINDOWS = 8
+_RARE_ORDER_DB = 8.5  # what the vertical channel must be weaker by, against 170 to 1
 _LEAK = "w_z_correlated"
 # Directions of the capsules of a tetrahedral microphone: left-front-up, right-front-down,
 # left-back-down, right-back-up, as (x, y, z).
@@ -107,6 +109,7 @@ TURNS: dict[str, tuple[Callable[[FloatArray], FloatArray], frozenset[str]]] = {
     "fuma": (_as(Convention.FUMA), frozenset({"fuma", "wxyz"})),
     "n3d": (_as(Convention.N3D), frozenset({"n3d"})),
     "w x y z": (lambda field: field[[0, 3, 1, 2]], frozenset({"fuma", "wxyz"})),
+    "w z y x": (lambda field: field[[0, 2, 1, 3]], frozenset({"wzyx"})),
     "mirrored": (_fixed(Fix.MIRROR), frozenset({"none", "planar"})),
     "inverted": (_fixed(Fix.INVERT), frozenset({"none", "planar"})),
     "swapped W, Y": (lambda field: field[[1, 0, 2, 3]], frozenset({"w_elsewhere"})),
@@ -172,6 +175,10 @@ def tellable(truth: str, stats: ChannelStatistics) -> bool:
     power = np.diag(stats.whitened_covariance.sum(0))
     if truth == "n3d":
         return abs(mean) < midway and error < midway
+    if truth == "w z y x":
+        return bool(power[2] < 10 ** (-_RARE_ORDER_DB / 10) * min(power[1], power[3])) and bool(
+            stats.alive[2]
+        )
     if truth in ("fuma", "w x y z"):
         margin_db = 3.0 if truth == "fuma" else 6.5
         return bool(power[2] < 10 ** (-margin_db / 10) * min(power[1], power[3]))
