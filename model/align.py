@@ -195,7 +195,9 @@ def align(
         correction = None
         with watch.stage("write", 0.8, 1.0) as progress:
             if outputs.audio is not None:
-                correction = _correct(take, track, outputs.audio, applied_deg, options, progress)
+                correction = correct(
+                    take, track, outputs.audio, applied_deg, options.float_output, progress
+                )
         video_sha256, *audio_sha256 = (future.result() for future in hashes)
         diagnosis = take.diagnosis.with_findings(hypotheses.result().findings())
         report = build_report(
@@ -244,9 +246,21 @@ def _check_outputs(video: Path, track: Track, outputs: Outputs) -> None:
             check_output(path, [p for p in (video, *track.paths) if p.exists()])
 
 
-def _correct(
-    take: Take, track: Track, output: Path, applied_deg: float, options: Options, progress: Progress
-) -> Any:
+def correct(
+    take: Take,
+    track: Track,
+    output: Path,
+    applied_deg: float,
+    float_output: bool = False,
+    progress: Progress = lambda _: None,
+) -> Correction:
+    """Write a take's track with its field turned by `applied_deg`, counter-clockwise.
+
+    Raises
+    ------
+    MediaError : NaN or infinite samples.
+    OutputError, DiskFull : the file cannot be written; nothing is left behind.
+    """
     rotation = YawRotation(take.layout, math.radians(applied_deg), fix=track.fix)
     info = take.audio
     width = f"W={info.format.bits}," if info.format else ""
@@ -263,7 +277,7 @@ def _correct(
         rotation.channel_mix,
         keep_channels=keep,
         history=history,
-        float_output=options.float_output and not rotation.is_identity,
+        float_output=float_output and not rotation.is_identity,
         progress=progress,
     )
 
