@@ -22,6 +22,7 @@ FloatArray = NDArray[np.float64]
 _FRAME_S = 0.25
 _LOWEST_HZ = 120.0  # below: handling, wind, the mains
 _CONTRAST = 4.0  # 0: PHAT, all bins alike; large: SCOT, loud moments count in full
+_AMPLE = 0.25  # of the greatest energy: a place with less is judged as if it had this much
 _FLOOR = 1e-2  # of the mean magnitude: what a coder or a filter took away is not raised
 _SILENCE = 1e-7  # amplitude, full scale 1: below it there is nothing to whiten
 
@@ -65,8 +66,30 @@ def deviations(correlation: FloatArray) -> FloatArray:
 
     All zero where the correlation is (one of the sounds is silent).
     """
-    noise = np.median(np.abs(correlation), axis=-1, keepdims=True) / 0.6745
-    return np.divide(correlation, noise, out=np.zeros_like(correlation), where=noise > 0)
+    return _over(correlation, np.median(np.abs(correlation), axis=-1, keepdims=True) / 0.6745)
+
+
+def search(needle: FloatArray, haystack: FloatArray) -> FloatArray:
+    """Correlation of a short sound with each place of a longer one, in deviations of its noise.
+
+    As `correlated` and `deviations`, but for a haystack that may be silent for long: each place is
+    judged by the energy that is there, and places with next to none say nothing.
+    """
+    n = needle.shape[-1]
+    integral = np.pad(np.cumsum(haystack**2, axis=-1), [(0, 0)] * (haystack.ndim - 1) + [(1, 0)])
+    energy = np.maximum(integral[..., n:] - integral[..., :-n], 0.0)
+    ample = _AMPLE * energy.max(axis=-1, keepdims=True)
+    level = _over(correlated(needle, haystack), np.sqrt(energy + ample))
+    sounding = energy > ample
+    magnitude = np.where(sounding, np.abs(level), np.nan)
+    if not sounding.any():
+        return np.zeros_like(level)
+    noise = np.nanmedian(magnitude, axis=-1, keepdims=True) / 0.6745
+    return _over(level, np.nan_to_num(noise))
+
+
+def _over(values: FloatArray, noise: FloatArray) -> FloatArray:
+    return np.divide(values, noise, out=np.zeros_like(values), where=noise > 0)
 
 
 def refined_peak(values: FloatArray) -> tuple[float, float]:

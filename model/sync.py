@@ -34,7 +34,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from model.consensus import Line, fitted, log_odds, voted
-from model.correlation import correlated, deviations, refined_peak, whitened
+from model.correlation import correlated, deviations, refined_peak, search, whitened
 from model.errors import AvsaError, OptionError, UnusableContent
 from model.listening import Ear, camera_channels, track_channels
 from model.media import AudioReader, open_audio
@@ -226,7 +226,7 @@ def _group_votes(
     for index in range(_FRAMES_PER_GROUP):
         begin = index * size
         hay = heard[:, begin + late : begin + late + n_places + size - 1]
-        fit = deviations(correlated(seen[:, begin : begin + size], hay)) ** 2
+        fit = search(seen[:, begin : begin + size], hay) ** 2
         best = fit.sum(axis=0).reshape(n_bins, bin_size).max(axis=1)
         votes[index] = np.log1p(best[::-1] / _TAIL)
     return votes

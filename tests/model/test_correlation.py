@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import correlate, lfilter
 
-from model.correlation import correlated, deviations, refined_peak, whitened
+from model.correlation import correlated, deviations, refined_peak, search, whitened
 
 RATE = 16_000
 
@@ -61,3 +61,17 @@ def test_a_negative_peak_is_a_peak() -> None:
 
     assert at == pytest.approx(3.0)
     assert height == pytest.approx(-2.0)
+
+
+def test_a_search_is_not_misled_by_silence(rng: np.random.Generator) -> None:
+    haystack = np.zeros((1, 40_000))
+    haystack[:, 20_000:26_000] = rng.standard_normal(6_000)
+    needle = haystack[:, 22_000:24_000] + rng.standard_normal(2_000)
+
+    found = search(needle, haystack)[0]
+
+    assert np.argmax(found) == 22_000
+    assert found[22_000] > 20
+    assert np.abs(found[:17_000]).max() < 1e-9
+    assert np.std(found[20_000:21_000]) == pytest.approx(1, abs=0.3)
+    assert not search(needle, np.zeros((1, 5_000))).any()
