@@ -15,7 +15,7 @@ FloatArray = NDArray[np.float64]
 
 LOWEST_HZ, HIGHEST_HZ = 200.0, 4_000.0  # between handling and spatial aliasing
 RATE = 16_000
-_N_FFT = 256  # 16 ms: longer than what 30 cm delay, shorter than most echoes
+_N_FFT, _HOP = 256, 64  # 16 ms: longer than what 30 cm delay, shorter than most echoes
 _FADING_S, _ECHO = 0.05, 2.0  # of a room's answer: time constant, and share of the past's mean
 _DIRECTNESS_POWER = 4
 _EVENNESS = 0.75  # 0.5: bins count by their level, 1: all bins alike
@@ -43,7 +43,7 @@ def moments(
     pairs: Sequence[tuple[FloatArray, FloatArray]], *, lowest_hz: float = LOWEST_HZ
 ) -> Moments:
     """Moments of pairs of aligned fields (reference, track), [shape=(4, N)] each, at 16 kHz."""
-    transform = ShortTimeFFT(hann(_N_FFT, sym=False), _N_FFT // 2, RATE)
+    transform = ShortTimeFFT(hann(_N_FFT, sym=False), _HOP, RATE)
     chosen = (transform.f >= lowest_hz) & (transform.f <= HIGHEST_HZ)
     cross, power_ref, power_track = [], [], []
     powers = np.zeros((2, 4))
@@ -80,6 +80,6 @@ def _new_intensity(spectra: NDArray[np.complex128]) -> tuple[FloatArray, FloatAr
 
 def _past(series: FloatArray) -> FloatArray:
     """Exponentially fading mean of what came before each frame, along the last axis."""
-    keep = math.exp(-_N_FFT / 2 / RATE / _FADING_S)
+    keep = math.exp(-_HOP / RATE / _FADING_S)
     past, _ = lfilter([0.0, 1 - keep], [1.0, -keep], series, zi=series[..., :1])
     return np.asarray(past)

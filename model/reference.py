@@ -51,6 +51,7 @@ _N_BOOTSTRAP = 400
 _FLOOR_DEG = 1.0  # of the interval's half: what windows do not scatter by but all share
 _DEAD = 1e-4  # power of Z against X and Y: below -40 dB there is no vertical component
 _FLAT = 0.005  # third singular value against the first: below it the sound lies in a plane
+_ONE_SIDED = 0.05  # second singular value in the plane against the first
 _SURE = 0.95  # share of the bootstrap's draws that must agree on mirroring
 _LEAST_AGREEMENT = 0.02  # of the intensities' correlation, below it directions say nothing
 _WIDEST_DEG = 30.0  # half an interval wider than this decides nothing
@@ -223,22 +224,9 @@ def solve(
     total = known.cross.sum(0)
     values = np.linalg.svd(total, compute_uv=False)
     draws = _bootstrap(known.cross)
-    reasons: list[str] = []
     flat = known.vertical < _DEAD or values[2] < _FLAT * values[0]
     mirrored, flip = _handedness(total, draws, flat)
-    if flat:
-        reasons.append(
-            "One of the recordings is planar (Z is silent): "
-            if known.vertical < _DEAD
-            else "All sound comes from about one plane: "
-        )
-        reasons[-1] += "the yaw is known, but tilt cannot be had" + (
-            "." if mirrored else ", nor can mirroring up and down be told."
-        )
-    elif mirrored is None:
-        reasons.append("Whether channels are mirrored cannot be told: the sound is too one-sided.")
-    if flip:
-        reasons.append(_MIRROR_REASONS[flip])
+    reasons = _reasons(known, flat, mirrored, flip)
     if flip == "Y":
         total, draws = total @ _FLIP_Y, draws @ _FLIP_Y
     windows = known.cross @ _FLIP_Y if flip == "Y" else known.cross
@@ -272,10 +260,27 @@ def solve(
     )
 
 
-_MIRROR_REASONS = {
-    "Y": "The track is a mirror image of the reference, left and right: negate Y, then rotate.",
-    "Z": "The track is a mirror image of the reference, up and down: negate Z.",
-}
+def _reasons(known: Moments, flat: bool, mirrored: bool | None, flip: str | None) -> list[str]:
+    """What the moments cannot tell, and what is wrong with the channels, in sentences."""
+    reasons = []
+    if flat:
+        planar = known.vertical < _DEAD
+        source = "A recording is planar (Z is silent)" if planar else "All sound is in one plane"
+        reasons.append(f"{source}: the yaw can be had, but tilt cannot be had.")
+    if flip:
+        sides = {"Y": "left and right: negate Y, then rotate", "Z": "up and down: negate Z"}[flip]
+        reasons.append(f"The track is a mirror image of the reference, {sides}.")
+    elif mirrored is None and not flat:
+        reasons.append("Whether channels are mirrored cannot be told.")
+    elif mirrored is None and _one_sided(known.cross.sum(0)):
+        reasons.append("All sound comes from one side: if Y is mirrored, this yaw is wrong.")
+    return reasons
+
+
+def _one_sided(total: FloatArray) -> bool:
+    """Whether one direction is all there is in the plane, so that a mirror image is a rotation."""
+    values = np.linalg.svd(total[:2, :2], compute_uv=False)
+    return bool(values[1] < _ONE_SIDED * values[0])
 
 
 def _bootstrap(cross: FloatArray) -> FloatArray:

@@ -101,7 +101,8 @@ def read_room(path: Path, samplerate: int, *, direct_to_reverberant_db: float) -
 
 def coloured(rng: np.random.Generator, sound: FloatArray, samplerate: int) -> FloatArray:
     """What a microphone with a response of its own (±6 dB by octaves, minimum phase) hears."""
-    edges = [0.0, 60, 125, 250, 500, 1000, 2000, 4000, 8000, 16_000, samplerate / 2]
+    octaves = (60, 125, 250, 500, 1000, 2000, 4000, 8000, 16_000)
+    edges = [0.0, *(edge for edge in octaves if edge < samplerate / 2), samplerate / 2]
     gains = 10 ** (rng.uniform(-6, 6, len(edges)) / 20)
     # The filter of half the length has the square root's magnitude.
     response = minimum_phase(firwin2(1023, edges, gains**2, fs=samplerate))
