@@ -15,7 +15,7 @@ FloatArray = NDArray[np.float64]
 
 LOWEST_HZ, HIGHEST_HZ = 200.0, 4_000.0  # between handling and spatial aliasing
 RATE = 16_000
-_N_FFT, _HOP = 256, 64  # 16 ms: longer than what 30 cm delay, shorter than most echoes
+_N_FFT, _HOP = 256, 128  # 16 ms: longer than what 30 cm delay, shorter than most echoes
 _FADING_S, _ECHO = 0.05, 2.0  # of a room's answer: time constant, and share of the past's mean
 _DIRECTNESS_POWER = 4
 _EVENNESS = 0.75  # 0.5: bins count by their level, 1: all bins alike
