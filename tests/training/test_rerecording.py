@@ -106,7 +106,9 @@ def test_the_commands_measure(
 
     report = tmp_path / "sync.json"
     command = ["sync", "--sounds", sounds, "--rooms", rooms, "--takes", "1"]
-    assert main([*command, "--duration-s", "60", "--report", str(report)]) == 0
+    assert (
+        main([*command, "--duration-s", "15", "--max-offset-s", "3", "--report", str(report)]) == 0
+    )
     summary = json.loads(report.read_text())["summary"]
     assert summary["takes"] == summary["synchronised"] == 1
     assert summary["largest_offset_error_ms"] < 2

@@ -28,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command.add_argument("--rooms", type=Path, required=True, help="folder of room responses")
     command.add_argument("--takes", type=int, default=20, help="takes that are simulated (20)")
     command.add_argument("--duration-s", type=float, default=600.0, help="of a take (600)")
+    command.add_argument("--max-offset-s", type=float, default=30.0, help="to either side (30)")
     command.add_argument("--snr-db", type=float, default=0.0, help="of both recorders (0)")
     command.add_argument("--report", type=Path, help="write all figures as JSON")
     command.set_defaults(run=_sync)
@@ -66,7 +67,11 @@ def _sync(arguments: argparse.Namespace) -> None:
         arguments.sounds,
         arguments.rooms,
         n_takes=arguments.takes,
-        setting=sync.Setting(duration_s=arguments.duration_s, snr_db=arguments.snr_db),
+        setting=sync.Setting(
+            duration_s=arguments.duration_s,
+            snr_db=arguments.snr_db,
+            max_offset_s=arguments.max_offset_s,
+        ),
         report=arguments.report,
     )
 

@@ -38,8 +38,6 @@ from training.data.rerecording import (
 FloatArray = NDArray[np.floating]
 
 RATE = 48_000
-MAX_OFFSET_S = 30.0
-_LEAD_S = MAX_OFFSET_S + 1.0
 _ELSEWHERE_S = (-100.0, 100.0)  # where a take's own track is not
 OFFSET_BAR_S, DRIFT_BAR_PPM = 1e-3, 2.0
 
@@ -51,6 +49,7 @@ class Setting:
     duration_s: float = 600.0
     snr_db: float = 0.0
     direct_to_reverberant_db: tuple[float, float] = (-3.0, 9.0)
+    max_offset_s: float = 30.0
 
 
 @dataclass(frozen=True)
@@ -95,11 +94,12 @@ def record(
 ) -> KnownPair:
     """Simulate one take and write its two files: a stereo or mono camera, a first-order track."""
     rng = np.random.default_rng(seed)
-    world = montage(rng, recordings, setting.duration_s + 2 * _LEAD_S, RATE).astype(np.float32)
+    lead_s = setting.max_offset_s + 1.0
+    world = montage(rng, recordings, setting.duration_s + 2 * lead_s, RATE).astype(np.float32)
     n_parts = round(1e6 / rng.uniform(1, 200))
     clock = Fraction(n_parts + int(rng.choice([-1, 1])), n_parts)
-    first = round((_LEAD_S + rng.uniform(-MAX_OFFSET_S, MAX_OFFSET_S)) * RATE)
-    n, lead = round(setting.duration_s * RATE), round(_LEAD_S * RATE)
+    first = round((lead_s + rng.uniform(-1, 1) * setting.max_offset_s) * RATE)
+    n, lead = round(setting.duration_s * RATE), round(lead_s * RATE)
     near, far = (rooms[i] for i in rng.permutation(len(rooms))[:2])
     n_camera = int(rng.integers(1, 3))
 
