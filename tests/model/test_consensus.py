@@ -57,7 +57,7 @@ def test_a_take_of_seconds_says_nothing_of_drift() -> None:
     delay=st.floats(-9.5, 9.5),
     seed=st.integers(0, 1000),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_votes_find_the_line_that_most_share(slope: float, delay: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
     times = np.sort(rng.uniform(0, 600, 40))
@@ -70,7 +70,8 @@ def test_votes_find_the_line_that_most_share(slope: float, delay: float, seed: i
 
     truth = delay + slope * (times - 300)
     assert np.abs(line.delays(times) - truth).max() < 0.005
-    assert abs(other.delay(300.0) - line.delay(300.0)) >= 0.05
+    middle = (times[0] + times[-1]) / 2
+    assert abs(other.delay(middle) - line.delay(middle)) >= 0.05 - 1e-9
 
 
 def test_odds_grow_with_agreement_and_fall_with_choice() -> None:
