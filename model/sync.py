@@ -384,7 +384,7 @@ def draw(sync: Synchronisation, path: Path) -> None:
     times = np.array([c.camera_s for c in sync.chunks])
     line = times - (times - sync.offset_s) / (1 + sync.drift_ppm / 1e6)
     axes.plot(times, 1e3 * (line - level), color="#1f5fa8", linewidth=1)
-    axes.set(xlabel="camera's time, s", ylabel=f"delay - {level:.3f} s, in ms")
+    axes.set(xlabel="camera's time, s", ylabel=f"delay beyond {level:+.3f} s, ms")
     axes.set_title(sentence(sync), fontsize=9, wrap=True)
     axes.grid(alpha=0.3)
     axes.legend()
