@@ -21,7 +21,9 @@ from model import features
 from model.ambisonics import YawRotation
 from model.checkpoint import Calibration, load_calibration
 from model.errors import OptionError, UnusableContent
+from model.handedness import HandednessTest, prior_given
 from model.media import (
+    Correction,
     Stereo,
     check_suffix,
     file_sha256,
@@ -29,7 +31,16 @@ from model.media import (
 )
 from model.output import check_output
 from model.report import FRAME_SIZE, Inputs, Snapshot, build_report, draw, relabelled, write_json
-from model.scoring import Judgement, ScoredWindow, Scorer, Verdict, judge, score, training_free
+from model.scoring import (
+    Judgement,
+    ScoredWindow,
+    Scorer,
+    Verdict,
+    Window,
+    judge,
+    score,
+    training_free,
+)
 from model.take import Progress, Take, Track
 
 VERSION = "0.1.0"
@@ -103,8 +114,11 @@ def judge_take(
     tolerance_deg: float,
     scorers: Sequence[Scorer] = (training_free,),
     watch: Watch | None = None,
+    observe: Callable[[Window, ScoredWindow], None] = lambda _window, _scored: None,
 ) -> tuple[Judgement, list[ScoredWindow], Snapshot]:
     """Choose windows of a take, score and pool them.
+
+    observe : called with each window and its score.
 
     Raises
     ------
@@ -119,6 +133,7 @@ def judge_take(
             window = take.window(start_s, duration_s)
             if window is not None:
                 scored.append(score(window, scorers, calibration))
+                observe(window, scored[-1])
                 if snapshot is None or 2 * index <= len(places):
                     snapshot = (start_s + window.duration_s / 2, window.covariance)
             progress((index + 1) / len(places))
@@ -164,6 +179,7 @@ def align(
     ):
         if outputs.audio is not None:
             check_suffix(take.audio, outputs.audio)
+        hypotheses = HandednessTest(calibration, (training_free,), prior_given(take.diagnosis))
         hashes = [background.submit(file_sha256, path) for path in (video, *track.paths)]
         judgement, windows, snapshot = judge_take(
             take,
@@ -171,6 +187,7 @@ def align(
             n_windows=options.n_windows,
             tolerance_deg=options.tolerance_deg,
             watch=watch,
+            observe=hypotheses.add,
         )
         undecided = judgement.verdict is Verdict.UNDECIDABLE
         turn = judgement.verdict is Verdict.MISALIGNED or (undecided and options.apply_undecided)
@@ -178,19 +195,11 @@ def align(
         correction = None
         with watch.stage("write", 0.8, 1.0) as progress:
             if outputs.audio is not None:
-                correction = _correct(take, track, outputs.audio, applied_deg, options, progress)
+                correction = correct(
+                    take, track, outputs.audio, applied_deg, options.float_output, progress
+                )
         video_sha256, *audio_sha256 = (future.result() for future in hashes)
-        warnings = list(take.warnings)
-        if correction and correction.trim_db:
-            warnings.append(
-                f"The rotated sound would have clipped: all channels were lowered by "
-                f"{-correction.trim_db:.2f} dB (float output avoids this)."
-            )
-        if correction and take.audio.components:
-            warnings.append(
-                "The track was YouTube's 5.1 carrier of ambisonics; the output is plain AmbiX "
-                "(W, Y, Z, X)."
-            )
+        diagnosis = take.diagnosis.with_findings(hypotheses.result().findings())
         report = build_report(
             judgement=judgement,
             windows=windows,
@@ -203,8 +212,10 @@ def align(
             calibration=calibration,
             device=options.device,
             timings_s=watch.seconds,
-            warnings=warnings,
+            warnings=[*take.warnings, *diagnosis.warnings, *_notes_on_output(take, correction)],
         )  # fmt: skip
+        report["conventions"] = {**diagnosis.as_json(), "hypotheses": hypotheses.result().as_json()}
+        report["fix"] = track.fix.value if track.fix else None
     report = relabelled(report, labels or {})
     if outputs.report is not None:
         write_json(report, outputs.report)
@@ -214,21 +225,49 @@ def align(
     return report
 
 
+def _notes_on_output(take: Take, correction: Correction | None) -> list[str]:
+    notes = []
+    if correction and correction.trim_db:
+        notes.append(
+            f"The rotated sound would have clipped: all channels were lowered by "
+            f"{-correction.trim_db:.2f} dB (float output avoids this)."
+        )
+    if correction and take.audio.components:
+        notes.append(
+            "The track was YouTube's 5.1 carrier of ambisonics; the output is plain AmbiX "
+            "(W, Y, Z, X)."
+        )
+    return notes
+
+
 def _check_outputs(video: Path, track: Track, outputs: Outputs) -> None:
     for path in (outputs.audio, outputs.report, outputs.plot):
         if path is not None:
             check_output(path, [p for p in (video, *track.paths) if p.exists()])
 
 
-def _correct(
-    take: Take, track: Track, output: Path, applied_deg: float, options: Options, progress: Progress
-) -> Any:
-    rotation = YawRotation(take.layout, math.radians(applied_deg))
+def correct(
+    take: Take,
+    track: Track,
+    output: Path,
+    applied_deg: float,
+    float_output: bool = False,
+    progress: Progress = lambda _: None,
+) -> Correction:
+    """Write a take's track with its field turned by `applied_deg`, counter-clockwise.
+
+    Raises
+    ------
+    MediaError : NaN or infinite samples.
+    OutputError, DiskFull : the file cannot be written; nothing is left behind.
+    """
+    rotation = YawRotation(take.layout, math.radians(applied_deg), fix=track.fix)
     info = take.audio
     width = f"W={info.format.bits}," if info.format else ""
     history = (
         f"A=PCM,F={info.samplerate},{width}M=multi,T=avsa-align {VERSION}; "
-        f"rotate_field_ccw_deg={applied_deg:+.2f}"
+        + (f"fix={track.fix}; " if track.fix else "")
+        + f"rotate_field_ccw_deg={applied_deg:+.2f}"
     )
     # YouTube's 5.1 order is its AAC carrier's; in a WAV file nothing would say so.
     keep = take.layout.components if info.components and not track.components else None
@@ -238,7 +277,7 @@ def _correct(
         rotation.channel_mix,
         keep_channels=keep,
         history=history,
-        float_output=options.float_output and not rotation.is_identity,
+        float_output=float_output and not rotation.is_identity,
         progress=progress,
     )
 

@@ -66,6 +66,25 @@ class Convention(StrEnum):
     FUMA = "fuma"  # Furse-Malham order and weights, to third order
 
 
+class Fix(StrEnum):
+    """What is done to a field before it is rotated, because its microphone or export was wrong."""
+
+    INVERT = "invert"  # half a turn about the front axis: the microphone hung upside down
+    MIRROR = "mirror"  # left and right exchanged
+
+    def signs(self, order: int) -> tuple[int, ...]:
+        """Factor of every component in ACN order, 1 or -1; the same in all conventions.
+
+        Mirroring negates y, which is in the components with m < 0; inverting also negates z, under
+        which Y_lm is odd where l + m is.
+        """
+        signs = []
+        for degree, m in degrees_and_indices(order):
+            sign = -1 if m < 0 else 1
+            signs.append(sign * (-1) ** (degree + m) if self is Fix.INVERT else sign)
+        return tuple(signs)
+
+
 def n_components(order: int) -> int:
     """Number of components of a full-sphere field of the given order: (order + 1)²."""
     return (order + 1) ** 2
@@ -248,38 +267,51 @@ class YawRotation:
     For each pair (+m, -m): new(+m) = cos(m d) old(+m) - sin(m d) old(-m) and
     new(-m) = sin(m d) old(+m) + cos(m d) old(-m); components with m = 0 and other channels are
     untouched. It has no memory, so a stream may be cut into blocks anywhere.
+
+    fix : done first; it changes signs only.
     """
 
-    def __init__(self, layout: ChannelLayout, angle_rad: float) -> None:
+    def __init__(self, layout: ChannelLayout, angle_rad: float, *, fix: Fix | None = None) -> None:
         self.layout = layout
         self.angle_rad = math.remainder(angle_rad, math.tau)
-        self.pairs = [
-            (layout.components[plus], layout.components[minus], *_cos_sin(m * self.angle_rad))
-            for plus, minus, m in yaw_pairs(layout.order)
-        ]
+        self.fix = fix
+        channels = layout.components
+        signs = fix.signs(layout.order) if fix else (1,) * len(channels)
+        mixes = {
+            channel: [(channel, float(sign))] for channel, sign in zip(channels, signs, strict=True)
+        }
+        for plus, minus, m in yaw_pairs(layout.order):
+            cos, sin = _cos_sin(m * self.angle_rad)
+            of_plus, of_minus = (channels[plus], signs[plus]), (channels[minus], signs[minus])
+            mixes[channels[plus]] = _weighted((*of_plus, cos), (*of_minus, -sin))
+            mixes[channels[minus]] = _weighted((*of_plus, sin), (*of_minus, cos))
+        self._mix = {
+            channel: tuple(weights)
+            for channel, weights in mixes.items()
+            if weights != [(channel, 1.0)]
+        }
 
     @property
     def is_identity(self) -> bool:
-        """Whether nothing changes at all (0 and whole turns)."""
-        return self.angle_rad == 0.0
+        """Whether nothing changes at all (0 and whole turns, without a fix)."""
+        return self.angle_rad == 0.0 and self.fix is None
 
     @property
     def channel_mix(self) -> dict[int, tuple[tuple[int, float], ...]]:
         """Each changed channel as a weighted sum of old ones; empty for the identity."""
-        mix: dict[int, tuple[tuple[int, float], ...]] = {}
-        for plus, minus, cos, sin in [] if self.is_identity else self.pairs:
-            mix[plus] = ((plus, cos), (minus, -sin))
-            mix[minus] = ((plus, sin), (minus, cos))
-        return mix
+        return dict(self._mix)
 
     def __call__(self, block: FloatArray) -> FloatArray:
         """Rotate a block of the file's channels, [shape=(n_channels, N)], into a new array."""
         rotated = block.copy()
-        if not self.is_identity:
-            for plus, minus, cos, sin in self.pairs:
-                rotated[plus] = cos * block[plus] - sin * block[minus]
-                rotated[minus] = sin * block[plus] + cos * block[minus]
+        for channel, weights in self.channel_mix.items():
+            rotated[channel] = sum(weight * block[old] for old, weight in weights)
         return rotated
+
+
+def _weighted(*terms: tuple[int, int, float]) -> list[tuple[int, float]]:
+    """Channels with their weights, sign times factor, without those that do not count."""
+    return [(channel, sign * factor) for channel, sign, factor in terms if factor]
 
 
 def _cos_sin(angle_rad: float) -> tuple[float, float]:

@@ -14,7 +14,7 @@ from typing import Any, get_args
 from tqdm import tqdm
 
 from model.align import Options, Outputs, align
-from model.ambisonics import Convention
+from model.ambisonics import Convention, Fix
 from model.errors import AvsaError, OptionError
 from model.media import Stereo, open_split_audio, output_suffix
 from model.report import sentence
@@ -41,7 +41,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument(
         "--convention", choices=["auto", *Convention], default="auto",
-        help="order and weights of the tracks (auto: as declared, else AmbiX)",
+        help="order and weights of the tracks (auto: as declared, else as they surely sound, "
+        "else AmbiX)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--fix", type=Fix, choices=list(Fix),
+        help="done to the field first: invert (the microphone hung upside down) or mirror",
     )  # fmt: skip
     parser.add_argument(
         "--channels", help="file channel of W,Y,Z,X,... from 0, for orders of no convention"
@@ -109,7 +114,7 @@ def _jobs(arguments: argparse.Namespace) -> list[tuple[Track, Outputs]]:
     convention = None if arguments.convention == "auto" else Convention(arguments.convention)
     jobs = [
         (
-            Track(group, convention, components, arguments.offset_s),
+            Track(group, convention, components, arguments.offset_s, arguments.fix),
             _outputs(arguments, group),
         )
         for group in groups

@@ -131,13 +131,35 @@ def synchrony(motion: Tensor, sound: Tensor, shifts: Tensor, *, fast: bool = Fal
 def tracking(motion: Tensor, sound: Tensor, shifts: Tensor) -> Tensor:
     """The tracking cue; `shifts` are the null's, in intervals."""
     seen, heard = (_shares(series) for series in (motion.sqrt(), sound))
+    return _against_null(_shifted_products(seen, heard, shifts))
+
+
+def _shifted_products(seen: Tensor, heard: Tensor, shifts: Tensor) -> Tensor:
+    """Sums over time and azimuth of two maps' products, for no shift in time and then each of
+    `shifts` of the sound, and for each rotation, (S + 1, R).
+    """
     spectrum_seen, spectrum_heard = torch.fft.rfft(seen), torch.fft.rfft(heard).conj()
     n = len(seen)
     times = torch.arange(n, device=shifts.device)
     all_shifts = torch.cat([shifts.new_zeros(1), shifts])[:, None]
-    moved = spectrum_heard[(times - all_shifts) % n]  # (S, T, frequencies)
-    by_columns = torch.fft.irfft((spectrum_seen * moved).sum(1), n=seen.shape[1])
-    return _against_null(_by_yaw(by_columns))
+    moved = spectrum_heard[(times - all_shifts) % n]  # (S + 1, T, frequencies)
+    return _by_yaw(torch.fft.irfft((spectrum_seen * moved).sum(1), n=seen.shape[1]))
+
+
+def following(cov: Tensor, motion: Tensor) -> Tensor:
+    """How well motion follows the direction of the sound as a whole, [shape=(R,)].
+
+    The share of motion at the azimuth of the summed intensity, over time, in deviations of the same
+    with the sound shifted in time. No cue of the yaw's: it tells which way round a field is.
+
+    cov : [shape=(T, F, 10)]; motion : [shape=(T, A)].
+    """
+    flow = cov[..., [WX, WY]].sum(-2)
+    direction = torch.atan2(flow[:, 1], flow[:, 0])[:, None]
+    heard = _directed(torch.ones_like(direction), direction, features.azimuths(N_YAWS, cov.device))
+    seen = _shares(smoothed(motion.double()).sqrt())
+    scores = _shifted_products(seen, heard, _null_shifts(len(seen), seen.device))
+    return scores[0] / (scores[1:].std() + _EPS)
 
 
 def co_location(motion: Tensor, sound: Tensor, exponent: float) -> Tensor:

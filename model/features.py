@@ -37,6 +37,10 @@ _PAIRS = (
     (_W, _W), (_X, _X), (_Y, _Y), (_Z, _Z), (_W, _X),
     (_W, _Y), (_W, _Z), (_X, _Y), (_X, _Z), (_Y, _Z),
 )  # fmt: skip
+# The same by axis: 0 W, 1 X, 2 Y, 3 Z.
+_WXYZ_PAIRS = (
+    (0, 0), (1, 1), (2, 2), (3, 3), (0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3),
+)  # fmt: skip
 
 
 def to_analysis_rate(field: NDArray[np.floating], samplerate: int) -> NDArray[np.float64]:
@@ -166,6 +170,25 @@ def rotated(cov: Tensor, yaw_rad: float) -> Tensor:
         ],
         dim=-1,
     )
+
+
+def remapped(
+    cov: Tensor,
+    *,
+    axes: tuple[int, int, int] = (0, 1, 2),
+    signs: tuple[int, int, int] = (1, 1, 1),
+    omni_gain: float = 1.0,
+) -> Tensor:
+    """The covariance terms of a field whose channels change places and signs, [shape=(..., 10)].
+
+    New (X, Y, Z) are signs times the old ones numbered by `axes` (0 X, 1 Y, 2 Z); W gets a gain.
+    """
+    old = [0, *(1 + axis for axis in axes)]
+    gains = [omni_gain, *signs]
+    place = {frozenset(pair): index for index, pair in enumerate(_WXYZ_PAIRS)}
+    index = [place[frozenset((old[a], old[b]))] for a, b in _WXYZ_PAIRS]
+    factors = torch.tensor([gains[a] * gains[b] for a, b in _WXYZ_PAIRS], dtype=cov.dtype)
+    return cov[..., index] * factors.to(cov.device)
 
 
 def rotated_power(cov: Tensor, yaws_rad: Tensor) -> Tensor:

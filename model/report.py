@@ -318,8 +318,9 @@ def _ring(axes: Axes, report: dict[str, Any], colour: str) -> None:
     axes.set_yticks([])
     axes.set_xticks(
         np.radians([0, 45, 90, 135, 180, 225, 270, 315]),
-        ["0°", "+45°", "+90° left", "+135°", "180°", "-135°", "-90° right", "-45°"],
+        ["0°", "+45°", "+90°\nleft", "+135°", "180°", "-135°", "-90°\nright", "-45°"],
     )
+    axes.tick_params(axis="x", pad=8)
     axes.set_title("How well each rotation fits; dots: the windows' votes", fontsize=11)
 
 

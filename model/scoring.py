@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from model.checkpoint import Calibration
-from model.evidence import CUES, N_YAWS, best_yaw_deg, evidence, yaws_deg
+from model.evidence import CUES, N_YAWS, best_yaw_deg, evidence
 from model.features import Motion
 
 NEAR_DEG = 15.0
@@ -138,12 +138,11 @@ def judge(
     """
     posterior = pool(torch.stack([window.log_posterior for window in windows]), calibration)
     best = best_yaw_deg(posterior.clamp(min=1e-12).log())
-    confidence = _confidence(posterior, calibration)
+    confidence = confidence_of(posterior, calibration)
     arcs = credible_arcs(posterior, calibration.arc_mass)
-    verdict = Verdict.ALIGNED if abs(best) <= tolerance_deg else Verdict.MISALIGNED
+    verdict = verdict_of(best, confidence, calibration, tolerance_deg=tolerance_deg)
     reasons = []
-    if confidence < calibration.least_confidence:
-        verdict = Verdict.UNDECIDABLE
+    if verdict is Verdict.UNDECIDABLE:
         reasons = _reasons(windows, posterior, arcs, confidence, calibration)
     return Judgement(verdict, best, arcs, confidence, posterior, reasons)
 
@@ -156,7 +155,17 @@ def mass_near_peak(posterior: Tensor) -> float:
     return float(posterior[near].sum())
 
 
-def _confidence(posterior: Tensor, calibration: Calibration) -> float:
+def verdict_of(
+    best_deg: float, confidence: float, calibration: Calibration, *, tolerance_deg: float
+) -> Verdict:
+    """The decision rule: sure enough, then near enough to 0."""
+    if confidence < calibration.least_confidence:
+        return Verdict.UNDECIDABLE
+    return Verdict.ALIGNED if abs(best_deg) <= tolerance_deg else Verdict.MISALIGNED
+
+
+def confidence_of(posterior: Tensor, calibration: Calibration) -> float:
+    """Probability that a posterior's best rotation is within `NEAR_DEG`, [shape=(R,)]."""
     mass = min(max(mass_near_peak(posterior), 1e-6), 1 - 1e-6)
     logit = math.log(mass / (1 - mass))
     return 1 / (
@@ -167,12 +176,15 @@ def _confidence(posterior: Tensor, calibration: Calibration) -> float:
 def credible_arcs(posterior: Tensor, mass: float) -> list[tuple[float, float]]:
     """The most probable bins that hold `mass`, as one or two arcs (nearest ones are joined).
 
+    posterior : over equal bins from -180 degrees (which the first one lies just above) to 180.
     The arc that holds the peak comes first.
     """
+    n_bins = len(posterior)
+    step = 360 / n_bins
     order = posterior.argsort(descending=True, stable=True)
     count = int((posterior[order].cumsum(0) < mass - 1e-12).sum()) + 1
     chosen = sorted(order[:count].tolist())
-    if len(chosen) == N_YAWS:
+    if len(chosen) == n_bins:
         return [(-180.0, 180.0)]
     runs: list[list[int]] = []
     for index in chosen:
@@ -180,23 +192,19 @@ def credible_arcs(posterior: Tensor, mass: float) -> list[tuple[float, float]]:
             runs[-1][1] = index
         else:
             runs.append([index, index])
-    if len(runs) > 1 and runs[0][0] == 0 and runs[-1][1] == N_YAWS - 1:
-        runs[0][0] = runs.pop()[0] - N_YAWS
+    if len(runs) > 1 and runs[0][0] == 0 and runs[-1][1] == n_bins - 1:
+        runs[0][0] = runs.pop()[0] - n_bins
     while len(runs) > 2:
-        gaps = [(runs[(i + 1) % len(runs)][0] - runs[i][1]) % N_YAWS for i in range(len(runs))]
+        gaps = [(runs[(i + 1) % len(runs)][0] - runs[i][1]) % n_bins for i in range(len(runs))]
         i = gaps.index(min(gaps))
         after = runs[(i + 1) % len(runs)]
-        end = after[1] if after[1] >= runs[i][0] else after[1] + N_YAWS
+        end = after[1] if after[1] >= runs[i][0] else after[1] + n_bins
         runs[i] = [runs[i][0], end]
         runs.remove(after)
     peak = int(order[0])
-    runs.sort(key=lambda run: (peak - run[0]) % N_YAWS > run[1] - run[0])
-    yaws = yaws_deg()
+    runs.sort(key=lambda run: (peak - run[0]) % n_bins > run[1] - run[0])
     return [
-        (
-            _wrapped(yaws[low % N_YAWS] - _STEP_DEG / 2),
-            _wrapped(yaws[high % N_YAWS] + _STEP_DEG / 2),
-        )
+        (_wrapped((low + 0.5) * step - 180), _wrapped((high + 1.5) * step - 180))
         for low, high in runs
     ]
 

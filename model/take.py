@@ -19,7 +19,8 @@ import torch
 from numpy.typing import NDArray
 
 from model import features
-from model.ambisonics import ChannelLayout, Convention
+from model.ambisonics import ChannelLayout, Convention, Fix
+from model.conventions import Diagnosis, diagnose
 from model.errors import MediaError, UnsupportedMedia, UnusableContent
 from model.media import AudioInfo, AudioReader, Stereo, VideoInfo, VideoReader, open_split_audio
 from model.scoring import Window
@@ -53,12 +54,14 @@ class Track:
     components : file channel of each ACN component, where it is none of the known orders.
     offset_s : time in the picture at which the track begins (None: at the beginning, or as the
         clock of a shared container says).
+    fix : done to the field before anything else.
     """
 
     paths: tuple[Path, ...]
     convention: Convention | None = None
     components: tuple[int, ...] | None = None
     offset_s: float | None = None
+    fix: Fix | None = None
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,12 @@ class Take:
         with ExitStack() as stack:
             self._video = stack.enter_context(VideoReader(video, stereo=stereo))
             self._audio: AudioReader = stack.enter_context(open_split_audio(track.paths))
-            self.layout = _layout(self._audio.info, track)
+            _check_kind(self._audio.info, track)
+            self.diagnosis = diagnose(
+                self._audio, convention=track.convention, components=track.components
+            )
+            self.layout = _layout(self._audio.info, track, self.diagnosis)
+            self._signs = np.array(track.fix.signs(1) if track.fix else (1,) * 4)
             shared = track.paths[0] == video
             started = self._audio.info.start_s - self._video.info.start_s if shared else 0.0
             self.offset_s = started if track.offset_s is None else track.offset_s
@@ -175,7 +183,7 @@ class Take:
                 f"{self.audio.path} holds NaN or infinite samples near {start_s:.1f} s: repair "
                 "the track first."
             )
-        field = self.layout.to_sn3d(block, order=1)
+        field = self.layout.to_sn3d(block, order=1) * self._signs[:, None]
         before = max(0, -first)
         after = max(0, count - before - field.shape[1])
         return np.pad(field, ((0, 0), (before, after)))
@@ -324,14 +332,21 @@ def best_apart(
     return table[-1][wanted][1]
 
 
-def _layout(info: AudioInfo, track: Track) -> ChannelLayout:
-    convention = track.convention or Convention(info.convention or Convention.AMBIX)
-    components = track.components or (info.components if track.convention is None else None)
-    if info.n_channels in (1, 2) and components is None:
+def _check_kind(info: AudioInfo, track: Track) -> None:
+    if info.n_channels in (1, 2) and not (track.components or info.components):
         kind = "mono" if info.n_channels == 1 else "stereo"
         raise UnsupportedMedia(
             f"{info.path} is {kind}: a rotation needs an ambisonic track of 4 or more channels."
         )
+
+
+def _layout(info: AudioInfo, track: Track, diagnosis: Diagnosis) -> ChannelLayout:
+    """How the track is read: as named, else as declared, else as it surely sounds, else AmbiX."""
+    convention = track.convention or Convention(info.convention or Convention.AMBIX)
+    components = track.components or (info.components if track.convention is None else None)
+    if diagnosis.selection is not None:
+        convention = diagnosis.selection.convention
+        components = diagnosis.selection.components or components
     try:
         return ChannelLayout.of(info.n_channels, convention, components=components)
     except UnsupportedMedia as error:

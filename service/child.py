@@ -61,7 +61,7 @@ def _do(job: dict[str, Any], lines: TextIO) -> None:
 def _align(job: dict[str, Any], track: dict[str, Any], index: int, notify: Any) -> dict[str, Any]:
     """One track: its outputs' names, or its error."""
     from model.align import Options, Outputs, align
-    from model.ambisonics import Convention
+    from model.ambisonics import Convention, Fix
     from model.errors import AvsaError
     from model.media import open_split_audio, output_suffix
     from model.take import Track
@@ -85,6 +85,7 @@ def _align(job: dict[str, Any], track: dict[str, Any], index: int, notify: Any) 
                 None if convention == "auto" else Convention(convention),
                 tuple(options["channels"]) if options["channels"] else None,
                 options["offset_s"],
+                Fix(options["fix"]) if options.get("fix") else None,
             ),
             outputs,
             Options(

@@ -16,8 +16,14 @@ class AlignOptions(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     convention: Literal["auto", "ambix", "n3d", "fuma"] = Field(
-        "auto", description="order and weights of the tracks; auto: as declared, else AmbiX"
+        "auto",
+        description="order and weights of the tracks; auto: as declared, else as they surely "
+        "sound, else AmbiX",
     )
+    fix: Literal["invert", "mirror"] | None = Field(
+        None, description="done to the field first: the microphone hung upside down, or left and "
+        "right are exchanged"
+    )  # fmt: skip
     channels: list[int] | None = Field(
         None, description="file channel of each ACN component, for orders of no convention"
     )

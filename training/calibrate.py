@@ -264,9 +264,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--cache", type=Path, required=True, help="folder for rendered windows")
     parser.add_argument("--output", type=Path, default=Path("model/weights/evidence.json"))
-    parser.add_argument("--scenes", type=int, default=1200, help="10-s scenes (default 1200)")
-    parser.add_argument("--takes", type=int, default=120, help="60-s takes (default 120)")
-    parser.add_argument("--negatives", type=int, default=240, help="scenes with foreign sound")
+    parser.add_argument("--scenes", type=int, default=800, help="10-s scenes (default 800)")
+    parser.add_argument("--takes", type=int, default=60, help="60-s takes (default 60)")
+    parser.add_argument("--negatives", type=int, default=160, help="scenes with foreign sound")
     parser.add_argument(
         "--wrong", type=float, default=0.05, help="share of verdicts (default 0.05)"
     )

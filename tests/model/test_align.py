@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from model.align import Options, Outputs, align
-from model.ambisonics import ChannelLayout, Convention, YawRotation
+from model.ambisonics import ChannelLayout, Convention, Fix, YawRotation
 from model.errors import Cancelled, MediaError, OptionError, UnusableContent
 from model.media import open_audio
 from model.take import Take, Track, best_apart
@@ -467,3 +467,69 @@ def test_weights_that_are_none(take: TakeFiles, tmp_path: Path) -> None:
     (tmp_path / "w.json").write_text("{}")
     with pytest.raises(MediaError, match=r"w\.json"):
         align(take.video, Track((take.audio,)), Outputs(), Options(weights=tmp_path / "w.json"))
+
+
+@pytest.mark.parametrize("fix", Fix)
+def test_a_fix_is_applied_to_the_analysis_and_to_the_output(
+    take: TakeFiles, report: Report, tmp_path: Path, fix: Fix
+) -> None:
+    """A track that was spoilt just so gives, under the fix, the very answer of the good one."""
+    wrong = tmp_path / "wrong.wav"
+    field = field_of(take)
+    soundfile.write(wrong, (field * np.array(fix.signs(1))[:, None]).T, 48_000, subtype="PCM_24")
+
+    fixed = run(
+        take.video, track=Track((wrong,), fix=fix), audio=tmp_path / "out.wav",
+        report=tmp_path / "out.json",
+    )  # fmt: skip
+
+    assert fixed["rotate_field_ccw_deg"] == pytest.approx(report["rotate_field_ccw_deg"], abs=0.1)
+    assert fixed["fix"] == fix.value
+    angle = math.radians(fixed["output"]["applied_deg"])
+    expected = YawRotation(ChannelLayout.of(4), angle)(field)
+    np.testing.assert_allclose(samples_of(tmp_path / "out.wav"), expected, atol=2e-4)
+    assert f"fix={fix}".encode() not in wrong.read_bytes()
+
+
+def test_a_fix_without_a_rotation_is_no_untouched_copy(
+    report: Report, take: TakeFiles, folder: Path, tmp_path: Path
+) -> None:
+    spoilt = tmp_path / "aligned_mirrored.wav"
+    aligned = samples_of(folder / "out.wav")
+    signs = np.array(Fix.MIRROR.signs(1))[:, None]
+    soundfile.write(spoilt, (aligned * signs).T, 48_000, subtype="PCM_24")
+
+    fixed = run(take.video, track=Track((spoilt,), fix=Fix.MIRROR), audio=tmp_path / "out.wav")
+
+    assert fixed["verdict"] == "aligned"
+    assert not fixed["output"]["untouched_copy"]
+    np.testing.assert_allclose(samples_of(tmp_path / "out.wav"), aligned, atol=2e-7)
+
+
+def test_a_fuma_track_that_declares_nothing_is_read_as_fuma(
+    take: TakeFiles, report: Report, tmp_path: Path
+) -> None:
+    path = tmp_path / "fuma.wav"
+    planar = field_of(take)
+    planar[2] = 0.0
+    fuma = ChannelLayout.of(4, Convention.FUMA).from_sn3d(planar)
+    soundfile.write(path, fuma.T, 48_000, subtype="PCM_24")
+
+    found = run(take.video, path, audio=tmp_path / "out.wav")
+    forced = run(take.video, track=Track((path,), Convention.FUMA))
+
+    assert found["conventions"]["selected"]["convention"] == "fuma"
+    assert found["input"]["audio"]["convention"] == "fuma"
+    assert any("was read so" in warning for warning in found["warnings"])
+    assert found["rotate_field_ccw_deg"] == forced["rotate_field_ccw_deg"]
+    assert forced["conventions"]["selected"] is None
+    assert soundfile.read(tmp_path / "out.wav")[0][:, 3].any() == False  # noqa: E712 - Z stays last
+
+
+def test_the_report_tells_of_conventions(report: Report) -> None:
+    told = report["conventions"]
+
+    assert told["selected"] is None
+    assert max(told["readings"], key=told["readings"].get) == "ambix"
+    assert sum(h["p"] for h in told["hypotheses"]) == pytest.approx(1, abs=1e-3)
+    assert report["fix"] is None

@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 from model.ambisonics import (
     ChannelLayout,
     Convention,
+    Fix,
     YawRotation,
     degrees_and_indices,
     encode,
@@ -235,3 +236,34 @@ def test_pairs_cover_every_component_but_the_zonal_ones() -> None:
     touched = {acn for plus, minus, _ in yaw_pairs(3) for acn in (plus, minus)}
 
     assert touched == {acn for acn, (_, m) in enumerate(degrees_and_indices(3)) if m != 0}
+
+
+@given(orders, st.sampled_from(Fix))
+def test_a_fix_moves_every_source_as_it_says(order: int, fix: Fix) -> None:
+    """Encoding where the source then is equals the signs, in every convention."""
+    (x, y, z), azimuth, elevation = directions(50)
+    before = plane_wave_gains(azimuth, elevation, order)
+    height = -z if fix is Fix.INVERT else z
+    after = plane_wave_gains(np.arctan2(-y, x), np.arcsin(height), order)
+
+    np.testing.assert_allclose(np.array(fix.signs(order))[:, None] * before, after, atol=1e-12)
+    for convention in Convention:
+        if convention is Convention.FUMA and order > 3:
+            continue
+        layout = ChannelLayout.of(n_components(order), convention)
+        fixed = YawRotation(layout, 0.0, fix=fix)(layout.from_sn3d(before))
+        np.testing.assert_allclose(fixed, layout.from_sn3d(after), atol=1e-12)
+
+
+@given(angles, st.sampled_from(Fix))
+def test_a_fix_comes_before_the_rotation(angle: float, fix: Fix) -> None:
+    _, azimuth, elevation = directions(20)
+    field = plane_wave_gains(azimuth, elevation, 3)
+    layout = ChannelLayout.of(16)
+    rotation = YawRotation(layout, angle, fix=fix)
+
+    expected = rotate_yaw(np.array(fix.signs(3))[:, None] * field, angle)
+
+    np.testing.assert_allclose(rotation(field), expected, atol=1e-12)
+    assert not rotation.is_identity
+    assert all(weight for mix in rotation.channel_mix.values() for _, weight in mix)

@@ -159,6 +159,7 @@ def test_bad_input_is_answered_with_a_problem(
     [
         ("no json", "options|JSON"),
         ({"convention": "b-format"}, r"convention.*b-format"),
+        ({"fix": "upside"}, r"fix.*upside"),
         ({"windows": 0}, "windows"),
         ({"colour": "blue"}, "colour"),
         ({"offset_s": "late"}, "offset_s"),

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from model.errors import AvsaError
-from training.evaluate import reference, sync, yaw
+from training.evaluate import conventions, reference, sync, yaw
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,6 +42,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     command.add_argument("--report", type=Path, help="write all figures as JSON")
     command.set_defaults(run=_reference)
+    command = commands.add_parser("conventions", help="what the convention doctor says of tracks")
+    command.add_argument("--manifest", type=Path, help="rightly recorded AmbiX takes")
+    command.add_argument("--formats", type=Path, help="folder of the known format files")
+    command.add_argument(
+        "--picture", action="store_true", help="ask each take's picture which way round it is"
+    )
+    command.add_argument("--weights", type=Path, help="another calibration")
+    command.add_argument("--report", type=Path, help="write all figures as JSON")
+    command.set_defaults(run=_conventions)
     arguments = parser.parse_args(argv)
     try:
         arguments.run(arguments)
@@ -85,6 +94,16 @@ def _reference(arguments: argparse.Namespace) -> None:
             snr_db=arguments.snr_db,
             direct_to_reverberant_db=arguments.direct_to_reverberant_db,
         ),
+        report=arguments.report,
+    )
+
+
+def _conventions(arguments: argparse.Namespace) -> None:
+    conventions.run(
+        arguments.manifest,
+        formats=arguments.formats,
+        picture=arguments.picture,
+        weights=arguments.weights,
         report=arguments.report,
     )
 

@@ -1,0 +1,398 @@
+"""Many takes of one rig: one rotation for a shooting day, and every take corrected by it.
+
+    python -m model.rig TAKE [TAKE ...] --output-dir DIR
+
+A TAKE is a video, with its track beside it under the same name (or inside it), a folder of such, or
+a manifest in JSON lines with `video` and `audio`. Every take is judged by itself; the posteriors
+are pooled into one, which is sharper than each. A take that disagrees with the others is named: its
+rig was knocked, its files were mixed up, or it was misjudged.
+
+`rig.json` and `rig.csv` in DIR hold what is known of each take and are written after each, so a run
+may be stopped and taken up again; a take that fails does not stop the rest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from model.align import correct, judge_take
+from model.checkpoint import Calibration, load_calibration
+from model.errors import AvsaError, OptionError, UnusableContent
+from model.evidence import best_yaw_deg
+from model.media import output_suffix
+from model.output import whole_file
+from model.scoring import Verdict, confidence_of, credible_arcs, verdict_of
+from model.take import Take, Track
+
+SCHEMA_VERSION = 1
+_MISPLACED = 0.1  # how many takes are knocked, mixed up or misjudged, before they are seen
+_DISAGREES = 0.2  # a take that belongs with less than this probability is named
+_FINE_BINS = 720  # the pooled posterior is sharper than 5 degrees
+_VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".webm", ".m4v", ".avi", ".mts"})
+_AUDIO_SUFFIXES = (".wav", ".rf64", ".w64", ".amb", ".aif", ".aiff", ".caf", ".flac", ".ogg")
+
+
+@dataclass(frozen=True)
+class RigTake:
+    """Files of one take; the track may be the video itself."""
+
+    name: str
+    video: Path
+    audio: Path
+
+    def fingerprint(self) -> list[int]:
+        """Sizes and times of change: whether the files are still those that were judged."""
+        stats = [path.stat() for path in (self.video, self.audio)]
+        return [value for stat in stats for value in (stat.st_size, stat.st_mtime_ns)]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is known of one take.
+
+    Attributes
+    ----------
+    verdict, rotate_field_ccw_deg, interval_deg, confidence, posterior : the take judged by itself.
+    belongs : probability that the others' rotation holds for it too.
+    agrees : False where `belongs` is small: the take is named.
+    output, applied_deg : the corrected file, once it is written.
+    error : why it could not be judged or written.
+    judged_from : fingerprint of the files, and of the weights.
+    """
+
+    take: str
+    video: str
+    audio: str
+    verdict: str | None = None
+    rotate_field_ccw_deg: float | None = None
+    interval_deg: list[float] | None = None
+    confidence: float | None = None
+    belongs: float | None = None
+    agrees: bool | None = None
+    output: str | None = None
+    applied_deg: float | None = None
+    error: str | None = None
+    judged_from: list[Any] | None = None
+    posterior: list[float] | None = None
+
+
+@dataclass(frozen=True)
+class RigSolution:
+    """One rotation for all takes.
+
+    Attributes
+    ----------
+    arcs_deg : one or two arcs [low, high] that hold the truth at the calibrated level.
+    confidence : probability that the rotation is within 15 degrees, for takes that belong.
+    posterior : over `_FINE_BINS` bins up to 180 degrees.
+    belongs : of each take, given all others.
+    """
+
+    verdict: Verdict
+    rotate_field_ccw_deg: float
+    arcs_deg: list[tuple[float, float]]
+    confidence: float
+    posterior: Tensor
+    belongs: list[float]
+
+
+# --- pooling -------------------------------------------------------------------------------------
+
+
+def solve(posteriors: Tensor, calibration: Calibration, *, tolerance_deg: float) -> RigSolution:
+    """Pool posteriors of independent takes, [shape=(n, R)] with n at least 1.
+
+    Each take is a mixture: it has the rig's rotation, or, one time in ten, any other. So a take
+    that is sure of something else cannot veto, and one that knows nothing changes nothing.
+    """
+    bins = posteriors.shape[1]
+    evidence = ((1 - _MISPLACED) * bins * posteriors + _MISPLACED).log()
+    pooled = evidence.sum(0)
+    belongs = []
+    for index, posterior in enumerate(posteriors):
+        others = (pooled - evidence[index]).softmax(0)
+        fit = (1 - _MISPLACED) * bins * float((others * posterior).sum())
+        belongs.append(fit / (fit + _MISPLACED))
+    coarse = pooled.softmax(0)
+    fine = _refined(pooled).softmax(0)
+    best = best_yaw_deg(fine.clamp(min=1e-12).log())
+    confidence = confidence_of(coarse, calibration)
+    return RigSolution(
+        verdict=verdict_of(best, confidence, calibration, tolerance_deg=tolerance_deg),
+        rotate_field_ccw_deg=best,
+        arcs_deg=credible_arcs(fine, calibration.arc_mass),
+        confidence=confidence,
+        posterior=fine,
+        belongs=belongs,
+    )
+
+
+def _refined(log_posterior: Tensor) -> Tensor:
+    """A log-posterior [shape=(R,)] at `_FINE_BINS` bins, by trigonometric interpolation.
+
+    The last of either is 180 degrees.
+    """
+    spectrum = torch.fft.rfft(log_posterior.roll(1))
+    fine: Tensor = torch.fft.irfft(spectrum, n=_FINE_BINS) * (_FINE_BINS / len(log_posterior))
+    return fine.roll(-1)
+
+
+# --- the takes -----------------------------------------------------------------------------------
+
+
+def find_takes(places: Sequence[Path]) -> list[RigTake]:
+    """The takes that videos, folders and manifests name, in order.
+
+    Raises
+    ------
+    OptionError : nothing is there, a video has several tracks of its name, or two takes share one.
+    """
+    takes: list[RigTake] = []
+    for place in places:
+        if place.is_dir():
+            videos = sorted(p for p in place.iterdir() if p.suffix.lower() in _VIDEO_SUFFIXES)
+            if not videos:
+                raise OptionError(f"The folder {place} holds no videos.")
+            takes += [_with_track(video) for video in videos]
+        elif place.suffix == ".jsonl":
+            takes += _listed(place)
+        else:
+            takes.append(_with_track(place))
+    names = [take.name for take in takes]
+    for name in names:
+        if names.count(name) > 1:
+            raise OptionError(
+                f"Two takes are called {name}: rename one, their results would clash."
+            )
+    return takes
+
+
+def _with_track(video: Path) -> RigTake:
+    beside = [
+        path
+        for path in sorted(video.parent.glob(f"{_escaped(video.stem)}.*"))
+        if path.suffix.lower() in _AUDIO_SUFFIXES
+    ]
+    if len(beside) > 1:
+        raise OptionError(
+            f"{video} has {len(beside)} tracks of its name ({', '.join(p.name for p in beside)}): "
+            "say which in a manifest."
+        )
+    return RigTake(video.stem, video, beside[0] if beside else video)
+
+
+def _escaped(name: str) -> str:
+    """A name as a glob pattern that matches itself only."""
+    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
+
+
+def _listed(manifest: Path) -> list[RigTake]:
+    takes = []
+    try:
+        lines = manifest.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise OptionError(f"The manifest {manifest} cannot be read: {error}.") from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+            video = manifest.parent / entry["video"]
+            audio = manifest.parent / entry.get("audio", entry["video"])
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise OptionError(
+                f"Line {number} of {manifest} is not a JSON object with `video` and `audio`."
+            ) from error
+        takes.append(RigTake(video.stem, video, audio))
+    if not takes:
+        raise OptionError(f"The manifest {manifest} is empty.")
+    return takes
+
+
+# --- the table -----------------------------------------------------------------------------------
+
+
+def read_table(folder: Path) -> dict[str, Row]:
+    """Rows of an earlier run by take; none if there was none or it was of another version."""
+    try:
+        table = json.loads((folder / "rig.json").read_text())
+        if table["schema_version"] != SCHEMA_VERSION:
+            return {}
+        return {row["take"]: Row(**row) for row in table["takes"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def write_table(folder: Path, rows: Sequence[Row], solution: RigSolution | None) -> None:
+    """Write `rig.json` and `rig.csv`, each whole or not at all."""
+    found = None
+    if solution is not None:
+        found = {
+            "verdict": solution.verdict.value,
+            "rotate_field_ccw_deg": round(solution.rotate_field_ccw_deg, 2),
+            "interval_deg": list(solution.arcs_deg[0]),
+            "second_interval_deg": list(solution.arcs_deg[1]) if solution.arcs_deg[1:] else None,
+            "confidence": round(solution.confidence, 4),
+        }
+    table = {
+        "schema_version": SCHEMA_VERSION,
+        "rig": found,
+        "takes": [asdict(row) for row in rows],
+    }
+    with whole_file(folder / "rig.json") as part:
+        part.write_text(json.dumps(table, indent=1) + "\n")
+    hidden = {"posterior", "judged_from"}
+    text = io.StringIO()
+    columns = [name for name in asdict(Row("", "", "")) if name not in hidden]
+    writer = csv.DictWriter(text, columns, extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows({**asdict(row), "interval_deg": _arc(row.interval_deg)} for row in rows)
+    with whole_file(folder / "rig.csv") as part:
+        part.write_text(text.getvalue())
+
+
+def _arc(arc: Sequence[float] | None) -> str:
+    return "" if arc is None else f"{arc[0]:+.1f} to {arc[1]:+.1f}"
+
+
+# --- the run -------------------------------------------------------------------------------------
+
+
+def judge_row(take: RigTake, calibration: Calibration, known: Mapping[str, Row]) -> Row:
+    """A take judged by itself, or as an earlier run judged the same files by the same weights."""
+    row = Row(take.name, str(take.video), str(take.audio))
+    try:
+        judged_from = [*take.fingerprint(), calibration.sha256]
+        earlier = known.get(take.name)
+        if earlier is not None and earlier.judged_from == judged_from and not earlier.error:
+            return replace(earlier, video=row.video, audio=row.audio)
+        with Take(take.video, Track((take.audio,))) as opened:
+            judgement, _, _ = judge_take(opened, calibration, n_windows=8, tolerance_deg=10.0)
+    except OSError as error:
+        return replace(row, error=f"{error.filename} cannot be read: {error.strerror}.")
+    except AvsaError as error:
+        return replace(row, error=str(error))
+    return replace(
+        row,
+        verdict=judgement.verdict.value,
+        rotate_field_ccw_deg=round(judgement.rotate_field_ccw_deg, 2),
+        interval_deg=list(judgement.arcs_deg[0]),
+        confidence=round(judgement.confidence, 4),
+        judged_from=judged_from,
+        posterior=[round(float(p), 7) for p in judgement.posterior],
+    )
+
+
+def correct_row(row: Row, folder: Path, applied_deg: float) -> Row:
+    """Write a take's corrected file, unless an earlier run has written the same."""
+    if row.output and row.applied_deg == applied_deg and Path(row.output).is_file():
+        return row
+    try:
+        track = Track((Path(row.audio),))
+        with Take(Path(row.video), track) as take:
+            output = folder / f"{row.take}_aligned{output_suffix(take.audio)}"
+            if output.exists() and output.samefile(row.audio):
+                raise OptionError(f"The output {output} is an input: name another folder.")
+            correct(take, track, output, applied_deg)
+    except AvsaError as error:
+        return replace(row, output=None, applied_deg=None, error=str(error))
+    return replace(row, output=str(output), applied_deg=applied_deg)
+
+
+def run(
+    places: Sequence[Path], folder: Path, *, tolerance_deg: float = 10.0, quiet: bool = False
+) -> tuple[RigSolution, list[Row]]:
+    """Judge, pool and correct takes; results and the table go to `folder`.
+
+    Raises
+    ------
+    OptionError : the takes cannot be told.
+    UnusableContent : no take could be judged; the table says why for each.
+    """
+    calibration = load_calibration()
+    takes = find_takes(places)
+    if not folder.is_dir():
+        raise OptionError(f"The output folder {folder} does not exist.")
+    known = read_table(folder)
+    rows: list[Row] = []
+    for take in tqdm(takes, desc="judging", unit="take", disable=quiet or not sys.stderr.isatty()):
+        rows.append(judge_row(take, calibration, known))
+        kept = [row for name, row in known.items() if name not in {r.take for r in rows}]
+        write_table(folder, [*rows, *kept], None)
+    judged = [index for index, row in enumerate(rows) if row.posterior is not None]
+    if not judged:
+        raise UnusableContent(f"None of {len(rows)} takes can be judged; {rows[0].error}")
+    posteriors = torch.tensor([rows[index].posterior for index in judged], dtype=torch.float64)
+    solution = solve(posteriors, calibration, tolerance_deg=tolerance_deg)
+    for index, belongs in zip(judged, solution.belongs, strict=True):
+        rows[index] = replace(
+            rows[index], belongs=round(belongs, 4), agrees=len(judged) < 2 or belongs >= _DISAGREES
+        )
+    turn = solution.verdict is Verdict.MISALIGNED
+    applied_deg = round(solution.rotate_field_ccw_deg, 2) if turn else 0.0
+    for index in tqdm(
+        judged, desc="writing", unit="take", disable=quiet or not sys.stderr.isatty()
+    ):
+        rows[index] = correct_row(rows[index], folder, applied_deg)
+        write_table(folder, rows, solution)
+    write_table(folder, rows, solution)
+    return solution, rows
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status (2 if any take failed)."""
+    parser = argparse.ArgumentParser(
+        prog="python -m model.rig", description="Align the takes of one rig with one rotation."
+    )
+    parser.add_argument("takes", type=Path, nargs="+", help="videos, folders or manifests (.jsonl)")
+    parser.add_argument("--output-dir", type=Path, required=True, help="for files and the table")
+    parser.add_argument("--tolerance-deg", type=float, default=10.0, help="still aligned (10)")
+    parser.add_argument("--quiet", action="store_true", help="print errors only")
+    options = parser.parse_args(argv)
+    try:
+        solution, rows = run(
+            options.takes, options.output_dir,
+            tolerance_deg=options.tolerance_deg, quiet=options.quiet,
+        )  # fmt: skip
+    except AvsaError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for row in rows:
+        if row.error:
+            print(f"error: {row.take}: {row.error}", file=sys.stderr)
+    if not options.quiet:
+        _tell(solution, rows, options.output_dir)
+    return 2 if any(row.error for row in rows) else 0
+
+
+def _tell(solution: RigSolution, rows: Sequence[Row], folder: Path) -> None:
+    judged = [row for row in rows if row.posterior is not None]
+    arcs = " or ".join(_arc(arc) for arc in solution.arcs_deg)
+    print(
+        f"{solution.verdict.value.capitalize()}: {len(judged)} takes together say "
+        f"rotate_field_ccw_deg {solution.rotate_field_ccw_deg:+.1f} (90 % interval {arcs}; "
+        f"confidence {solution.confidence:.0%})."
+    )
+    for row in judged:
+        if not row.agrees:
+            print(
+                f"  {row.take} disagrees: by itself it says {row.rotate_field_ccw_deg:+.1f} "
+                f"({_arc(row.interval_deg)}); look whether its rig was moved."
+            )
+    print(f"  table: {folder / 'rig.csv'}, {folder / 'rig.json'}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
