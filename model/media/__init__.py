@@ -1,6 +1,7 @@
 """Files in and out: the only part of the project that touches FFmpeg and libsndfile."""
 
 from model.media.audio import AudioInfo, AudioReader, open_audio, open_split_audio
+from model.media.clock import ClockResampler, on_camera_clock
 from model.media.correct import (
     Correction,
     check_suffix,
@@ -14,6 +15,7 @@ from model.media.video import Stereo, VideoInfo, VideoReader, VideoWindow
 __all__ = [
     "AudioInfo",
     "AudioReader",
+    "ClockResampler",
     "Correction",
     "Spherical",
     "Stereo",
@@ -22,6 +24,7 @@ __all__ = [
     "VideoWindow",
     "check_suffix",
     "file_sha256",
+    "on_camera_clock",
     "open_audio",
     "open_split_audio",
     "output_suffix",

@@ -1,0 +1,150 @@
+"""Many measured delays, some of them wrong, and the one line of delay over time behind them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter1d
+from scipy.stats import theilslopes
+
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
+_LEAST_TOLERANCE_S = 0.001  # paths of sound differ by this much between neighbouring microphones
+_MAX_ROUNDS = 10
+_LEAST_NOISE_S = 2e-5
+_PRIOR_SLOPE = 50e-6  # deviation of recorders' clocks: what is believed of a short take
+_AGREEING = 0.5  # share of true delays that agree, a priori
+
+
+@dataclass(frozen=True)
+class Line:
+    """A delay that changes with time: ``at_zero_s + slope * time_s``."""
+
+    at_zero_s: float
+    slope: float
+
+    def delay(self, time_s: float) -> float:
+        """The delay at a time."""
+        return self.at_zero_s + self.slope * time_s
+
+    def delays(self, times_s: FloatArray) -> FloatArray:
+        """The delay at each time, [shape=(N,)]."""
+        return self.at_zero_s + self.slope * times_s
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A line through delays.
+
+    Attributes
+    ----------
+    agrees : which delays lie on it, [shape=(N,)].
+    level_std_s : deviation of the delay in the middle of those that agree.
+    slope_std : deviation of the slope.
+    """
+
+    line: Line
+    agrees: BoolArray
+    level_std_s: float
+    slope_std: float
+
+
+def voted(
+    votes: NDArray[np.floating],
+    times_s: FloatArray,
+    *,
+    least_s: float,
+    bin_s: float,
+    max_slope: float,
+    n_lines: int = 1,
+    apart_s: float = 0.05,
+) -> list[Line]:
+    """The lines with the most votes, most first, by a Hough transform.
+
+    votes : of each time for each delay bin, [shape=(N, B)]; bin b begins at least_s + b bin_s.
+    max_slope : the steepest line that is tried, to either side.
+    n_lines : how many are asked for; apart_s : how far they are apart at the middle of the times.
+    """
+    middle = (times_s[0] + times_s[-1]) / 2
+    half_span = max((times_s[-1] - times_s[0]) / 2, 1.0)
+    n_slopes = math.floor(max_slope * half_span / bin_s)
+    # A truth at the edge of two bins has its votes in either.
+    votes = maximum_filter1d(votes, 2, axis=1)
+    n_bins = votes.shape[1]
+    most = np.full(n_bins, -np.inf, dtype=votes.dtype)
+    slope_of = np.zeros(n_bins)
+    for slope in np.arange(-n_slopes, n_slopes + 1) * (bin_s / half_span):
+        total = np.zeros(n_bins, dtype=votes.dtype)
+        for vote, shift in zip(
+            votes, np.round(slope * (times_s - middle) / bin_s).astype(int), strict=True
+        ):
+            low, high = max(0, -shift), min(n_bins, n_bins - shift)
+            total[low:high] += vote[low + shift : high + shift]
+        better = total > most
+        most[better], slope_of[better] = total[better], slope
+    lines: list[Line] = []
+    apart = math.ceil(apart_s / bin_s)
+    while len(lines) < n_lines and np.isfinite(most).any():
+        peak = int(most.argmax())
+        # The filter looks at a bin and the one before it: their common edge.
+        delay, slope = least_s + peak * bin_s, float(slope_of[peak])
+        lines.append(Line(delay - slope * middle, slope))
+        most[max(0, peak - apart) : peak + apart + 1] = -np.inf
+    return lines
+
+
+def fitted(times_s: FloatArray, delays_s: FloatArray, near: BoolArray) -> Fit:
+    """Robust line through the delays that are `near` (two at least) a line known roughly.
+
+    Theil-Sen first (it bears 29 % of outliers), then least squares over those within three robust
+    deviations, repeated until they stay the same.
+
+    times_s, delays_s : [shape=(N,)].
+    """
+    t = times_s - float(np.mean(times_s[near]))
+    slope, level, *_ = theilslopes(delays_s[near], t[near])
+    agrees = _within(delays_s - level - slope * t, near)
+    for _ in range(_MAX_ROUNDS):
+        (level, slope), covariance = _least_squares(t[agrees], delays_s[agrees])
+        before, agrees = agrees, _within(delays_s - level - slope * t, near)
+        if np.array_equal(before, agrees):
+            break
+    level_std, slope_std = np.sqrt(np.diag(covariance))
+    line = Line(float(level - slope * (times_s - t)[0]), float(slope))
+    return Fit(line, agrees, float(level_std), float(slope_std))
+
+
+def _within(residuals: FloatArray, near: BoolArray) -> BoolArray:
+    scale = 1.4826 * float(np.median(np.abs(residuals[near])))
+    return near & (np.abs(residuals) <= max(3 * scale, _LEAST_TOLERANCE_S))
+
+
+def _least_squares(t: FloatArray, delays: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """(level, slope) and their covariance, with what is known of recorders' clocks as a prior.
+
+    In a take of seconds a drift cannot be told from scatter: the prior then holds it near 0.
+    """
+    noise = _LEAST_NOISE_S
+    design = np.stack([np.ones_like(t), t])
+    for _ in range(2):  # the prior weighs against the scatter, known only after a first fit
+        precision = design @ design.T / noise**2 + np.diag([0.0, _PRIOR_SLOPE**-2])
+        covariance = np.linalg.inv(precision)
+        found = covariance @ (design @ delays) / noise**2
+        scatter = np.sum((delays - found @ design) ** 2) / max(len(t) - 2, 1)
+        noise = max(float(np.sqrt(scatter)), _LEAST_NOISE_S)
+    return found, np.asarray(covariance)
+
+
+def log_odds(n: int, n_agreeing: int, *, by_chance: float, n_lines: float) -> float:
+    """Log-odds that so many of n delays agree because a line is true, not by chance.
+
+    by_chance : probability that a delay of a false line agrees with it.
+    n_lines : how many lines there were to choose from.
+    """
+    agreeing = n_agreeing * math.log(_AGREEING / by_chance)
+    disagreeing = (n - n_agreeing) * math.log((1 - _AGREEING) / (1 - by_chance))
+    return agreeing + disagreeing - math.log(n_lines)

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.signal import correlate, lfilter
+
+from model.correlation import correlated, deviations, refined_peak, search, whitened
+
+RATE = 16_000
+
+
+def test_correlation_is_the_direct_sum(rng: np.random.Generator) -> None:
+    needle, haystack = rng.standard_normal((2, 50)), rng.standard_normal((2, 300))
+
+    fast = correlated(needle, haystack)
+
+    direct = np.stack(
+        [correlate(h, n, mode="valid") for h, n in zip(haystack, needle, strict=True)]
+    )
+    np.testing.assert_allclose(fast, direct, atol=1e-10)
+
+
+def test_whitening_levels_any_colour_and_moves_nothing(rng: np.random.Generator) -> None:
+    noise = rng.standard_normal(4 * RATE)
+    coloured = lfilter([1.0], [1.0, -0.97], noise)
+
+    white = whitened(np.stack([noise, coloured]), RATE)
+
+    power = np.abs(np.fft.rfft(white[1].reshape(-1, 1000), axis=1)) ** 2
+    bands = power.mean(0)[20:480].reshape(23, -1).mean(1)
+    assert bands.max() / bands.min() < 1.5
+    assert np.argmax(np.abs(np.correlate(white[1], noise, "same"))) == pytest.approx(
+        2 * RATE, abs=1
+    )
+
+
+def test_silence_stays_silence() -> None:
+    assert not whitened(np.zeros((2, 100)), RATE).any()
+    assert not deviations(np.zeros((2, 100))).any()
+
+
+@given(delay=st.floats(-3, 3), seed=st.integers(0, 1000))
+@settings(max_examples=30, deadline=None)
+def test_a_fraction_of_a_sample_is_found(delay: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    spectrum = np.fft.rfft(rng.standard_normal(4096))
+    spectrum[1200:] = 0  # band-limited, so that it can be shifted exactly
+    frequencies = 2 * np.pi * np.arange(len(spectrum)) / 4096
+    moved = np.fft.irfft(spectrum * np.exp(-1j * frequencies * (delay + 10)))
+    curve = correlated(np.fft.irfft(spectrum)[500:3500], np.roll(moved, 0)[490:3530])
+
+    at, _ = refined_peak(curve)
+
+    assert at == pytest.approx(delay + 20, abs=0.1)
+
+
+def test_a_negative_peak_is_a_peak() -> None:
+    at, height = refined_peak(np.array([0.0, 0.1, -0.5, -2.0, -0.5, 0.3]))
+
+    assert at == pytest.approx(3.0)
+    assert height == pytest.approx(-2.0)
+
+
+def test_a_search_is_not_misled_by_silence(rng: np.random.Generator) -> None:
+    haystack = np.zeros((1, 40_000))
+    haystack[:, 20_000:26_000] = rng.standard_normal(6_000)
+    needle = haystack[:, 22_000:24_000] + rng.standard_normal(2_000)
+
+    found = search(needle, haystack)[0]
+
+    assert np.argmax(found) == 22_000
+    assert found[22_000] > 20
+    assert np.abs(found[:17_000]).max() < 1e-9
+    assert np.std(found[20_000:21_000]) == pytest.approx(1, abs=0.3)
+    assert not search(needle, np.zeros((1, 5_000))).any()

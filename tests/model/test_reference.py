@@ -1,0 +1,207 @@
+"""Rotations between two recordings against fields turned by `model.ambisonics` and by spharpy."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import spharpy
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.signal import fftconvolve
+
+from model.ambisonics import encode, pitch_matrix, rotate, rotate_yaw, yaw_matrix
+from model.errors import OptionError, UnsupportedMedia
+from model.intensity import RATE, moments
+from model.media import open_audio
+from model.reference import (
+    Comparison,
+    Outcome,
+    Recording,
+    as_json,
+    compare,
+    main,
+    rotation_of,
+    sentence,
+    solve,
+    yaw_of,
+)
+
+N = 6 * RATE
+WINDOW = N // 12
+FLIPS = {"Y": [1, -1, 1, 1], "Z": [1, 1, -1, 1]}
+
+
+def scene(seed: int, *, flat: bool = False, n_sources: int = 4) -> np.ndarray:
+    """Sources of noise bursts around the listener, W, Y, Z, X."""
+    rng = np.random.default_rng(seed)
+    field = np.zeros((4, N))
+    for _ in range(n_sources):
+        bursts = np.repeat(rng.random(N // 2000) < 0.3, 2000) * rng.standard_normal(N)
+        elevation = 0.0 if flat else rng.uniform(-1, 1)
+        field += encode(bursts, rng.uniform(-math.pi, math.pi), elevation, 1)
+    return field
+
+
+def noisy(field: np.ndarray, seed: int, snr_db: float = 10.0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    scale = field[0].std() * 10 ** (-snr_db / 20) * np.array([1, 3**-0.5, 3**-0.5, 3**-0.5])
+    return np.asarray(field + rng.standard_normal(field.shape) * scale[:, None])
+
+
+def compared(reference: np.ndarray, track: np.ndarray) -> Comparison:
+    starts = np.arange(0, N, WINDOW)
+    pairs = [(reference[:, s : s + WINDOW], track[:, s : s + WINDOW]) for s in starts]
+    return solve(moments(pairs), starts / RATE, WINDOW / RATE)
+
+
+def off_deg(found: float, right: float) -> float:
+    return abs(math.remainder(found - right, 360))
+
+
+@given(yaw_deg=st.floats(-180, 180), seed=st.integers(0, 1000))
+@settings(max_examples=12, deadline=None)
+def test_the_rotation_given_makes_the_track_fit(yaw_deg: float, seed: int) -> None:
+    reference = scene(seed)
+    track = noisy(rotate_yaw(reference, -math.radians(yaw_deg)), seed)
+
+    found = compared(noisy(reference, seed + 1), track)
+
+    assert found.outcome is Outcome.ROTATED
+    assert off_deg(found.rotate_field_ccw_deg, yaw_deg) < 1.0
+    low, high = found.interval_deg
+    assert low <= high
+    assert (yaw_deg - low) % 360 <= high - low
+    assert sum(w.weight for w in found.windows) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_full_rotation_is_that_of_spharpy(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    angles = rng.uniform(-0.6, 0.6, 3)
+    euler = spharpy.transforms.wigner_d_rotation_real(1, *angles)
+    axes = [3, 1, 2]  # x, y, z of ACN 3, 1, 2
+    truth = np.asarray(euler)[np.ix_(axes, axes)]
+    reference = scene(seed, n_sources=6)
+    track = np.linalg.inv(np.asarray(euler)) @ reference
+
+    found = compared(reference, noisy(track, seed, 20.0))
+
+    assert found.rotation is not None
+    assert found.tilt_deg is not None
+    cosine = (np.trace(found.rotation @ truth.T) - 1) / 2
+    assert math.degrees(math.acos(min(1.0, cosine))) < 2.0
+    assert found.tilt_deg == pytest.approx(math.degrees(math.acos(truth[2, 2])), abs=2.0)
+    assert found.mirrored is False
+
+
+@pytest.mark.parametrize("flip", ["Y", "Z"])
+@pytest.mark.parametrize("seed", range(3))
+def test_mirrored_channels_are_told_with_their_yaw(flip: str, seed: int) -> None:
+    reference = scene(seed, n_sources=6)
+    mirror = np.array(FLIPS[flip])[:, None]
+    track = mirror * rotate_yaw(reference, -math.radians(70))
+
+    found = compared(noisy(reference, 1), noisy(track, 2))
+
+    assert found.outcome is Outcome.MIRRORED
+    assert found.mirrored is True
+    assert found.flip == flip
+    assert found.rotation is None
+    assert off_deg(found.rotate_field_ccw_deg, 70) < 1.5
+    assert "mirror image" in sentence(found)
+
+
+def test_an_upside_down_microphone_is_no_mirror_image() -> None:
+    reference = scene(5, n_sources=6)
+    upside_down = rotate(reference, np.diag([1.0, -1.0, -1.0]))
+
+    found = compared(reference, noisy(upside_down, 1))
+
+    assert found.mirrored is False
+    assert found.tilt_deg == pytest.approx(180, abs=3)
+    assert "upside down" in sentence(found)
+
+
+@pytest.mark.parametrize("dead", [True, False], ids=["no Z", "all at the horizon"])
+def test_what_is_planar_gives_yaw_and_says_that_tilt_cannot_be_had(dead: bool) -> None:
+    reference = noisy(scene(7, flat=not dead), 1, 25.0)
+    track = noisy(rotate_yaw(scene(7, flat=not dead), math.radians(35)), 2, 25.0)
+    if dead:
+        track[2] = 0
+
+    found = compared(reference, track)
+
+    assert found.outcome is Outcome.ROTATED
+    assert off_deg(found.rotate_field_ccw_deg, -35) < 1.0
+    assert found.rotation is None
+    assert found.tilt_deg is None
+    assert found.mirrored is None
+    assert "tilt cannot be had" in sentence(found)
+
+
+def test_strangers_are_undecidable() -> None:
+    found = compared(scene(8), scene(9))
+
+    assert found.outcome is Outcome.UNDECIDABLE
+    json.dumps(as_json(found), allow_nan=False)
+
+
+@given(st.floats(-3, 3), st.floats(-0.7, 0.7), st.integers(0, 100))
+@settings(max_examples=30, deadline=None)
+def test_closed_forms_undo_what_was_done(yaw: float, pitch: float, seed: int) -> None:
+    vectors = np.random.default_rng(seed).standard_normal((3, 50))
+    rotation = pitch_matrix(pitch) @ yaw_matrix(yaw)
+
+    np.testing.assert_allclose(rotation_of((rotation @ vectors) @ vectors.T), rotation, atol=1e-9)
+    turned = yaw_matrix(yaw) @ vectors
+    assert float(yaw_of(turned @ vectors.T)) == pytest.approx(yaw, abs=1e-9)
+
+
+def write(path: Path, field: np.ndarray) -> Path:
+    soundfile.write(path, (0.05 * field).T.clip(-1, 1), RATE, "PCM_24")
+    return path
+
+
+def test_files_are_laid_on_each_other_in_time_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    field = scene(11)
+    echo = np.zeros(RATE // 10)
+    echo[[0, 300, 900]] = 1.0, 0.3, -0.2
+    late = int(1.37 * RATE)
+    other = fftconvolve(rotate_yaw(field, -math.radians(-120)), echo[None], axes=1)[:, late:N]
+    reference = write(tmp_path / "reference.wav", noisy(field, 1))
+    track = write(tmp_path / "track.wav", noisy(other, 2))
+
+    with open_audio(reference) as a, open_audio(track) as b:
+        found = compare(Recording(a), Recording(b), spacing_m=0.3)
+        for spacing in (0.0, 0.01, -1.0):
+            with pytest.raises(OptionError, match="spacing"):
+                compare(Recording(a), Recording(b), spacing_m=spacing)
+
+    assert found.synchronisation is not None
+    assert found.synchronisation.offset_s == pytest.approx(1.37, abs=1e-3)
+    assert off_deg(found.rotate_field_ccw_deg, -120) < 1.0
+    assert main([str(reference), str(track), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["rotate_field_ccw_deg"] == pytest.approx(found.rotate_field_ccw_deg, abs=0.5)
+    assert main([str(reference), str(track)]) == 0
+    assert "rotated: rotate_field_ccw_deg -1" in capsys.readouterr().out
+
+
+def test_foreign_and_unsuitable_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    reference = write(tmp_path / "reference.wav", scene(12))
+    stranger = write(tmp_path / "stranger.wav", scene(13))
+    mono = write(tmp_path / "mono.wav", scene(14)[:1])
+
+    assert main([str(reference), str(stranger)]) == 0
+    assert "could not be laid" in capsys.readouterr().out
+    assert main([str(reference), str(mono)]) == 2
+    assert "mono.wav" in capsys.readouterr().err
+    with open_audio(mono) as reader, pytest.raises(UnsupportedMedia, match="not ambisonic"):
+        Recording(reader)

@@ -1,0 +1,188 @@
+"""Offset and drift against takes whose clocks are known, and refusals."""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from scipy.signal import fftconvolve, lfilter, resample_poly
+
+from model.errors import OptionError, UnusableContent
+from model.media import open_audio
+from model.sync import Belonging, Synchronisation, as_json, main, synchronise
+from training.data.signals import draw_envelope, draw_sound
+
+RATE = 24_000
+DURATION_S = 30.0
+SEARCH_S = 6.0
+
+
+def world(seed: int, duration_s: float) -> np.ndarray:
+    """Three sounds at once, of random kinds."""
+    rng = np.random.default_rng(seed)
+    sounds = [
+        draw_sound(rng, draw_envelope(rng, duration_s), RATE) * rng.uniform(0.3, 1)
+        for _ in range(2)
+    ]
+    return np.asarray(np.sum(sounds, axis=0))
+
+
+def microphone(seed: int, sound: np.ndarray, noise_db: float) -> np.ndarray:
+    """A recording in a room, by a microphone of some colour, with noise of its own."""
+    rng = np.random.default_rng(seed)
+    tail = rng.standard_normal(RATE // 4) * np.exp(-np.arange(RATE // 4) / (0.08 * RATE))
+    tail[: RATE // 500] = 0
+    response = tail * 0.7 / np.linalg.norm(tail)
+    response[0] = 1.0
+    heard = lfilter([1.0], [1.0, -rng.uniform(-0.5, 0.9)], fftconvolve(sound, response))
+    noise = lfilter([1.0], [1.0, -rng.uniform(0, 0.95)], rng.standard_normal(len(heard)))
+    return np.asarray(heard / heard.std() + noise / noise.std() * 10 ** (noise_db / 20))
+
+
+def write(path: Path, channels: np.ndarray, rate: int = RATE) -> Path:
+    soundfile.write(path, (0.1 * np.atleast_2d(channels)).T.clip(-1, 1), rate, "PCM_16")
+    return path
+
+
+def recorded(
+    folder: Path, seed: int, offset_s: float, clock: Fraction, *, noise_db: float = 0.0
+) -> tuple[Path, Path]:
+    """A camera's file and a track's whose second lasts `clock` seconds of the camera's."""
+    lead = int(8 * RATE)
+    sound = world(seed, DURATION_S + 16)
+    n = int(DURATION_S * RATE)
+    first = lead + round(offset_s * RATE)
+    camera = microphone(seed + 1, sound, noise_db)[lead : lead + n]
+    heard = microphone(seed + 2, sound, noise_db)[first : first + n]
+    track = resample_poly(heard, clock.denominator, clock.numerator)
+    silent = np.zeros_like(track)
+    return (
+        write(folder / "camera.wav", camera),
+        write(folder / "track.wav", np.stack([track, silent, silent, silent])),
+    )
+
+
+def synchronised(camera: Path, track: Path, search_s: float = SEARCH_S) -> Synchronisation:
+    with open_audio(camera) as a, open_audio(track) as b:
+        return synchronise(a, b, search_s=search_s)
+
+
+@pytest.mark.parametrize(
+    ("offset_s", "clock"),
+    [
+        (5.25, Fraction(5001, 5000)),
+        (-5.5, Fraction(4999, 5000)),
+    ],
+)
+def test_offset_and_drift_are_recovered_in_noise_and_rooms(
+    tmp_path: Path, offset_s: float, clock: Fraction
+) -> None:
+    sync = synchronised(*recorded(tmp_path, 10, offset_s, clock))
+
+    assert sync.belonging is Belonging.SYNCHRONISED
+    assert sync.confidence > 0.99
+    middle_s = DURATION_S / 2
+    truth = offset_s + float(clock) * middle_s
+    assert sync.camera_time(middle_s) == pytest.approx(truth, abs=2e-4)
+    assert sync.track_time(sync.camera_time(12.3)) == pytest.approx(12.3)
+    drift = (float(clock) - 1) * 1e6
+    assert abs(sync.drift_ppm - drift) < max(4 * sync.drift_std_ppm, 4.0) < 20
+    assert not sync.inverted
+
+
+def test_chunks_of_other_sound_are_rejected(tmp_path: Path) -> None:
+    camera, track = recorded(tmp_path, 20, 2.0, Fraction(1), noise_db=-20)
+    samples, _ = soundfile.read(track)
+    samples[8 * RATE : 18 * RATE, 0] = 0.1 * world(99, 10.0)[: 10 * RATE]
+    write(track, samples.T / 0.1)
+
+    sync = synchronised(camera, track)
+
+    assert sync.offset_s == pytest.approx(2.0, abs=1e-3)
+    other = [c for c in sync.chunks if 10 < c.camera_s - 2.0 < 16]
+    own = [c for c in sync.chunks if not 6 < c.camera_s - 2.0 < 20]
+    assert other
+    assert not any(chunk.agrees for chunk in other)
+    assert np.mean([chunk.agrees for chunk in own]) > 0.7
+
+
+def test_a_pair_in_antiphase_and_an_inverted_track(tmp_path: Path) -> None:
+    camera, track = recorded(tmp_path, 30, -1.5, Fraction(1), noise_db=-10)
+    sound, _ = soundfile.read(camera)
+    pair = write(tmp_path / "pair.wav", np.stack([sound, -sound]) / 0.1)
+    inverted = write(tmp_path / "inverted.wav", -soundfile.read(track)[0].T / 0.1)
+
+    assert synchronised(pair, track).offset_s == pytest.approx(-1.5, abs=5e-4)
+    assert synchronised(camera, inverted).inverted
+    assert not synchronised(camera, track).inverted
+
+
+def test_rates_may_differ(tmp_path: Path) -> None:
+    camera, track = recorded(tmp_path, 40, 3.0, Fraction(1), noise_db=-10)
+    samples, _ = soundfile.read(track)
+    other = write(tmp_path / "other.wav", resample_poly(samples.T, 147, 80, axis=1) / 0.1, 44_100)
+
+    assert synchronised(camera, other).offset_s == pytest.approx(3.0, abs=5e-4)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_foreign_tracks_are_said_to_be_foreign(tmp_path: Path, seed: int) -> None:
+    camera, _ = recorded(tmp_path, 100 + 10 * seed, 0.0, Fraction(1))
+    camera = camera.rename(tmp_path / "kept.wav")
+    _, track = recorded(tmp_path, 105 + 10 * seed, 0.0, Fraction(1))
+
+    sync = synchronised(camera, track)
+
+    assert sync.belonging is Belonging.FOREIGN
+    assert sync.confidence < 0.5
+    assert "does not belong" in sync.reason
+    json.dumps(as_json(sync), allow_nan=False)
+
+
+def test_what_begins_out_of_reach_is_not_found_and_what_is_expected_is(tmp_path: Path) -> None:
+    camera, track = recorded(tmp_path, 50, 5.0, Fraction(1), noise_db=-10)
+
+    with open_audio(camera) as a, open_audio(track) as b:
+        near = synchronise(a, b, search_s=1.0)
+        found = synchronise(a, b, search_s=1.0, expected_s=5.5)
+
+    assert near.belonging is Belonging.FOREIGN
+    assert found.offset_s == pytest.approx(5.0, abs=5e-4)
+
+
+def test_silence_shortness_and_nonsense_are_refused(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    noise = write(tmp_path / "noise.wav", rng.standard_normal((1, 10 * RATE)))
+    silence = write(tmp_path / "silence.wav", np.zeros((4, 10 * RATE)))
+    short = write(tmp_path / "short.wav", rng.standard_normal((4, 2 * RATE)))
+
+    with pytest.raises(UnusableContent, match="is silent"):
+        synchronised(noise, silence)
+    with pytest.raises(UnusableContent, match=r"share only 2\.0 s"):
+        synchronised(noise, short)
+    for search_s in (0.0, -1.0, 1e4, float("nan")):
+        with pytest.raises(OptionError, match="makes no sense"):
+            synchronised(noise, noise, search_s)
+
+
+def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    camera, track = recorded(tmp_path, 60, 1.0, Fraction(1), noise_db=-10)
+    plot = tmp_path / "plot.png"
+    arguments = [str(camera), str(track), "--search-s", "3"]
+
+    assert main([*arguments, "--json", "--plot", str(plot)]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["verdict"] == "synchronised"
+    assert told["offset_s"] == pytest.approx(1.0, abs=5e-4)
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    assert main(arguments) == 0
+    assert "begins at +" in capsys.readouterr().out
+
+    assert main([str(camera), str(tmp_path / "none.wav")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1

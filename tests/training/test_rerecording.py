@@ -1,0 +1,135 @@
+"""The simulated second recorder does what it says, and the measuring commands measure."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from model.ambisonics import encode
+from model.errors import MediaError
+from training.data.rerecording import (
+    SPEED_OF_SOUND,
+    coloured,
+    moved,
+    noisy,
+    on_clock,
+    read_recordings,
+    read_room,
+    second_microphone,
+)
+from training.evaluate.__main__ import main
+from training.evaluate.sync import Answer, summarise
+
+RATE = 48_000
+
+
+def test_another_clock_is_exact_on_a_sine() -> None:
+    clock = Fraction(5001, 5000)
+    times = np.arange(RATE) / RATE
+
+    track = on_clock(np.sin(2 * np.pi * 1000 * times), clock)
+
+    # Second t of the track is second t * clock of the camera.
+    expected = np.sin(2 * np.pi * 1000 * float(clock) * np.arange(len(track)) / RATE)
+    np.testing.assert_allclose(track[500:-500], expected[500:-500], atol=2e-3)
+
+
+@pytest.mark.parametrize("azimuth_deg", [0.0, 90.0, 180.0])
+def test_a_plane_wave_comes_earlier_where_it_comes_from(
+    rng: np.random.Generator, azimuth_deg: float
+) -> None:
+    field = encode(rng.standard_normal(RATE), math.radians(azimuth_deg), 0.0, 1)
+
+    near = moved(field, np.array([1.0, 0.0, 0.0]), RATE)
+
+    correlation = np.fft.irfft(np.fft.rfft(near[0]) * np.fft.rfft(field[0]).conj())
+    lag = int(np.argmax(correlation))
+    earlier = math.cos(math.radians(azimuth_deg)) / SPEED_OF_SOUND * RATE
+    assert math.remainder(lag + earlier, RATE) == pytest.approx(0, abs=1)
+
+
+@pytest.mark.parametrize("rate", [16_000, 24_000, 48_000])
+def test_colour_and_noise_keep_length_and_level(rng: np.random.Generator, rate: int) -> None:
+    field = rng.standard_normal((4, rate))
+
+    heard = coloured(rng, field, rate)
+    noise = noisy(rng, heard, 10.0) - heard
+
+    assert heard.shape == field.shape
+    levels = 20 * np.log10(noise.std(axis=1) / heard[0].std())
+    assert levels[0] == pytest.approx(-10, abs=0.5)
+    np.testing.assert_allclose(levels[1:] - levels[0], 10 * math.log10(1 / 3), atol=0.6)
+
+
+def test_folders_without_sound_and_unknown_rooms_are_named(tmp_path: Path) -> None:
+    with pytest.raises(MediaError, match="holds no sound files"):
+        read_recordings(tmp_path)
+    soundfile.write(tmp_path / "hall.wav", np.zeros((100, 4)), RATE)
+    with pytest.raises(MediaError, match=r"hall\.wav is not one of the known rooms"):
+        read_room(tmp_path / "hall.wav", RATE, direct_to_reverberant_db=0.0)
+
+
+@pytest.mark.needs("shared-data")
+def test_rooms_have_the_ratio_that_is_asked_for(
+    shared_data: Path, rng: np.random.Generator
+) -> None:
+    path = shared_data / "training/rooms/room_2_01-08ch.wav"
+
+    room = read_room(path, RATE, direct_to_reverberant_db=6.0)
+
+    n = RATE // 500
+    ratio = np.sum(room[0, :n] ** 2) / np.sum(room[0, n:] ** 2)
+    assert 10 * math.log10(ratio) == pytest.approx(6.0, abs=0.1)
+    field = encode(rng.standard_normal(RATE), 1.0, 0.2, 1)
+    again = second_microphone(rng, field, room, RATE, spacing_m=0.3, snr_db=10.0)
+    assert again.shape == field.shape
+
+
+@pytest.mark.needs("shared-data")
+def test_the_commands_measure(
+    shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rooms = str(shared_data / "training/rooms")
+    sounds = str(shared_data / "training/sounds/esc10")
+    manifest = tmp_path / "manifest.jsonl"
+    line = (shared_data / "real-dev/manifest.jsonl").read_text().splitlines()[0]
+    fields = json.loads(line)
+    fields["audio"] = str(shared_data / "real-dev" / fields["audio"])
+    manifest.write_text(json.dumps(fields) + "\n")
+
+    report = tmp_path / "sync.json"
+    command = ["sync", "--sounds", sounds, "--rooms", rooms, "--takes", "1"]
+    assert (
+        main([*command, "--duration-s", "15", "--max-offset-s", "3", "--report", str(report)]) == 0
+    )
+    summary = json.loads(report.read_text())["summary"]
+    assert summary["takes"] == summary["synchronised"] == 1
+    assert summary["largest_offset_error_ms"] < 2
+    report = tmp_path / "reference.json"
+    assert main(["reference", "--manifest", str(manifest), "--rooms", rooms,
+                 "--report", str(report)]) == 0  # fmt: skip
+    variants = json.loads(report.read_text())["variants"]
+    assert variants["as is"]["median_error_deg"] < 5
+    assert "strangers refused 0 of 0" in capsys.readouterr().out
+
+
+def test_a_summary_counts_what_missed_and_what_was_taken_in() -> None:
+    good = Answer(0, 1.0, 10.0, 5e-4, -1.0, 1e-4, 0.1, "synchronised", 1.0, 0.01, (0.0,),
+                  ("foreign",))  # fmt: skip
+    late = replace(good, offset_error_s=-2e-3, foreign_verdicts=("synchronised",))
+    refused = replace(good, offset_error_s=9.0, verdict="foreign", cost=0.02)
+
+    summary = summarise([good, late, refused])
+
+    assert summary["within_1_ms_and_2_ppm"] == 1
+    assert summary["wrong_and_synchronised"] == 1
+    assert summary["largest_offset_error_ms"] == pytest.approx(2.0)
+    assert (summary["foreign"], summary["foreign_refused"]) == (3, 2)
+    assert summary["largest_cost"] == 0.02
