@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from model import features
+from model import features, following
 from model.ambisonics import YawRotation
 from model.checkpoint import Calibration, load_calibration
 from model.errors import OptionError, UnusableContent
@@ -40,11 +40,13 @@ from model.scoring import (
     judge,
     score,
     training_free,
+    withheld,
 )
 from model.take import Progress, Take, Track
+from model.trajectory import Kind, Trajectory
+from model.turning import YawAlong
 
 VERSION = "0.1.0"
-_TURN_EPS_DEG = 1e-9
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ class Options:
     weights : a calibration file (default: the shipped one).
     float_output : write 32-bit float instead of the input's sample format.
     apply_undecided : write the best rotation even where the verdict is undecidable.
+    over_time : look whether the rotation changes along the take (decodes the whole picture).
+    follow : write it changing, if it does; implies `over_time`.
     """
 
     n_windows: int = 8
@@ -69,6 +73,8 @@ class Options:
     weights: Path | None = None
     float_output: bool = False
     apply_undecided: bool = False
+    over_time: bool = False
+    follow: bool = False
 
     def __post_init__(self) -> None:
         if self.n_windows < 1:
@@ -179,50 +185,102 @@ def align(
     ):
         if outputs.audio is not None:
             check_suffix(take.audio, outputs.audio)
-        hypotheses = HandednessTest(calibration, (training_free,), prior_given(take.diagnosis))
         hashes = [background.submit(file_sha256, path) for path in (video, *track.paths)]
-        judgement, windows, snapshot = judge_take(
-            take,
-            calibration,
-            n_windows=options.n_windows,
-            tolerance_deg=options.tolerance_deg,
-            watch=watch,
-            observe=hypotheses.add,
-        )
-        undecided = judgement.verdict is Verdict.UNDECIDABLE
-        turn = judgement.verdict is Verdict.MISALIGNED or (undecided and options.apply_undecided)
-        applied_deg = judgement.rotate_field_ccw_deg if turn else 0.0
+        decision = _decide(take, calibration, options, watch)
         correction = None
-        with watch.stage("write", 0.8, 1.0) as progress:
+        with watch.stage("write", 0.9 if decision.trajectory else 0.8, 1.0) as progress:
             if outputs.audio is not None:
                 correction = correct(
-                    take, track, outputs.audio, applied_deg, options.float_output, progress
-                )
+                    take, track, outputs.audio, decision.applied_deg, options.float_output,
+                    progress, along=decision.trajectory if decision.follows else None,
+                )  # fmt: skip
         video_sha256, *audio_sha256 = (future.result() for future in hashes)
-        diagnosis = take.diagnosis.with_findings(hypotheses.result().findings())
         report = build_report(
-            judgement=judgement,
-            windows=windows,
+            judgement=decision.judgement,
+            windows=decision.windows,
             inputs=Inputs(
                 take.video, video_sha256, take.audio, track.paths, tuple(audio_sha256),
-                take.layout, take.offset_s,
+                take.layout, take.placement,
             ),
             correction=correction,
-            applied_deg=applied_deg,
+            applied_deg=decision.applied_deg,
             calibration=calibration,
             device=options.device,
             timings_s=watch.seconds,
-            warnings=[*take.warnings, *diagnosis.warnings, *_notes_on_output(take, correction)],
+            warnings=[*take.warnings, *decision.notes, *_notes_on_output(take, correction)],
         )  # fmt: skip
-        report["conventions"] = {**diagnosis.as_json(), "hypotheses": hypotheses.result().as_json()}
+        report["conventions"] = decision.conventions
         report["fix"] = track.fix.value if track.fix else None
+        if decision.trajectory:
+            report["trajectory"] = following.as_json(decision.trajectory, followed=decision.follows)
     report = relabelled(report, labels or {})
     if outputs.report is not None:
         write_json(report, outputs.report)
     if outputs.plot is not None:
-        draw(report, snapshot, outputs.plot)
+        draw(report, decision.snapshot, outputs.plot)
     notify("done", 1.0)
     return report
+
+
+@dataclass(frozen=True)
+class _Decision:
+    """What is made of a take.
+
+    Attributes
+    ----------
+    applied_deg : rotation of the output; at its beginning, if it follows the trajectory.
+    follows : whether the output's rotation changes as the trajectory does.
+    """
+
+    judgement: Judgement
+    windows: list[ScoredWindow]
+    snapshot: Snapshot
+    conventions: dict[str, Any]
+    notes: list[str]
+    trajectory: Trajectory | None
+    applied_deg: float
+    follows: bool
+
+
+def _decide(take: Take, calibration: Calibration, options: Options, watch: Watch) -> _Decision:
+    hypotheses = HandednessTest(calibration, (training_free,), prior_given(take.diagnosis))
+    judgement, windows, snapshot = judge_take(
+        take,
+        calibration,
+        n_windows=options.n_windows,
+        tolerance_deg=options.tolerance_deg,
+        watch=watch,
+        observe=hypotheses.add,
+    )
+    diagnosis = take.diagnosis.with_findings(hypotheses.result().findings())
+    notes, trajectory, changes = list(diagnosis.warnings), None, False
+    if options.over_time or options.follow:
+        with watch.stage("trace", 0.8, 0.9) as progress:
+            trajectory = following.traced(take, calibration, progress)
+        changes = trajectory.kind is not Kind.CONSTANT
+        told = following.sentence(trajectory, follow=options.follow)
+        notes += [told] if told else []
+    if trajectory and changes and options.follow:
+        judgement = following.judge_along(
+            windows, trajectory, calibration, tolerance_deg=options.tolerance_deg
+        )
+    if take.placement.foreign:
+        judgement = withheld(
+            judgement, "By the camera's own sound the track does not belong to the footage; where "
+            "that is wrong, --offset-s says where it begins and the check is left out.",
+        )  # fmt: skip
+    undecided = judgement.verdict is Verdict.UNDECIDABLE
+    turn = judgement.verdict is Verdict.MISALIGNED or (undecided and options.apply_undecided)
+    return _Decision(
+        judgement,
+        windows,
+        snapshot,
+        {**diagnosis.as_json(), "hypotheses": hypotheses.result().as_json()},
+        notes,
+        trajectory,
+        applied_deg=judgement.rotate_field_ccw_deg if turn else 0.0,
+        follows=turn and changes and options.follow,
+    )
 
 
 def _notes_on_output(take: Take, correction: Correction | None) -> list[str]:
@@ -253,21 +311,30 @@ def correct(
     applied_deg: float,
     float_output: bool = False,
     progress: Progress = lambda _: None,
+    *,
+    along: Trajectory | None = None,
 ) -> Correction:
     """Write a take's track with its field turned by `applied_deg`, counter-clockwise.
+
+    along : from the beginning on the rotation changes as this does.
 
     Raises
     ------
     MediaError : NaN or infinite samples.
     OutputError, DiskFull : the file cannot be written; nothing is left behind.
     """
-    rotation = YawRotation(take.layout, math.radians(applied_deg), fix=track.fix)
+    constant = YawRotation(take.layout, math.radians(applied_deg), fix=track.fix)
+    rotation: YawRotation | YawAlong = constant
+    if along is not None:
+        angle_rad = following.angle_along(take, along, applied_deg)
+        rotation = YawAlong(take.layout, angle_rad, fix=track.fix)
     info = take.audio
     width = f"W={info.format.bits}," if info.format else ""
     history = (
         f"A=PCM,F={info.samplerate},{width}M=multi,T=avsa-align {VERSION}; "
         + (f"fix={track.fix}; " if track.fix else "")
         + f"rotate_field_ccw_deg={applied_deg:+.2f}"
+        + (" and changing" if along else "")
     )
     # YouTube's 5.1 order is its AAC carrier's; in a WAV file nothing would say so.
     keep = take.layout.components if info.components and not track.components else None
@@ -277,7 +344,7 @@ def correct(
         rotation.channel_mix,
         keep_channels=keep,
         history=history,
-        float_output=float_output and not rotation.is_identity,
+        float_output=float_output and not (constant.is_identity and along is None),
         progress=progress,
     )
 

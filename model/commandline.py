@@ -55,7 +55,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--join", action="store_true", help="the AUDIO files are one track, split by channels"
     )
     parser.add_argument("--stereo", choices=get_args(Stereo), help="packing of the picture")
-    parser.add_argument("--offset-s", type=float, help="time in VIDEO at which AUDIO begins")
+    parser.add_argument(
+        "--offset-s",
+        type=float,
+        help="time in VIDEO at which AUDIO begins (else: as the camera's own sound says)",
+    )
     parser.add_argument("--windows", type=int, default=8, help="windows that are judged (8)")
     parser.add_argument("--tolerance-deg", type=float, default=10.0, help="still aligned (10)")
     parser.add_argument("--weights", type=Path, help="another calibration")
@@ -64,6 +68,13 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--apply-undecided", action="store_true",
         help="write the best rotation even where the verdict is undecidable",
     )  # fmt: skip
+    parser.add_argument(
+        "--over-time", action="store_true",
+        help="look whether the rotation changes along the take (decodes all of it)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--follow", action="store_true", help="--over-time, and write the rotation as it changes"
+    )
     parser.add_argument("--json", action="store_true", help="print the report")
     parser.add_argument("--quiet", action="store_true", help="print errors only")
     parser.add_argument("--debug", action="store_true", help="show a trace with our faults")
@@ -83,6 +94,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             weights=arguments.weights,
             float_output=arguments.float,
             apply_undecided=arguments.apply_undecided,
+            over_time=arguments.over_time,
+            follow=arguments.follow,
         )
         jobs = _jobs(arguments)
     except AvsaError as error:

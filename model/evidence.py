@@ -19,6 +19,7 @@ Maps are [shape=(T, A)] over azimuth bins in picture order; cues are [shape=(R,)
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -93,8 +94,12 @@ def evidence(cov: Tensor, motion: Tensor) -> Tensor:
 
     cov : [shape=(T, F, 10)]; motion : [shape=(T, A)], of the same T intervals, on one device.
     """
+    return compared(acoustic_maps(cov), motion)
+
+
+def compared(maps: Mapping[str, Tensor], motion: Tensor) -> Tensor:
+    """All cues of acoustic maps and a motion map, [shape=(T, A)] each; see `evidence`."""
     motion = smoothed(motion.double())
-    maps = acoustic_maps(cov)
     shifts = _null_shifts(len(motion), motion.device)
     cues = [synchrony(motion, maps[name], shifts) for name in ("doa", "mvdr", "flux")]
     cues.append(synchrony(motion, maps["flux"], shifts, fast=True))

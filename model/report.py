@@ -23,7 +23,9 @@ from model.checkpoint import Calibration
 from model.evidence import best_yaw_deg, yaws_deg
 from model.media import AudioInfo, Correction, VideoInfo
 from model.output import whole_file
+from model.placement import Placement
 from model.scoring import INTERVAL_LEVEL, Judgement, ScoredWindow, Verdict
+from model.sync import as_json as sync_as_json
 
 SCHEMA_VERSION = 1
 FRAME_SIZE = (360, 720)
@@ -45,7 +47,7 @@ class Inputs:
     audio_paths: tuple[Path, ...]
     audio_sha256: tuple[str, ...]
     layout: ChannelLayout
-    offset_s: float
+    placement: Placement
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ def build_report(
         ],
         "cues": _cues(windows, calibration),
         "input": {"video": _video_facts(inputs), "audio": _audio_facts(inputs)},
+        "sync": sync_as_json(inputs.placement.sync) if inputs.placement.sync else None,
         "output": _output_facts(correction, applied_deg),
         "model": {"name": calibration.name, "weights_sha256": calibration.sha256, "device": device},
         "timings_s": {stage: round(seconds, 3) for stage, seconds in timings_s.items()},
@@ -148,7 +151,8 @@ def _audio_facts(inputs: Inputs) -> dict[str, Any]:
         "samplerate_hz": audio.samplerate,
         "channels": audio.n_channels,
         "duration_s": round(audio.duration_s, 3),
-        "offset_s": round(inputs.offset_s, 3),
+        "offset_s": round(inputs.placement.offset_s, 4),
+        "drift_ppm": round(inputs.placement.drift_ppm, 2),
         "order": layout.order,
         "convention": layout.convention.value,
         "convention_declared": audio.convention is not None,
@@ -266,6 +270,10 @@ def draw(
     }[verdict]
     if report["output"] and report["output"]["applied_deg"]:
         after = "Corrected"
+    trajectory = report.get("trajectory")
+    if trajectory and trajectory["followed"]:
+        curve = np.array(trajectory["rotate_field_ccw_deg"])
+        degrees += float(np.interp(snapshot.at_s, trajectory["times_s"], curve) - curve[0])
     turned = features.rotated(snapshot.covariance, math.radians(degrees))
     _panorama(figure.add_subplot(grid[0, 0]), snapshot, snapshot.covariance, "Sound as it is")
     _panorama(figure.add_subplot(grid[0, 1]), snapshot, turned, f"{after}: {degrees:+.1f}°")
@@ -338,12 +346,30 @@ def _summary(axes: Axes, report: dict[str, Any], colour: str) -> None:
     ]
     if output:
         applied = "untouched" if output["applied_deg"] == 0 else f"{output['applied_deg']:+.1f}°"
+        if (report.get("trajectory") or {}).get("followed"):
+            applied = f"from {applied}"
         lines.append(f"written  {Path(output['path']).name} ({applied})")
     axes.text(0.02, 0.97, report["verdict"].upper(), fontsize=22, color=colour, va="top",
               weight="bold")  # fmt: skip
     axes.text(0.02, 0.82, "\n".join(lines), fontsize=11, va="top", linespacing=1.7)
     notes = [*report["reasons"], *report["warnings"]]
+    if trajectory := report.get("trajectory"):
+        _curve(axes.inset_axes((0.64, 0.54, 0.36, 0.4)), trajectory, colour)
     axes.text(
         0.02, 0.24, "\n".join(textwrap.fill(note, 78) for note in notes[:4]), fontsize=9, va="top",
         color="#444444", linespacing=1.4,
     )  # fmt: skip
+
+
+def _curve(axes: Axes, trajectory: dict[str, Any], colour: str) -> None:
+    """The rotation over the take."""
+    axes.step(trajectory["times_s"], trajectory["rotate_field_ccw_deg"], where="mid", color=colour)
+    for step in trajectory["steps"]:
+        axes.axvline(step["at_s"], color="black", linewidth=0.8, linestyle=":")
+    low, high = min(trajectory["rotate_field_ccw_deg"]), max(trajectory["rotate_field_ccw_deg"])
+    axes.set_ylim(low - 15, high + 15)
+    axes.set_title(f"Rotation over time: {trajectory['kind']}", fontsize=9)
+    axes.set_xlabel("s", fontsize=8)
+    axes.set_ylabel("degrees", fontsize=8)
+    axes.tick_params(labelsize=8)
+    axes.grid(alpha=0.3)

@@ -38,7 +38,7 @@ from model.take import Take, Track
 
 SCHEMA_VERSION = 1
 _MISPLACED = 0.1  # how many takes are knocked, mixed up or misjudged, before they are seen
-_DISAGREES = 0.2  # a take that belongs with less than this probability is named
+DISAGREES = 0.2  # a take that belongs with less than this probability is named
 _FINE_BINS = 720  # the pooled posterior is sharper than 5 degrees
 _VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".webm", ".m4v", ".avi", ".mts"})
 _AUDIO_SUFFIXES = (".wav", ".rf64", ".w64", ".amb", ".aif", ".aiff", ".caf", ".flac", ".ogg")
@@ -338,7 +338,7 @@ def run(
     solution = solve(posteriors, calibration, tolerance_deg=tolerance_deg)
     for index, belongs in zip(judged, solution.belongs, strict=True):
         rows[index] = replace(
-            rows[index], belongs=round(belongs, 4), agrees=len(judged) < 2 or belongs >= _DISAGREES
+            rows[index], belongs=round(belongs, 4), agrees=len(judged) < 2 or belongs >= DISAGREES
         )
     turn = solution.verdict is Verdict.MISALIGNED
     applied_deg = round(solution.rotate_field_ccw_deg, 2) if turn else 0.0

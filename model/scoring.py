@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import torch
@@ -153,6 +153,11 @@ def mass_near_peak(posterior: Tensor) -> float:
     peak = int(posterior.argmax())
     near = (peak + torch.arange(-reach, reach + 1)) % N_YAWS
     return float(posterior[near].sum())
+
+
+def withheld(judgement: Judgement, reason: str) -> Judgement:
+    """A judgement without a verdict, for a reason that comes before all evidence."""
+    return replace(judgement, verdict=Verdict.UNDECIDABLE, reasons=[reason, *judgement.reasons])
 
 
 def verdict_of(

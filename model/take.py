@@ -23,6 +23,7 @@ from model.ambisonics import ChannelLayout, Convention, Fix
 from model.conventions import Diagnosis, diagnose
 from model.errors import MediaError, UnsupportedMedia, UnusableContent
 from model.media import AudioInfo, AudioReader, Stereo, VideoInfo, VideoReader, open_split_audio
+from model.placement import placed
 from model.scoring import Window
 
 Progress = Callable[[float], None]
@@ -52,8 +53,8 @@ class Track:
     paths : one file, or the parts of a split track.
     convention : overrides what the file declares (None: as declared, else AmbiX).
     components : file channel of each ACN component, where it is none of the known orders.
-    offset_s : time in the picture at which the track begins (None: at the beginning, or as the
-        clock of a shared container says).
+    offset_s : time in the picture at which the track begins (None: as the camera's own sound says,
+        or the clock of a shared container, else at the beginning).
     fix : done to the field before anything else.
     """
 
@@ -103,9 +104,10 @@ class Take:
             )
             self.layout = _layout(self._audio.info, track, self.diagnosis)
             self._signs = np.array(track.fix.signs(1) if track.fix else (1,) * 4)
-            shared = track.paths[0] == video
-            started = self._audio.info.start_s - self._video.info.start_s if shared else 0.0
-            self.offset_s = started if track.offset_s is None else track.offset_s
+            self.placement = placed(
+                self._video.info, self._audio, shared=track.paths[0] == video,
+                offset_s=track.offset_s,
+            )  # fmt: skip
             self.start_s, self.end_s = self._overlap()
             self._stack = stack.pop_all()
         self._note_metadata()
@@ -133,8 +135,8 @@ class Take:
 
     def _overlap(self) -> tuple[float, float]:
         video, audio = self._video.info, self._audio.info
-        start = max(0.0, self.offset_s)
-        end = min(video.duration_s, self.offset_s + audio.duration_s)
+        begins, ends = self.placement.offset_s, self.placement.picture_s(audio.duration_s)
+        start, end = max(0.0, begins), min(video.duration_s, ends)
         for path, duration in ((video.path, video.duration_s), (audio.path, audio.duration_s)):
             if duration < LEAST_DURATION_S:
                 raise UnusableContent(
@@ -144,12 +146,14 @@ class Take:
         if end - start < LEAST_DURATION_S:
             raise UnusableContent(
                 f"{video.path} (0 to {video.duration_s:.1f} s) and {audio.path} (from "
-                f"{self.offset_s:.1f} to {self.offset_s + audio.duration_s:.1f} s of the picture) "
+                f"{begins:.1f} to {ends:.1f} s of the picture) "
                 f"overlap by less than {LEAST_DURATION_S:.0f} s: check --offset-s."
             )
         return start, end
 
     def _note_metadata(self) -> None:
+        if self.placement.note:
+            self.warnings.append(self.placement.note)
         yaw, pitch, roll = self.video.spherical.pose_deg
         if yaw:
             self.warnings.append(
@@ -175,7 +179,7 @@ class Take:
         MediaError : NaN or infinite samples.
         """
         rate = self.audio.samplerate
-        first = round((start_s - self.offset_s) * rate)
+        first = round(self.placement.track_s(start_s) * rate)
         count = round(duration_s * rate)
         block = self._audio.read(max(0, first), count + min(0, first))
         if not np.isfinite(block).all():

@@ -95,6 +95,8 @@ def _align(job: dict[str, Any], track: dict[str, Any], index: int, notify: Any) 
                 device=job["device"],
                 float_output=options["float_output"],
                 apply_undecided=options["apply_undecided"],
+                over_time=options.get("over_time", False),
+                follow=options.get("follow", False),
             ),
             notify=notify,
             labels=names,

@@ -32,7 +32,9 @@ class AlignOptions(BaseModel):
         None, description="packing of the picture, if not as declared"
     )
     offset_s: float | None = Field(
-        None, description="time in the picture at which the track begins", allow_inf_nan=False
+        None,
+        description="time in the picture at which the track begins; else by the camera's sound",
+        allow_inf_nan=False,
     )
     windows: int = Field(8, ge=1, le=64, description="windows that are judged, at most")
     tolerance_deg: float = Field(10.0, ge=0, lt=180, description="a rotation still called aligned")
@@ -40,6 +42,10 @@ class AlignOptions(BaseModel):
     apply_undecided: bool = Field(
         False, description="write the best rotation even where the verdict is undecidable"
     )
+    over_time: bool = Field(
+        False, description="look whether the rotation changes along the take (decodes all of it)"
+    )
+    follow: bool = Field(False, description="over_time, and write the rotation as it changes")
     label: str = Field("", max_length=200, description="a name of yours for the job")
 
 

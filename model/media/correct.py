@@ -36,7 +36,9 @@ from model.output import whole_file
 FloatArray = NDArray[np.floating]
 Progress = Callable[[float], None]
 # Each changed channel as a weighted sum of the old ones: {channel: ((old channel, weight), ...)}.
-ChannelMix = Mapping[int, Sequence[tuple[int, float]]]
+# A weight that varies is a function of a block's first sample and size.
+Weight = float | Callable[[int, int], FloatArray]
+ChannelMix = Mapping[int, Sequence[tuple[int, Weight]]]
 
 FLOAT32 = SampleFormat("float", 4, 32)
 _BLOCK = 1 << 13  # samples per channel: a few blocks stay in the processor's cache
@@ -172,13 +174,14 @@ class _NotFinite(Exception):
 
 
 class _Mixer:
-    """Mixes channels and keeps account of what is written."""
+    """Mixes successive blocks of channels and keeps account of what is written."""
 
     def __init__(self, mix: ChannelMix, sample_format: SampleFormat, gain: float = 1.0) -> None:
         half_step = (1 - sample_format.highest) / 2 if sample_format.highest < 1 else math.inf
         self._mix = mix
         self._lower, self._upper = -1 - half_step, sample_format.highest + half_step
         self._highest = sample_format.highest
+        self._done = 0
         self.gain = gain
         self.peak = 0.0
         self.n_clipped = 0
@@ -190,11 +193,14 @@ class _Mixer:
     def __call__(self, block: FloatArray) -> FloatArray:
         """New samples of a block, [shape=(n_channels, N)]; raises `_NotFinite`."""
         mixed = block.copy()
+        n_samples = block.shape[1]
         for channel, weights in self._mix.items():
             total = mixed[channel]
             total[:] = 0.0
             for source, weight in weights:
-                total += weight * block[source]
+                now = weight(self._done, n_samples) if callable(weight) else weight
+                total += now * block[source]
+        self._done += n_samples
         if self.gain != 1.0:
             mixed *= self.gain
         lowest, highest = float(mixed.min(initial=0.0)), float(mixed.max(initial=0.0))

@@ -46,6 +46,7 @@ class VideoInfo:
     start_s : time of the first frame in the container's own clock.
     spherical : what the container declares.
     stereo : packing that is used (declared, or told by the frame's shape); one eye is read.
+    has_sound : whether the file carries sound as well.
     """
 
     path: Path
@@ -57,6 +58,7 @@ class VideoInfo:
     start_s: float
     spherical: Spherical
     stereo: Stereo
+    has_sound: bool = False
 
     @property
     def pose_yaw_deg(self) -> float:
@@ -236,6 +238,7 @@ def _video_info(
         start_s=(stream.start_time or 0) * seconds_per_tick,
         spherical=spherical,
         stereo=stereo or _stereo(path, spherical, stream.width, stream.height),
+        has_sound=bool(container.streams.audio),
     )
 
 

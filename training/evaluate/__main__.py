@@ -6,51 +6,26 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from model.errors import AvsaError
-from training.evaluate import conventions, reference, sync, yaw
+from training.evaluate import conventions, reference, rig, sync, trajectory, yaw
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one evaluation; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="EVALUATION")
-    command = commands.add_parser("yaw", help="error of the rotation, in degrees, and verdicts")
-    command.add_argument("--manifest", type=Path, required=True, help="takes with known answers")
-    command.add_argument("--report", type=Path, help="write all figures as JSON")
-    command.add_argument("--plot", type=Path, help="write the picture as PNG")
-    command.add_argument("--weights", type=Path, help="another calibration")
-    command.add_argument("--windows", type=int, default=8, help="windows of a take (8)")
-    command.add_argument("--device", default="cpu", help="cpu (default) or cuda")
-    command.set_defaults(run=_yaw)
-    command = commands.add_parser("sync", help="error of offset and drift, strangers refused")
-    command.add_argument("--sounds", type=Path, required=True, help="folder of real recordings")
-    command.add_argument("--rooms", type=Path, required=True, help="folder of room responses")
-    command.add_argument("--takes", type=int, default=20, help="takes that are simulated (20)")
-    command.add_argument("--duration-s", type=float, default=600.0, help="of a take (600)")
-    command.add_argument("--max-offset-s", type=float, default=30.0, help="to either side (30)")
-    command.add_argument("--snr-db", type=float, default=0.0, help="of both recorders (0)")
-    command.add_argument("--report", type=Path, help="write all figures as JSON")
-    command.set_defaults(run=_sync)
-    command = commands.add_parser("reference", help="error of the rotation between recordings")
-    command.add_argument("--manifest", type=Path, required=True, help="takes to record once more")
-    command.add_argument("--rooms", type=Path, required=True, help="folder of room responses")
-    command.add_argument("--spacing-m", type=float, default=0.3, help="between microphones (0.3)")
-    command.add_argument("--snr-db", type=float, default=10.0, help="of the second one (10)")
-    command.add_argument(
-        "--direct-to-reverberant-db", type=float, default=12.0, help="of the other room (12)"
-    )
-    command.add_argument("--report", type=Path, help="write all figures as JSON")
-    command.set_defaults(run=_reference)
-    command = commands.add_parser("conventions", help="what the convention doctor says of tracks")
-    command.add_argument("--manifest", type=Path, help="rightly recorded AmbiX takes")
-    command.add_argument("--formats", type=Path, help="folder of the known format files")
-    command.add_argument(
-        "--picture", action="store_true", help="ask each take's picture which way round it is"
-    )
-    command.add_argument("--weights", type=Path, help="another calibration")
-    command.add_argument("--report", type=Path, help="write all figures as JSON")
-    command.set_defaults(run=_conventions)
+    for add in (
+        _add_yaw,
+        _add_rig,
+        _add_trajectory,
+        _add_conventions,
+        _add_sync,
+        _add_reference,
+    ):
+        command = add(commands)
+        command.add_argument("--report", type=Path, help="write all figures as JSON")
     arguments = parser.parse_args(argv)
     try:
         arguments.run(arguments)
@@ -60,52 +35,104 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _yaw(arguments: argparse.Namespace) -> None:
-    yaw.run(
-        arguments.manifest,
-        report=arguments.report,
-        plot=arguments.plot,
-        weights=arguments.weights,
-        n_windows=arguments.windows,
-        device=arguments.device,
+def _add_yaw(commands: Any) -> Any:
+    command = commands.add_parser("yaw", help="error of the rotation, in degrees, and verdicts")
+    command.add_argument("--manifest", type=Path, required=True, help="takes with known answers")
+    command.add_argument("--plot", type=Path, help="write the picture as PNG")
+    command.add_argument("--weights", type=Path, help="another calibration")
+    command.add_argument("--windows", type=int, default=8, help="windows of a take (8)")
+    command.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    command.set_defaults(
+        run=lambda a: yaw.run(
+            a.manifest, report=a.report, plot=a.plot, weights=a.weights, n_windows=a.windows,
+            device=a.device,
+        )
+    )  # fmt: skip
+    return command
+
+
+def _add_rig(commands: Any) -> Any:
+    command = commands.add_parser("rig", help="rigs of several synthetic takes, pooled")
+    command.add_argument("--cache", type=Path, required=True, help="folder for rendered takes")
+    command.add_argument("--scenes", type=int, default=120, help="that are drawn from (120)")
+    command.add_argument("--seed", type=int, default=300_000, help="of the first (300000)")
+    command.add_argument("--weights", type=Path, help="another calibration")
+    command.set_defaults(
+        run=lambda a: rig.run(
+            a.cache, n_scenes=a.scenes, seed=a.seed, report=a.report, weights=a.weights
+        )
     )
+    return command
 
 
-def _sync(arguments: argparse.Namespace) -> None:
-    sync.run(
-        arguments.sounds,
-        arguments.rooms,
-        n_takes=arguments.takes,
-        setting=sync.Setting(
-            duration_s=arguments.duration_s,
-            snr_db=arguments.snr_db,
-            max_offset_s=arguments.max_offset_s,
-        ),
-        report=arguments.report,
+def _add_trajectory(commands: Any) -> Any:
+    command = commands.add_parser("trajectory", help="steps and curves of synthetic takes")
+    command.add_argument("--takes", type=int, default=60, help="scenes of a minute (60)")
+    command.add_argument("--seed", type=int, default=700_000, help="of the first (700000)")
+    command.add_argument("--weights", type=Path, help="another calibration")
+    command.add_argument("--workers", type=int, default=2)
+    command.set_defaults(
+        run=lambda a: trajectory.run(
+            a.takes, seed=a.seed, report=a.report, weights=a.weights, workers=a.workers
+        )
     )
+    return command
 
 
-def _reference(arguments: argparse.Namespace) -> None:
-    reference.run(
-        arguments.manifest,
-        arguments.rooms,
-        setting=reference.Setting(
-            spacing_m=arguments.spacing_m,
-            snr_db=arguments.snr_db,
-            direct_to_reverberant_db=arguments.direct_to_reverberant_db,
-        ),
-        report=arguments.report,
+def _add_conventions(commands: Any) -> Any:
+    command = commands.add_parser("conventions", help="what the convention doctor says of tracks")
+    command.add_argument("--manifest", type=Path, help="rightly recorded AmbiX takes")
+    command.add_argument("--formats", type=Path, help="folder of the known format files")
+    command.add_argument(
+        "--picture", action="store_true", help="ask each take's picture which way round it is"
     )
-
-
-def _conventions(arguments: argparse.Namespace) -> None:
-    conventions.run(
-        arguments.manifest,
-        formats=arguments.formats,
-        picture=arguments.picture,
-        weights=arguments.weights,
-        report=arguments.report,
+    command.add_argument("--weights", type=Path, help="another calibration")
+    command.set_defaults(
+        run=lambda a: conventions.run(
+            a.manifest, formats=a.formats, picture=a.picture, weights=a.weights, report=a.report
+        )
     )
+    return command
+
+
+def _add_sync(commands: Any) -> Any:
+    command = commands.add_parser("sync", help="error of offset and drift, strangers refused")
+    command.add_argument("--sounds", type=Path, required=True, help="folder of real recordings")
+    command.add_argument("--rooms", type=Path, required=True, help="folder of room responses")
+    command.add_argument("--takes", type=int, default=20, help="takes that are simulated (20)")
+    command.add_argument("--duration-s", type=float, default=600.0, help="of a take (600)")
+    command.add_argument("--max-offset-s", type=float, default=30.0, help="to either side (30)")
+    command.add_argument("--snr-db", type=float, default=0.0, help="of both recorders (0)")
+    command.set_defaults(
+        run=lambda a: sync.run(
+            a.sounds, a.rooms, n_takes=a.takes, report=a.report,
+            setting=sync.Setting(
+                duration_s=a.duration_s, snr_db=a.snr_db, max_offset_s=a.max_offset_s
+            ),
+        )
+    )  # fmt: skip
+    return command
+
+
+def _add_reference(commands: Any) -> Any:
+    command = commands.add_parser("reference", help="error of the rotation between recordings")
+    command.add_argument("--manifest", type=Path, required=True, help="takes to record once more")
+    command.add_argument("--rooms", type=Path, required=True, help="folder of room responses")
+    command.add_argument("--spacing-m", type=float, default=0.3, help="between microphones (0.3)")
+    command.add_argument("--snr-db", type=float, default=10.0, help="of the second one (10)")
+    command.add_argument(
+        "--direct-to-reverberant-db", type=float, default=12.0, help="of the other room (12)"
+    )
+    command.set_defaults(
+        run=lambda a: reference.run(
+            a.manifest, a.rooms, report=a.report,
+            setting=reference.Setting(
+                spacing_m=a.spacing_m, snr_db=a.snr_db,
+                direct_to_reverberant_db=a.direct_to_reverberant_db,
+            ),
+        )
+    )  # fmt: skip
+    return command
 
 
 if __name__ == "__main__":

@@ -1,0 +1,107 @@
+"""A rotation that changes along a take: told in the report, and followed in the output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.checkpoint import Calibration
+from model.course import read_course
+from model.scoring import Judgement, ScoredWindow, Verdict, judge
+from model.steps import STEP_DEG
+from model.take import Progress, Take
+from model.trajectory import Kind, Trajectory, curve_at, trace
+
+FloatArray = NDArray[np.floating]
+
+_RAMP_S = 0.05  # of a step in the output: short to the ear, and without a click
+
+
+def traced(take: Take, calibration: Calibration, progress: Progress) -> Trajectory:
+    """The rotation along a whole take; every block of its picture is decoded."""
+    return trace(read_course(take, progress), calibration)
+
+
+def judge_along(
+    windows: Sequence[ScoredWindow],
+    trajectory: Trajectory,
+    calibration: Calibration,
+    *,
+    tolerance_deg: float,
+) -> Judgement:
+    """Judge the rotation at the beginning of a take that does not keep it.
+
+    Every window's evidence is first turned back by what the rotation has changed until then. A
+    take that changes is never aligned as it is.
+    """
+    curve = curve_at(trajectory)
+    first_deg = float(curve(trajectory.times_s[:1])[0])
+    relative = []
+    for window in windows:
+        middle = np.array([window.start_s + window.duration_s / 2])
+        bins = round((float(curve(middle)[0]) - first_deg) / STEP_DEG)
+        relative.append(replace(window, log_posterior=window.log_posterior.roll(-bins)))
+    judgement = judge(relative, calibration, tolerance_deg=tolerance_deg)
+    if judgement.verdict is Verdict.ALIGNED:
+        return replace(judgement, verdict=Verdict.MISALIGNED)
+    return judgement
+
+
+def angle_along(
+    take: Take, trajectory: Trajectory, first_deg: float
+) -> Callable[[FloatArray], FloatArray]:
+    """The angle in radians to turn a track by at its sample numbers.
+
+    first_deg : the rotation at the beginning; from there it changes as the trajectory does.
+    """
+    if trajectory.kind is Kind.STEPS:
+        edges = np.array([step.at_s for step in trajectory.steps])
+        offsets = np.cumsum([0.0, *(step.by_deg for step in trajectory.steps)])
+        knots = np.ravel(np.column_stack([edges - _RAMP_S / 2, edges + _RAMP_S / 2]))
+        degrees = np.ravel(np.column_stack([offsets[:-1], offsets[1:]]))
+    else:
+        knots = trajectory.times_s
+        degrees = trajectory.rotate_field_ccw_deg - trajectory.rotate_field_ccw_deg[0]
+    samples = np.array([take.placement.track_s(float(t)) for t in knots]) * take.audio.samplerate
+
+    def angle_rad(at: FloatArray) -> FloatArray:
+        degrees_now: FloatArray = first_deg + np.interp(at, samples, degrees)
+        return np.deg2rad(degrees_now)
+
+    return angle_rad
+
+
+def sentence(trajectory: Trajectory, *, follow: bool) -> str | None:
+    """What is to be known of a rotation that changes; None if it does not."""
+    if trajectory.kind is Kind.CONSTANT:
+        return None
+    so = "" if follow else " (--follow writes it so)"
+    if trajectory.kind is Kind.STEPS:
+        steps = " and ".join(
+            f"by {s.by_deg:+.0f}\u00b0 at {s.at_s:.1f} s" for s in trajectory.steps
+        )
+        return f"One rotation does not hold for the whole take: it steps {steps}{so}."
+    low = trajectory.rotate_field_ccw_deg.min()
+    high = trajectory.rotate_field_ccw_deg.max()
+    return (
+        "One rotation does not hold for the whole take: it moves over "
+        f"{high - low:.0f}\u00b0 (--follow)."
+    )
+
+
+def as_json(trajectory: Trajectory, *, followed: bool) -> dict[str, Any]:
+    """For a report."""
+    return {
+        "kind": trajectory.kind.value,
+        "followed": followed,
+        "steps": [
+            {"at_s": round(s.at_s, 3), "by_deg": round(s.by_deg, 2), "gain": round(s.gain, 2)}
+            for s in trajectory.steps
+        ],
+        "times_s": trajectory.times_s.round(3).tolist(),
+        "rotate_field_ccw_deg": trajectory.rotate_field_ccw_deg.round(2).tolist(),
+    }

@@ -1,0 +1,77 @@
+"""Where a track lies in the picture's time: as told, by a container's clock, or by camera sound.
+
+Cameras record sound of their own beside the picture. It need not be ambisonic or good: it tells
+where an external track begins and how its clock drifts (`model.sync`), before any angle is asked
+for, and that a track does not belong to the footage at all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from model.errors import MediaError, UnusableContent
+from model.media import AudioReader, VideoInfo, open_audio
+from model.sync import Belonging, Synchronisation, synchronise
+
+_WORTH_TELLING_S = 0.02
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A track's clock against the picture's: picture time = offset_s + (1 + drift) track time.
+
+    Attributes
+    ----------
+    sync : what the camera's own sound says; None if it was not asked or has none.
+    """
+
+    offset_s: float = 0.0
+    drift_ppm: float = 0.0
+    sync: Synchronisation | None = None
+    note: str | None = None
+
+    def track_s(self, picture_s: float) -> float:
+        """The track's time of a time of the picture."""
+        return (picture_s - self.offset_s) / (1 + self.drift_ppm / 1e6)
+
+    def picture_s(self, track_s: float) -> float:
+        """The picture's time of a time of the track."""
+        return self.offset_s + (1 + self.drift_ppm / 1e6) * track_s
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the track does not belong to the footage."""
+        return self.sync is not None and self.sync.belonging is Belonging.FOREIGN
+
+
+def placed(
+    video: VideoInfo, track: AudioReader, *, shared: bool, offset_s: float | None
+) -> Placement:
+    """Place a track.
+
+    shared : the track is the sound inside the video's own file.
+    offset_s : where the user says that it begins.
+    """
+    if offset_s is not None:
+        return Placement(offset_s)
+    if shared:
+        return Placement(track.info.start_s - video.start_s)
+    if not video.has_sound:
+        return Placement()
+    try:
+        with open_audio(video.path) as camera:
+            sync = synchronise(camera, track)
+            camera_start_s = camera.info.start_s - video.start_s
+    except (MediaError, UnusableContent) as error:
+        return Placement(note=f"The camera's own sound does not help to place the track: {error}")
+    if sync.belonging is not Belonging.SYNCHRONISED:
+        return Placement(sync=sync, note=f"By the camera's own sound: {sync.reason}")
+    placement = Placement(sync.offset_s + camera_start_s, sync.drift_ppm, sync)
+    end_s = placement.picture_s(track.info.duration_s) - track.info.duration_s
+    if max(abs(placement.offset_s), abs(end_s)) < _WORTH_TELLING_S:
+        return placement
+    note = (
+        f"By the camera's own sound the track begins at {placement.offset_s:+.3f} s of the picture "
+        f"and its clock drifts by {sync.drift_ppm:+.1f} ppm; the corrected file keeps its own time."
+    )
+    return Placement(placement.offset_s, placement.drift_ppm, sync, note)

@@ -1,0 +1,223 @@
+"""Where the rotation steps: the rig was knocked, or the shot re-oriented.
+
+Two kinds of evidence tell, and are added in nats:
+
+- sound and picture together: log-posteriors of short windows (`model.course.views`), which know the
+  rotation itself, but each only roughly;
+- the sound by itself: where the microphone turns, everything that sounds turns by the same angle.
+  Turned back by the right angle, the directions of arrival before and after fall on each other and
+  their histogram is sharpest: its entropy is least. That tells moment and angle closely, but takes
+  turns of speech and moving sources for steps where the picture says otherwise.
+
+A step of the picture is seen in the picture itself (`features.Motion.pan_rad`), and is one of the
+rotation only if the sound has not made it too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.course import Course, Views, level_shares
+from model.evidence import N_YAWS
+
+Pan = tuple[float, float]  # when the picture turned, and the step if the sound did not
+
+HISTOGRAMS = ("doa", "flux")
+STEP_DEG = 360 / N_YAWS
+# Chosen on synthetic takes (`python -m training.evaluate trajectory --seed 600000`).
+VIEW_WEIGHT = 1.5
+_PLACING_S, _PLACING_WEIGHT = 4.0, 0.3
+_LEAST_STEP_GAIN = 8.0
+_LEAST_STEP_DEG = 20.0
+_LEAST_PART_S = 6.0  # between steps, and to either end
+_GRID_S = 0.25
+_STRETCH_S = 24.0
+_MAX_STEPS = 8
+
+
+@dataclass(frozen=True)
+class Step:
+    """From `at_s` on, the rotation is `by_deg` more than before; `gain` in nats speaks for it.
+
+    in_picture : whether the picture itself was seen to turn then, at once.
+    """
+
+    at_s: float
+    by_deg: float
+    gain: float
+    in_picture: bool = False
+
+
+class Histograms:
+    """Directions of arrival of a course, cumulated so that any stretch is a difference."""
+
+    def __init__(self, course: Course) -> None:
+        self.times_s = course.times_s
+        self._seconds = float(np.median(np.diff(course.times_s)))
+        self._cumulated = []
+        for name in HISTOGRAMS:
+            shares = level_shares(course.sound[name])
+            self._cumulated.append(torch.cat([shares.new_zeros(1, N_YAWS), shares.cumsum(0)]))
+
+    def gains(self, start_s: float, at_s: float, end_s: float) -> Tensor:
+        """Nats that a turn of the sound by k bins at `at_s` gains, [shape=(R,)] over k.
+
+        Interval by interval the directions are draws from one histogram; its maximum likelihood is
+        its negative entropy, times the number of draws (one a second).
+        """
+        first, middle, last = np.searchsorted(self.times_s, [start_s, at_s, end_s])
+        total = torch.zeros(N_YAWS, dtype=torch.float64)
+        for cumulated in self._cumulated:
+            before = cumulated[middle] - cumulated[first]
+            after = cumulated[last] - cumulated[middle]
+            # A turn by +k bins moves azimuths left by k columns: back they go to the right.
+            together = before + torch.stack([after.roll(k) for k in range(N_YAWS)])
+            draws = float(before.sum() + after.sum()) * self._seconds
+            entropy = _entropy(together)
+            total += draws * (entropy[0] - entropy)
+        return total
+
+
+def _entropy(histograms: Tensor) -> Tensor:
+    shares = histograms / (histograms.sum(-1, keepdim=True) + 1e-12)
+    return -(shares * (shares + 1e-12).log()).sum(-1)
+
+
+def _view_gains(seen: Views, start_s: float, at_s: float, end_s: float) -> Tensor:
+    """Nats that a step of the rotation by k bins at `at_s` gains, [shape=(R,)] over k.
+
+    The best rotation of either hypothesis, over the windows that do not straddle `at_s`.
+    """
+    before, after = seen.of(start_s, at_s), seen.of(at_s, end_s)
+    best = torch.stack([(before + after.roll(-k)).max() for k in range(N_YAWS)])
+    return best - best[0]
+
+
+def find_steps(course: Course, seen: Views) -> list[Step]:
+    """Where the rotation steps, in order of time: binary segmentation by the gain in nats."""
+    heard = Histograms(course)
+    pans = _picture_steps(course)
+    found: list[Step] = []
+    parts = [(float(course.times_s[0]), float(course.times_s[-1]))]
+    while parts and len(found) < _MAX_STEPS:
+        start_s, end_s = parts.pop()
+        steps = [
+            step
+            for stretch in _stretches(start_s, end_s)
+            if (step := _best_step(heard, seen, pans, *stretch)) and step.gain >= _LEAST_STEP_GAIN
+        ]
+        if steps:
+            found.append(max(steps, key=lambda step: step.gain))
+            parts += [(start_s, found[-1].at_s), (found[-1].at_s, end_s)]
+    return _settled(sorted(found, key=lambda step: step.at_s), course, heard, seen, pans)
+
+
+def _settled(
+    steps: Sequence[Step], course: Course, heard: Histograms, seen: Views, pans: Sequence[Pan]
+) -> list[Step]:
+    """Steps estimated once more, each from neighbour to neighbour only; those that fade go."""
+    edges = [float(course.times_s[0]), *(step.at_s for step in steps), float(course.times_s[-1])]
+    settled = []
+    for step, start_s, end_s in zip(steps, edges[:-2], edges[2:], strict=True):
+        at_once = [by_deg for at_s, by_deg in pans if at_s == step.at_s]
+        if at_once:
+            gains = _pan_gains(heard, seen, start_s, step.at_s, end_s, at_once[0])
+        else:
+            gains = _gains(heard, seen, start_s, step.at_s, end_s, VIEW_WEIGHT)
+            gains[_near_zero()] = -math.inf
+        again = _better(None, step.at_s, gains, in_picture=bool(at_once))
+        if again.gain >= _LEAST_STEP_GAIN:
+            settled.append(again)
+    return settled
+
+
+def _stretches(start_s: float, end_s: float) -> list[tuple[float, float]]:
+    """A part, and shorter stretches of it: several steps hide each other in the whole."""
+    starts = np.arange(start_s, end_s - _STRETCH_S, _STRETCH_S / 2)
+    return [(start_s, end_s), *((float(s), float(s) + _STRETCH_S) for s in starts)]
+
+
+def _best_step(
+    heard: Histograms,
+    seen: Views,
+    pans: Sequence[Pan],
+    start_s: float,
+    end_s: float,
+) -> Step | None:
+    best: Step | None = None
+    near_zero = _near_zero()
+    for at_s in np.arange(start_s + _LEAST_PART_S, end_s - _LEAST_PART_S, _GRID_S):
+        gains = _gains(heard, seen, start_s, at_s, end_s, VIEW_WEIGHT)
+        gains[near_zero] = -math.inf
+        best = _better(best, float(at_s), gains)
+    if best is not None:
+        best = _placed(best, heard, seen, start_s, end_s)
+    for at_s, by_deg in pans:
+        if start_s + _LEAST_PART_S <= at_s <= end_s - _LEAST_PART_S:
+            gains = _pan_gains(heard, seen, start_s, at_s, end_s, by_deg)
+            best = _better(best, at_s, gains, in_picture=True)
+    return best
+
+
+def _gains(
+    heard: Histograms, seen: Views, start_s: float, at_s: float, end_s: float, view_weight: float
+) -> Tensor:
+    """Nats that a step of the rotation by k bins gains, [shape=(R,)] over k."""
+    # The right rotation falls where the field was turned up.
+    turns = heard.gains(start_s, at_s, end_s).flip(0).roll(1)
+    return turns + view_weight * _view_gains(seen, start_s, at_s, end_s)
+
+
+def _placed(step: Step, heard: Histograms, seen: Views, start_s: float, end_s: float) -> Step:
+    """A step put where the sound says, which knows the moment better than windows of 6 s do."""
+    bins = round(step.by_deg / STEP_DEG)
+    first = max(start_s + _LEAST_PART_S, step.at_s - _PLACING_S)
+    last = min(end_s - _LEAST_PART_S, step.at_s + _PLACING_S)
+    times = np.arange(first, last, _GRID_S)
+    gains = [_gains(heard, seen, start_s, t, end_s, _PLACING_WEIGHT)[bins] for t in times]
+    return replace(step, at_s=float(times[int(np.argmax(gains))]))
+
+
+def _pan_gains(
+    heard: Histograms, seen: Views, start_s: float, at_s: float, end_s: float, by_deg: float
+) -> Tensor:
+    """Gains where the picture has turned by a known angle: only that step, or none, is possible.
+
+    If the sound has turned with it, the rotation stays.
+    """
+    bins = round(by_deg / STEP_DEG)
+    stayed_deg = heard.gains(start_s, at_s, end_s)[bins % N_YAWS]
+    gains = torch.full((N_YAWS,), -math.inf, dtype=torch.float64)
+    together = VIEW_WEIGHT * _view_gains(seen, start_s, at_s, end_s)[bins % N_YAWS]
+    # A jump of the picture is seen, not guessed: it stands at the threshold before any evidence.
+    gains[bins % N_YAWS] = _LEAST_STEP_GAIN + together - stayed_deg
+    return gains
+
+
+def _better(best: Step | None, at_s: float, gains: Tensor, *, in_picture: bool = False) -> Step:
+    bins = int(gains.argmax())
+    gain = float(gains[bins])
+    if best is not None and best.gain >= gain:
+        return best
+    by_deg = math.remainder(bins * STEP_DEG, 360)
+    return Step(at_s, 180.0 if by_deg == -180 else by_deg, gain, in_picture)
+
+
+def _near_zero() -> Tensor:
+    bins = torch.arange(N_YAWS)
+    return torch.minimum(bins, N_YAWS - bins) * STEP_DEG < _LEAST_STEP_DEG
+
+
+def _picture_steps(course: Course) -> list[Pan]:
+    """Times at which the picture turned at once, and the step of the rotation if the sound did not.
+
+    Where the camera turns to the left, what is seen moves right, and the sound has to follow.
+    """
+    large = np.flatnonzero(np.abs(course.pan_deg) >= _LEAST_STEP_DEG)
+    return [(float(course.times_s[i]), -float(course.pan_deg[i])) for i in large]

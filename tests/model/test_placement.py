@@ -1,0 +1,161 @@
+"""Tracks placed by the camera's own sound, and rotations followed, in whole jobs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import soundfile
+
+from model.align import Options, Outputs, align
+from model.media import open_audio
+from model.take import Take, Track
+from model.turning import turned_along
+from tests.conftest import EXAMPLE, TAKE_SEED
+from training.data.scenes import draw_scene
+from training.data.takes import TakeFiles, write_take
+
+RATE = 48_000
+
+
+def field_of(path: Path) -> np.ndarray:
+    with open_audio(path) as reader:
+        return np.concatenate(list(reader.blocks(1 << 16)), axis=1)
+
+
+def with_camera_sound(video: Path, sound: np.ndarray, path: Path) -> Path:
+    """The video with a mono track of its own, as a camera records it (AAC)."""
+    with av.open(str(video)) as source, av.open(str(path), "w") as target:
+        picture = target.add_stream_from_template(source.streams.video[0])
+        stream = target.add_stream("aac", rate=RATE, layout="mono")
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = picture
+                target.mux(packet)
+        for first in range(0, len(sound), 1024):
+            block = np.ascontiguousarray(sound[None, first : first + 1024], dtype="f4")
+            frame = av.AudioFrame.from_ndarray(block, "fltp", "mono")
+            frame.sample_rate, frame.pts = RATE, first
+            target.mux(stream.encode(frame))
+        target.mux(stream.encode(None))
+    return path
+
+
+@pytest.fixture(scope="module")
+def camera(take: TakeFiles, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example's video with what a noisy camera microphone would have heard."""
+    folder = tmp_path_factory.mktemp("camera")
+    omni = field_of(take.audio)[0]
+    noise = 0.5 * omni.std() * np.random.default_rng(0).standard_normal(len(omni))
+    return with_camera_sound(take.video, omni + noise, folder / "camera.mp4")
+
+
+def test_a_late_track_is_placed_by_the_camera(
+    take: TakeFiles, camera: Path, tmp_path: Path
+) -> None:
+    soundfile.write(tmp_path / "late.wav", field_of(take.audio)[:, 3 * RATE :].T, RATE)
+
+    with Take(camera, Track((tmp_path / "late.wav",))) as opened:
+        assert opened.placement.offset_s == pytest.approx(3.0, abs=0.002)
+        assert (opened.start_s, opened.end_s) == pytest.approx((3.0, 20.0), abs=0.1)
+
+    report = align(camera, Track((tmp_path / "late.wav",)), Outputs())
+    assert report["input"]["audio"]["offset_s"] == pytest.approx(3.0, abs=0.002)
+    assert report["sync"]["verdict"] == "synchronised"
+    assert any("begins at +3.00" in warning for warning in report["warnings"])
+    assert abs(math.remainder(report["rotate_field_ccw_deg"] + take.rotated_deg, 360)) <= 10
+
+
+def test_what_the_user_says_comes_first(take: TakeFiles, camera: Path) -> None:
+    with Take(camera, Track((take.audio,), offset_s=1.0)) as opened:
+        assert (opened.placement.offset_s, opened.placement.sync) == (1.0, None)
+
+
+def test_a_foreign_track_gets_no_verdict(camera: Path, tmp_path: Path) -> None:
+    scene = draw_scene(TAKE_SEED + 1, EXAMPLE)
+    other = write_take(scene, tmp_path, "other", height=128, rate_hz=12.5, colour=False)
+
+    report = align(camera, Track((other.audio,)), Outputs(tmp_path / "out.wav"))
+
+    assert report["verdict"] == "undecidable"
+    assert "does not belong" in report["reasons"][0]
+    assert (tmp_path / "out.wav").read_bytes() == other.audio.read_bytes()
+
+
+def test_a_video_without_sound_asks_nothing(take: TakeFiles) -> None:
+    with Take(take.video, Track((take.audio,))) as opened:
+        assert opened.placement.sync is None
+        assert not opened.video.has_sound
+
+
+# --- a rotation that changes ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def knocked(tmp_path_factory: pytest.TempPathFactory) -> tuple[TakeFiles, np.ndarray]:
+    """A take whose microphone is turned by 90 degrees at 17 s, and the right rotation over time."""
+    folder = tmp_path_factory.mktemp("knocked")
+    scene = draw_scene(TAKE_SEED, replace(EXAMPLE, duration_s=36.0))
+    files = write_take(scene, folder, "t", height=256, rate_hz=12.5, colour=False)
+    field = field_of(files.audio)
+    right_deg = np.where(np.arange(field.shape[1]) < 17 * RATE, 30.0, 120.0)
+    turned = turned_along(0.7 * field, np.deg2rad(-right_deg))
+    soundfile.write(files.audio, turned.T, RATE, subtype="PCM_24")
+    return files, right_deg
+
+
+def run(files: TakeFiles, outputs: Outputs, **options: Any) -> dict[str, Any]:
+    return align(files.video, Track((files.audio,)), outputs, Options(**options))
+
+
+def test_a_knock_is_told_and_followed(
+    knocked: tuple[TakeFiles, np.ndarray], tmp_path: Path
+) -> None:
+    files, right_deg = knocked
+
+    report = run(files, Outputs(tmp_path / "out.wav", plot=tmp_path / "p.png"), follow=True)
+
+    (step,) = report["trajectory"]["steps"]
+    assert report["trajectory"]["kind"] == "steps"
+    assert step["at_s"] == pytest.approx(17, abs=2)
+    assert step["by_deg"] == pytest.approx(90, abs=10)
+    assert report["verdict"] == "misaligned"
+    assert any("steps by +" in warning for warning in report["warnings"])
+    applied = field_of(tmp_path / "out.wav")
+    first_deg, later_deg = right_deg[0], right_deg[-1]
+    source = field_of(files.audio)
+    for part, expected_deg in (
+        (slice(0, 12 * RATE), first_deg),
+        (slice(22 * RATE, None), later_deg),
+    ):
+        found = _turn_deg(source[:, part], applied[:, part])
+        assert abs(math.remainder(found - expected_deg, 360)) <= 12
+
+
+def _turn_deg(before: np.ndarray, after: np.ndarray) -> float:
+    """The angle between two fields, one of which is the other turned."""
+    cos = np.sum(before[3] * after[3] + before[1] * after[1])
+    sin = np.sum(before[3] * after[1] - before[1] * after[3])
+    return math.degrees(math.atan2(sin, cos))
+
+
+def test_without_following_one_rotation_is_written(
+    knocked: tuple[TakeFiles, np.ndarray], tmp_path: Path
+) -> None:
+    report = run(knocked[0], Outputs(), over_time=True)
+
+    assert report["trajectory"]["kind"] == "steps"
+    assert not report["trajectory"]["followed"]
+
+
+def test_a_constant_take_stays_constant(take: TakeFiles, tmp_path: Path) -> None:
+    report = run(take, Outputs(tmp_path / "out.wav"), follow=True)
+
+    assert report["trajectory"]["kind"] == "constant"
+    assert not report["trajectory"]["followed"]
+    assert report["output"]["applied_deg"] == report["rotate_field_ccw_deg"]

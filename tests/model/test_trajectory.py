@@ -1,0 +1,177 @@
+"""Yaw over time."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from model.checkpoint import load_calibration
+from model.course import Course, views
+from model.steps import Histograms, Step, find_steps
+from model.trajectory import (
+    Kind,
+    Seconds,
+    Trajectory,
+    curve_at,
+    trace,
+    viterbi,
+    walk_log_probability,
+)
+
+RATE = 12.5
+SECONDS = 40
+
+
+def map_of(azimuth_deg: np.ndarray, level: np.ndarray) -> Tensor:
+    """One source: level at an azimuth in picture order (the middle column is the front)."""
+    columns = 36 - azimuth_deg / 5
+    away = (np.arange(72)[None] - columns[:, None] + 36) % 72 - 36
+    return torch.tensor(level[:, None] * np.exp(-0.5 * (away / 2) ** 2) + 0.003)
+
+
+@pytest.fixture
+def sources(rng: np.random.Generator) -> list[tuple[float, np.ndarray]]:
+    """Azimuths and levels of three talkers who speak in turns and over each other."""
+    n = round(SECONDS * RATE)
+    smooth = np.ones(9) / 9
+    return [
+        (azimuth, np.clip(np.convolve(rng.standard_normal(n + 8), smooth, "valid"), 0, None))
+        for azimuth in (-120.0, 20.0, 75.0)
+    ]
+
+
+def course_of(
+    sources: list[tuple[float, np.ndarray]], sound_deg: np.ndarray, picture_deg: np.ndarray
+) -> Course:
+    """Sources whose sound and picture are turned counter-clockwise by angles over time."""
+    n = len(sound_deg)
+    sound = sum(map_of(az + sound_deg, level) for az, level in sources)
+    motion = sum(map_of(az + picture_deg, level) for az, level in sources)
+    pan = -np.diff(picture_deg, prepend=picture_deg[0])
+    return Course(
+        np.array((np.arange(n) + 0.5) / RATE, dtype=np.float64),
+        torch.as_tensor(motion),
+        {name: torch.as_tensor(sound) for name in ("doa", "mvdr", "flux")},
+        pan,
+    )
+
+
+def steps_of(by_deg: float, at_s: float) -> np.ndarray:
+    times = (np.arange(round(SECONDS * RATE)) + 0.5) / RATE
+    return np.where(times >= at_s, by_deg, 0.0)
+
+
+STILL = steps_of(0.0, 0.0)
+
+
+@pytest.mark.parametrize("by_deg", [-135.0, 30.0, 90.0, 180.0])
+def test_a_step_of_the_sound_is_found(
+    sources: list[tuple[float, np.ndarray]], by_deg: float
+) -> None:
+    course = course_of(sources, steps_of(-by_deg, 17.0), STILL)
+
+    (step,) = find_steps(course, views(course, load_calibration()))
+
+    assert abs(step.at_s - 17) <= 1.5
+    assert abs(math.remainder(step.by_deg - by_deg, 360)) <= 5
+
+
+@pytest.mark.parametrize("by_deg", [-60.0, 115.0])
+def test_a_step_of_the_picture_is_found_to_the_frame(
+    sources: list[tuple[float, np.ndarray]], by_deg: float
+) -> None:
+    course = course_of(sources, STILL, steps_of(by_deg, 17.0))
+
+    (step,) = find_steps(course, views(course, load_calibration()))
+
+    assert abs(step.at_s - 17) <= 1 / RATE
+    assert abs(math.remainder(step.by_deg - by_deg, 360)) <= 2.5
+
+
+def test_a_step_of_both_is_none(sources: list[tuple[float, np.ndarray]]) -> None:
+    both = steps_of(70.0, 17.0)
+    course = course_of(sources, both, both)
+
+    assert trace(course, load_calibration()).kind is Kind.CONSTANT
+
+
+def test_two_steps(sources: list[tuple[float, np.ndarray]]) -> None:
+    turned = steps_of(60.0, 12.0) + steps_of(-140.0, 27.0)
+    course = course_of(sources, -turned, STILL)
+
+    found = trace(course, load_calibration())
+
+    assert [round(step.by_deg) for step in found.steps] == [60, -140]
+    assert [step.at_s for step in found.steps] == pytest.approx([12, 27], abs=1.5)
+    off = curve_at(found)(course.times_s) - turned
+    assert np.median(np.abs(off)) <= 3
+
+
+def test_a_constant_take_is_constant(sources: list[tuple[float, np.ndarray]]) -> None:
+    found = trace(course_of(sources, STILL - 55.0, STILL), load_calibration())
+
+    assert found.kind is Kind.CONSTANT
+    assert found.rotate_field_ccw_deg == pytest.approx(55, abs=3)
+
+
+def test_a_moving_take_is_followed(sources: list[tuple[float, np.ndarray]]) -> None:
+    times = (np.arange(round(SECONDS * RATE)) + 0.5) / RATE
+    turned = np.array(40 * np.sin(2 * np.pi * times / 40), dtype=np.float64)
+    course = course_of(sources, -turned, STILL)
+
+    found = trace(course, load_calibration())
+
+    assert found.kind is Kind.MOVING
+    assert np.median(np.abs(curve_at(found)(course.times_s) - turned)) <= 10
+
+
+def test_the_curve_of_a_turned_take_is_turned(sources: list[tuple[float, np.ndarray]]) -> None:
+    plain = course_of(sources, STILL, STILL)
+    turned = course_of(sources, STILL - 40.0, STILL)
+    calibration = load_calibration()
+
+    before = Seconds(plain, views(plain, calibration)).best_path(3.0)
+    after = Seconds(turned, views(turned, calibration)).best_path(3.0)
+
+    assert ((after - before) % 72 == 8).all()
+
+
+def test_histograms_know_the_angle_of_a_turn(sources: list[tuple[float, np.ndarray]]) -> None:
+    """A turn by k bins gains most at k, and the gain is the entropy that it takes away."""
+    course = course_of(sources, steps_of(-85.0, 20.0), STILL)
+
+    gains = Histograms(course).gains(0, 20, SECONDS)
+
+    assert int(gains.argmax()) == (-17) % 72
+    assert gains[0] == 0
+    assert gains.max() > 3
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 2**31), st.sampled_from([0.0, 0.7, 2.0]))
+def test_viterbi_against_all_paths(seed: int, walk: float) -> None:
+    evidence = torch.tensor(np.random.default_rng(seed).normal(size=(4, 5)))
+    step = walk_log_probability(5, walk).tolist()
+
+    def value(path: tuple[int, ...]) -> float:
+        moves = sum(step[(b - a) % 5] for a, b in itertools.pairwise(path))
+        return float(moves) + sum(float(evidence[t, state]) for t, state in enumerate(path))
+
+    best = max(itertools.product(range(5), repeat=4), key=value)
+
+    assert tuple(viterbi(evidence, walk)) == best
+
+
+def test_a_curve_holds_its_ends() -> None:
+    moving = Trajectory(Kind.MOVING, [], np.array([1.0, 2.0]), np.array([10.0, 20.0]))
+    stepped = Trajectory(Kind.STEPS, [Step(5.0, 30.0, 9.0)], np.array([0.0]), np.array([-10.0]))
+
+    assert curve_at(moving)(np.array([0.0, 1.5, 9.0])).tolist() == [10, 15, 20]
+    assert curve_at(stepped)(np.array([4.99, 5.0])).tolist() == [-10, 20]

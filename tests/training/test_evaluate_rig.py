@@ -1,0 +1,74 @@
+"""The evaluations of rigs and of rotations over time, on answers known by construction."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from model.trajectory import Kind
+from tests.model.test_scoring import CALIBRATION, bump
+from training.data.scenes import Conditions
+from training.evaluate import rig
+from training.evaluate.trajectory import Trial, summarise, variants
+
+
+def test_sharp_takes_pool_to_the_truth() -> None:
+    known = torch.stack([bump(0.0, height=60).exp()] * 20)
+
+    figures = rig.of_size(known, 4, CALIBRATION)
+
+    assert figures["within_10_deg"] == figures["covers"] == 1
+    assert figures["median_width_deg"] < 15
+
+
+def test_takes_that_are_off_are_counted_as_off() -> None:
+    figures = rig.of_size(torch.stack([bump(50.0, height=60).exp()] * 20), 4, CALIBRATION)
+
+    assert figures["within_10_deg"] == figures["covers"] == 0
+    assert figures["median_error_deg"] == pytest.approx(50, abs=0.5)
+
+
+def test_a_misplaced_take_is_counted_where_it_is_named() -> None:
+    sharp = rig.misplaced(torch.stack([bump(0.0, height=60).exp()] * 20), 8, CALIBRATION)
+    blunt = torch.stack([bump(0.0, height=60).exp(), *[torch.full((72,), 1 / 72).double()] * 20])
+
+    assert (sharp["named"], sharp["others_named"]) == (1, 0)
+    assert rig.misplaced(blunt, 8, CALIBRATION)["named"] == 0
+
+
+TRIAL = Trial(0, "sound steps", "steps", 1, 9.0, 1.0, 5.0, 3.0, 1.0)
+
+
+def test_steps_are_summed_up() -> None:
+    late = replace(TRIAL, error_s=3.0, sounded=0.0)
+    missed = replace(TRIAL, n_steps=0, error_s=None, error_deg=None)
+    constant = replace(missed, truth="constant", found=Kind.CONSTANT)
+    others = [constant, replace(TRIAL, truth="picture steps"), replace(constant, truth="moving")]
+
+    figures = summarise([TRIAL, late, missed, *others])
+
+    assert figures["sound steps"]["within_2_s"] == pytest.approx(1 / 3, abs=1e-4)
+    assert figures["sound steps"]["within_2_s_where_it_sounds"] == 0.5
+    assert figures["sound steps"]["called_stepped"] == pytest.approx(2 / 3, abs=1e-4)
+    assert figures["constant"]["called_stepped"] == 0
+
+
+def test_variants_differ_from_the_plain_take_only_where_they_say() -> None:
+    plain, knocked, oriented, moving = variants(5, Conditions(duration_s=20.0))
+    before = plain.course.times_s < knocked.at_s - 0.5
+
+    for variant in (knocked, oriented):
+        assert (np.unique(variant.truth_deg) == sorted({0.0, variant.by_deg})).all()
+    np.testing.assert_allclose(knocked.course.motion, plain.course.motion)
+    np.testing.assert_allclose(
+        knocked.course.sound["doa"][before], plain.course.sound["doa"][before], rtol=0.2, atol=0.05
+    )
+    np.testing.assert_allclose(oriented.course.sound["doa"], plain.course.sound["doa"])
+    jump = int(np.abs(oriented.course.pan_deg).argmax())
+    assert oriented.course.times_s[jump] == pytest.approx(oriented.at_s, abs=0.1)
+    # The picture's content went left: the camera turned right, and the sound has to follow left.
+    assert -oriented.course.pan_deg[jump] == pytest.approx(oriented.by_deg, abs=2)
+    assert np.ptp(moving.truth_deg) > 10

@@ -1,0 +1,121 @@
+"""How pooling the takes of a rig does, on synthetic takes that the calibration has not seen.
+
+    python -m training.evaluate rig --cache CACHE
+
+Takes of ten seconds are rendered once and kept in CACHE; rigs of 1 to 16 of them are drawn, all
+with the same rotation. For each size: error, width and coverage of the interval; then, one take of
+each rig misplaced by a random angle, how often it is named, and how often another one is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from model.checkpoint import Calibration, load_calibration
+from model.evidence import CUES, N_YAWS
+from model.output import whole_file
+from model.rig import DISAGREES, RigSolution, solve
+from model.scoring import pool
+from training.calibrate import Rendered, render
+
+SIZES = (1, 2, 4, 8, 16)
+_DRAWS = 300
+_LEAST_MISPLACED_BINS = 6  # 30 degrees
+
+
+def posteriors(takes: Sequence[Rendered], calibration: Calibration) -> Tensor:
+    """Each take's own posterior, [shape=(n, R)]; the truth is 0."""
+    weights = torch.tensor([calibration.weights[name] for name in CUES], dtype=torch.float64)
+    return torch.stack(
+        [
+            pool(torch.einsum("wkr,k->wr", take.cues, weights).log_softmax(1), calibration)
+            for take in takes
+        ]
+    )
+
+
+def _width(solution: RigSolution) -> float:
+    return sum((high - low) % 360 or 360.0 for low, high in solution.arcs_deg)
+
+
+def _covers(solution: RigSolution) -> bool:
+    return any(-low % 360 <= (high - low) % 360 or high - low == 360
+               for low, high in solution.arcs_deg)  # fmt: skip
+
+
+def of_size(known: Tensor, size: int, calibration: Calibration) -> dict[str, float]:
+    """Figures over draws of `size` takes."""
+    rng = np.random.default_rng(size)
+    found = [
+        solve(known[rng.choice(len(known), size, replace=False)], calibration, tolerance_deg=10)
+        for _ in range(_DRAWS)
+    ]
+    errors = np.array([abs(solution.rotate_field_ccw_deg) for solution in found])
+    return {
+        "median_error_deg": round(float(np.median(errors)), 2),
+        "within_10_deg": round(float(np.mean(errors <= 10)), 4),
+        "median_width_deg": round(float(np.median([_width(s) for s in found])), 2),
+        "covers": round(float(np.mean([_covers(s) for s in found])), 4),
+    }
+
+
+def misplaced(known: Tensor, size: int, calibration: Calibration) -> dict[str, float]:
+    """One take of each rig turned by 30 degrees or more: whether it is named, and who else.
+
+    Of takes whose own posterior says where it is (at least 0.6 within 15 degrees), since no other
+    can be seen to disagree.
+    """
+    rng = np.random.default_rng(1000 + size)
+    near = known[:, torch.arange(-3, 4) + N_YAWS // 2 - 1].sum(1)
+    sure = np.flatnonzero(near.numpy() >= 0.6)
+    named, others, off = [], [], []
+    for _ in range(_DRAWS):
+        odd = int(rng.choice(sure))
+        rest = rng.choice(np.setdiff1d(np.arange(len(known)), [odd]), size - 1, replace=False)
+        bins = int(rng.integers(_LEAST_MISPLACED_BINS, N_YAWS - _LEAST_MISPLACED_BINS + 1))
+        solution = solve(
+            torch.stack([known[odd].roll(bins), *known[rest]]), calibration, tolerance_deg=10
+        )
+        disagree = np.array(solution.belongs) < DISAGREES
+        named.append(disagree[0])
+        others.append(disagree[1:].mean())
+        off.append(abs(solution.rotate_field_ccw_deg) > 10)
+    return {
+        "sure_takes": len(sure),
+        "named": round(float(np.mean(named)), 4),
+        "others_named": round(float(np.mean(others)), 4),
+        "rotation_off_by_10_deg": round(float(np.mean(off)), 4),
+    }
+
+
+def run(
+    cache: Path, *, n_scenes: int, seed: int, report: Path | None, weights: Path | None
+) -> dict[str, Any]:
+    """Render what is not in the cache, pool, print, and return the figures."""
+    calibration = load_calibration(weights)
+    cache.mkdir(parents=True, exist_ok=True)
+    seeds = range(seed, seed + n_scenes)
+    with ProcessPoolExecutor(2) as workers:
+        one = partial(render, "matched", cache=cache)
+        takes = list(tqdm(workers.map(one, seeds), total=n_scenes, unit="take", desc="rendering"))
+    known = posteriors(takes, calibration)
+    figures: dict[str, Any] = {
+        "scenes": n_scenes,
+        "sizes": {size: of_size(known, size, calibration) for size in SIZES},
+        "one_misplaced_of_8": misplaced(known, 8, calibration),
+    }
+    print(json.dumps(figures, indent=1))
+    if report is not None:
+        with whole_file(report) as part:
+            part.write_text(json.dumps(figures, indent=1) + "\n")
+    return figures
