@@ -48,6 +48,8 @@ function body() {
   const data = new FormData();
   const options = {
     convention: $("convention").value,
+    fix: $("fix").value || null,
+    follow: $("follow").checked,
     float_output: $("float").checked,
     apply_undecided: $("apply").checked,
   };

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
@@ -75,6 +76,24 @@ def test_a_job_is_cancelled(page: Page, take: TakeFiles) -> None:
 
     expect(page.locator("#error")).to_have_text("Cancelled.", timeout=90_000)
     expect(page.locator("#start")).to_be_enabled()
+
+
+def test_options_reach_the_report(page: Page, server: Server, take: TakeFiles) -> None:
+    page.reload()
+    page.set_input_files("#video", take.video)
+    page.set_input_files("#audio", take.audio)
+    page.click("summary")
+    page.select_option("#fix", "mirror")
+    page.check("#follow")
+    page.fill("#offset", "0.5")
+    page.click("#start")
+
+    expect(page.locator(".result")).to_have_count(1, timeout=90_000)
+    newest = httpx.get(f"{server.url}/jobs?limit=1").json()["jobs"][0]["id"]
+    report = httpx.get(f"{server.url}/jobs/{newest}/report.json").json()
+    assert report["fix"] == "mirror"
+    assert report["trajectory"]["kind"]
+    assert report["input"]["audio"]["offset_s"] == 0.5
 
 
 def test_nothing_is_sent_without_a_video(page: Page) -> None:
