@@ -38,7 +38,7 @@ from model.take import Take, Track
 
 SCHEMA_VERSION = 1
 _MISPLACED = 0.1  # how many takes are knocked, mixed up or misjudged, before they are seen
-DISAGREES = 0.2  # a take that belongs with less than this probability is named
+DISAGREES = 0.5  # a take that belongs with less than this probability is named
 _FINE_BINS = 720  # the pooled posterior is sharper than 5 degrees
 _VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".webm", ".m4v", ".avi", ".mts"})
 _AUDIO_SUFFIXES = (".wav", ".rf64", ".w64", ".amb", ".aif", ".aiff", ".caf", ".flac", ".ogg")

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from model.align import judge_take
 from model.errors import OptionError, UnusableContent
-from model.rig import RigSolution, find_takes, main, run, solve
+from model.rig import DISAGREES, RigSolution, find_takes, main, run, solve
 from model.take import Take
 from tests.model.test_scoring import CALIBRATION, bump
 from training.data.takes import TakeFiles
@@ -75,7 +75,7 @@ def test_one_misplaced_take_of_eight_is_named(rng: np.random.Generator) -> None:
     solution = solved(*posteriors)
 
     assert off(solution, 30.0) < 10
-    assert [index for index, p in enumerate(solution.belongs) if p < 0.2] == [3]
+    assert [index for index, p in enumerate(solution.belongs) if p < DISAGREES] == [3]
 
 
 def test_a_take_that_knows_nothing_changes_nothing() -> None:

@@ -31,6 +31,7 @@ from training.calibrate import Rendered, render
 SIZES = (1, 2, 4, 8, 16)
 _DRAWS = 300
 _LEAST_MISPLACED_BINS = 6  # 30 degrees
+_SURE = 0.8
 
 
 def posteriors(takes: Sequence[Rendered], calibration: Calibration) -> Tensor:
@@ -72,12 +73,12 @@ def of_size(known: Tensor, size: int, calibration: Calibration) -> dict[str, flo
 def misplaced(known: Tensor, size: int, calibration: Calibration) -> dict[str, float]:
     """One take of each rig turned by 30 degrees or more: whether it is named, and who else.
 
-    Of takes whose own posterior says where it is (at least 0.6 within 15 degrees), since no other
-    can be seen to disagree.
+    Of takes whose own posterior says where they are (at least `_SURE` of it within 15 degrees of
+    the truth), since no other can be seen to disagree.
     """
     rng = np.random.default_rng(1000 + size)
     near = known[:, torch.arange(-3, 4) + N_YAWS // 2 - 1].sum(1)
-    sure = np.flatnonzero(near.numpy() >= 0.6)
+    sure = np.flatnonzero(near.numpy() >= _SURE)
     named, others, off = [], [], []
     for _ in range(_DRAWS):
         odd = int(rng.choice(sure))
