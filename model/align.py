@@ -23,6 +23,7 @@ from model.checkpoint import Calibration, load_calibration
 from model.errors import OptionError, UnusableContent
 from model.handedness import HandednessTest, prior_given
 from model.media import (
+    Clock,
     Correction,
     Stereo,
     check_suffix,
@@ -64,6 +65,7 @@ class Options:
     apply_undecided : write the best rotation even where the verdict is undecidable.
     over_time : look whether the rotation changes along the take (decodes the whole picture).
     follow : write it changing, if it does; implies `over_time`.
+    lay_on_picture : write the track shifted and resampled to the picture's clock, and as long.
     """
 
     n_windows: int = 8
@@ -75,6 +77,7 @@ class Options:
     apply_undecided: bool = False
     over_time: bool = False
     follow: bool = False
+    lay_on_picture: bool = False
 
     def __post_init__(self) -> None:
         if self.n_windows < 1:
@@ -193,6 +196,7 @@ def align(
                 correction = correct(
                     take, track, outputs.audio, decision.applied_deg, options.float_output,
                     progress, along=decision.trajectory if decision.follows else None,
+                    lay_on_picture=options.lay_on_picture,
                 )  # fmt: skip
         video_sha256, *audio_sha256 = (future.result() for future in hashes)
         report = build_report(
@@ -211,6 +215,7 @@ def align(
         )  # fmt: skip
         report["conventions"] = decision.conventions
         report["fix"] = track.fix.value if track.fix else None
+        report["laid_on_picture"] = options.lay_on_picture
         if decision.trajectory:
             report["trajectory"] = following.as_json(decision.trajectory, followed=decision.follows)
     report = relabelled(report, labels or {})
@@ -313,10 +318,12 @@ def correct(
     progress: Progress = lambda _: None,
     *,
     along: Trajectory | None = None,
+    lay_on_picture: bool = False,
 ) -> Correction:
     """Write a take's track with its field turned by `applied_deg`, counter-clockwise.
 
     along : from the beginning on the rotation changes as this does.
+    lay_on_picture : shifted and resampled to the picture's clock, from its first frame to its last.
 
     Raises
     ------
@@ -326,7 +333,7 @@ def correct(
     constant = YawRotation(take.layout, math.radians(applied_deg), fix=track.fix)
     rotation: YawRotation | YawAlong = constant
     if along is not None:
-        angle_rad = following.angle_along(take, along, applied_deg)
+        angle_rad = following.angle_along(take, along, applied_deg, on_picture=lay_on_picture)
         rotation = YawAlong(take.layout, angle_rad, fix=track.fix)
     info = take.audio
     width = f"W={info.format.bits}," if info.format else ""
@@ -338,11 +345,16 @@ def correct(
     )
     # YouTube's 5.1 order is its AAC carrier's; in a WAV file nothing would say so.
     keep = take.layout.components if info.components and not track.components else None
+    clock = None
+    if lay_on_picture:
+        n_samples = round(take.video.duration_s * info.samplerate)
+        clock = Clock(take.placement.offset_s, take.placement.drift_ppm, n_samples)
     return write_corrected(
         track.paths,
         output,
         rotation.channel_mix,
         keep_channels=keep,
+        clock=clock,
         history=history,
         float_output=float_output and not (constant.is_identity and along is None),
         progress=progress,

@@ -75,6 +75,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--follow", action="store_true", help="--over-time, and write the rotation as it changes"
     )
+    parser.add_argument(
+        "--lay-on-picture", action="store_true",
+        help="write the track shifted and resampled to the picture's clock, and as long (WAV)",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the report")
     parser.add_argument("--quiet", action="store_true", help="print errors only")
     parser.add_argument("--debug", action="store_true", help="show a trace with our faults")
@@ -96,6 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             apply_undecided=arguments.apply_undecided,
             over_time=arguments.over_time,
             follow=arguments.follow,
+            lay_on_picture=arguments.lay_on_picture,
         )
         jobs = _jobs(arguments)
     except AvsaError as error:
@@ -155,7 +160,7 @@ def _outputs(arguments: argparse.Namespace, paths: tuple[Path, ...]) -> Outputs:
         return outputs
     folder = arguments.output_dir or paths[0].parent
     suffix = ".wav"
-    if len(paths) == 1 and paths[0].is_file():
+    if len(paths) == 1 and paths[0].is_file() and not arguments.lay_on_picture:
         try:
             with open_split_audio(paths) as reader:
                 suffix = output_suffix(reader.info)

@@ -52,11 +52,12 @@ def judge_along(
 
 
 def angle_along(
-    take: Take, trajectory: Trajectory, first_deg: float
+    take: Take, trajectory: Trajectory, first_deg: float, *, on_picture: bool = False
 ) -> Callable[[FloatArray], FloatArray]:
     """The angle in radians to turn a track by at its sample numbers.
 
     first_deg : the rotation at the beginning; from there it changes as the trajectory does.
+    on_picture : whether the samples are counted on the picture's clock, not the track's own.
     """
     if trajectory.kind is Kind.STEPS:
         edges = np.array([step.at_s for step in trajectory.steps])
@@ -66,7 +67,8 @@ def angle_along(
     else:
         knots = trajectory.times_s
         degrees = trajectory.rotate_field_ccw_deg - trajectory.rotate_field_ccw_deg[0]
-    samples = np.array([take.placement.track_s(float(t)) for t in knots]) * take.audio.samplerate
+    times = knots if on_picture else [take.placement.track_s(float(t)) for t in knots]
+    samples = np.asarray(times) * take.audio.samplerate
 
     def angle_rad(at: FloatArray) -> FloatArray:
         degrees_now: FloatArray = first_deg + np.interp(at, samples, degrees)

@@ -73,7 +73,8 @@ def _align(job: dict[str, Any], track: dict[str, Any], index: int, notify: Any) 
     names[job["video"]["path"]] = job["video"]["label"]
     try:
         with open_split_audio(paths) as reader:
-            suffix = output_suffix(reader.info) if len(paths) == 1 else ".wav"
+            own = len(paths) == 1 and not options.get("lay_on_picture")
+            suffix = output_suffix(reader.info) if own else ".wav"
         audio = folder / f"audio-{index}{suffix}"
         outputs = Outputs(audio, folder / f"report-{index}.json", folder / f"plot-{index}.png")
         names[str(audio)] = f"{Path(track['labels'][0]).stem}_aligned{suffix}"
@@ -97,6 +98,7 @@ def _align(job: dict[str, Any], track: dict[str, Any], index: int, notify: Any) 
                 apply_undecided=options["apply_undecided"],
                 over_time=options.get("over_time", False),
                 follow=options.get("follow", False),
+                lay_on_picture=options.get("lay_on_picture", False),
             ),
             notify=notify,
             labels=names,

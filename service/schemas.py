@@ -46,6 +46,9 @@ class AlignOptions(BaseModel):
         False, description="look whether the rotation changes along the take (decodes all of it)"
     )
     follow: bool = Field(False, description="over_time, and write the rotation as it changes")
+    lay_on_picture: bool = Field(
+        False, description="write the track on the picture's clock, from first frame to last (WAV)"
+    )
     label: str = Field("", max_length=200, description="a name of yours for the job")
 
 

@@ -3,6 +3,7 @@
 from model.media.audio import AudioInfo, AudioReader, open_audio, open_split_audio
 from model.media.clock import ClockResampler, on_camera_clock
 from model.media.correct import (
+    Clock,
     Correction,
     check_suffix,
     file_sha256,
@@ -15,6 +16,7 @@ from model.media.video import Stereo, VideoInfo, VideoReader, VideoWindow
 __all__ = [
     "AudioInfo",
     "AudioReader",
+    "Clock",
     "ClockResampler",
     "Correction",
     "Spherical",

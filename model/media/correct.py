@@ -16,7 +16,7 @@ import hashlib
 import math
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from model.errors import MediaError, OptionError
 from model.media import flac, riff
 from model.media.audio import AudioInfo, AudioReader, open_audio, open_split_audio
+from model.media.clock import on_camera_clock
 from model.media.pcm import PcmFile, read_pcm_file
 from model.media.samples import SampleBuffer, SampleFormat
 from model.output import whole_file
@@ -52,6 +53,20 @@ _SUFFIXES = {
     "caf": (".caf",),
     "flac": (".flac",),
 }
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The clock to lay a track on: its time t is there offset_s + (1 + drift_ppm / 10⁶) t.
+
+    Attributes
+    ----------
+    n_samples : length of the result, which begins at that clock's 0.
+    """
+
+    offset_s: float
+    drift_ppm: float
+    n_samples: int
 
 
 @dataclass(frozen=True)
@@ -107,6 +122,7 @@ def write_corrected(
     mix: ChannelMix,
     *,
     keep_channels: Sequence[int] | None = None,
+    clock: Clock | None = None,
     history: str = "",
     float_output: bool = False,
     progress: Progress = lambda _: None,
@@ -118,6 +134,8 @@ def write_corrected(
 
     mix : the changed channels.
     keep_channels : the channels to write, in this order (default: all as they are).
+    clock : lay the track on another clock, before mixing. The result is a new WAV without the
+        track's chunks, whose times would not hold any more.
     history : a line for the CodingHistory of a Broadcast Wave file.
     float_output : write 32-bit float WAV instead of the input's sample format.
 
@@ -134,6 +152,7 @@ def write_corrected(
         len(sources) == 1
         and keep_channels is None
         and not float_output
+        and clock is None
         and output.suffix.lower() in _own_suffixes(info)
     )
     with whole_file(output) as part:
@@ -145,7 +164,9 @@ def write_corrected(
         elif in_own_format and (pcm := read_pcm_file(info.path)) is not None:
             written = _write_pcm(pcm, part, mix, history, progress)
         else:
-            written = _write_decoded(sources, part, mix, keep_channels, float_output, progress)
+            written = _write_decoded(
+                sources, part, mix, keep_channels, clock, float_output, progress
+            )
         digest = written.sha256 or file_sha256(part)
     mixer = written.mixer
     return Correction(
@@ -300,16 +321,30 @@ def _mixed_data(
 # --- FLAC, and everything else -------------------------------------------------------------------
 
 
-def _mixed_blocks(reader: AudioReader, mixer: _Mixer, progress: Progress) -> Iterator[FloatArray]:
-    """The track in blocks [shape=(n_channels, N)] after mixing."""
+def _mixed_blocks(
+    reader: AudioReader, mixer: _Mixer, progress: Progress, clock: Clock | None = None
+) -> Iterator[FloatArray]:
+    """The track in blocks [shape=(n_channels, N)] on a clock, its own or another, after mixing."""
     done = 0
-    for block in reader.blocks(_BLOCK):
+    blocks: Iterable[FloatArray] = reader.blocks(_BLOCK)
+    if clock is not None:
+        blocks = on_camera_clock(
+            blocks, reader.info.n_channels, samplerate=reader.info.samplerate,
+            offset_s=clock.offset_s, drift_ppm=clock.drift_ppm, n_samples=clock.n_samples,
+        )  # fmt: skip
+        blocks = (
+            block[:, first : first + _BLOCK]
+            for block in blocks
+            for first in range(0, block.shape[1], _BLOCK)
+        )
+    for block in blocks:
         try:
             yield mixer(block)
         except _NotFinite:
             raise _not_finite(reader.info.path, done / reader.info.samplerate) from None
         done += block.shape[1]
-        progress(min(1.0, done / max(1, reader.info.n_samples)))
+        n_samples = clock.n_samples if clock else reader.info.n_samples
+        progress(min(1.0, done / max(1, n_samples)))
 
 
 def _write_flac(info: AudioInfo, output: Path, mix: ChannelMix, progress: Progress) -> _Written:
@@ -341,6 +376,7 @@ def _write_decoded(
     output: Path,
     mix: ChannelMix,
     keep_channels: Sequence[int] | None,
+    clock: Clock | None,
     float_output: bool,
     progress: Progress,
 ) -> _Written:
@@ -355,7 +391,7 @@ def _write_decoded(
         n_samples = 0
         with open_split_audio(sources) as reader, output.open("wb") as target:
             target.seek(header_size)
-            for mixed in _mixed_blocks(reader, mixer, progress):
+            for mixed in _mixed_blocks(reader, mixer, progress, clock):
                 buffer.resize(mixed.shape[1])
                 for place, channel in enumerate(channels):
                     buffer.set_channel(place, mixed[channel])

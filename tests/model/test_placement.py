@@ -13,6 +13,7 @@ import pytest
 import soundfile
 
 from model.align import Options, Outputs, align
+from model.ambisonics import rotate_yaw
 from model.media import open_audio
 from model.take import Take, Track
 from model.turning import turned_along
@@ -69,6 +70,49 @@ def test_a_late_track_is_placed_by_the_camera(
     assert report["sync"]["verdict"] == "synchronised"
     assert any("begins at +3.00" in warning for warning in report["warnings"])
     assert abs(math.remainder(report["rotate_field_ccw_deg"] + take.rotated_deg, 360)) <= 10
+
+
+def test_a_late_track_is_laid_on_the_picture(take: TakeFiles, camera: Path, tmp_path: Path) -> None:
+    """Its sound then stands where it was before three seconds were cut off."""
+    field = field_of(take.audio)
+    soundfile.write(tmp_path / "late.flac", field[:, 3 * RATE :].T, RATE)
+
+    report = align(
+        camera, Track((tmp_path / "late.flac",)), Outputs(tmp_path / "out.wav"),
+        Options(lay_on_picture=True),
+    )  # fmt: skip
+
+    laid = field_of(tmp_path / "out.wav")
+    turned = rotate_yaw(field, math.radians(report["output"]["applied_deg"]))
+    assert report["laid_on_picture"]
+    assert laid.shape[1] == pytest.approx(20 * RATE, abs=RATE / 15)
+    assert not laid[:, : 3 * RATE - 100].any()
+    lag = _lag(turned[0, 8 * RATE : 12 * RATE], laid[0, 8 * RATE : 12 * RATE])
+    assert abs(lag) <= 0.002 * RATE
+    part = slice(8 * RATE, 12 * RATE)
+    moved = np.roll(laid, -lag, axis=1)[:, part]
+    assert np.corrcoef(moved[1], turned[1, part])[0, 1] > 0.98
+
+
+def test_laying_on_the_picture_without_a_shift_keeps_every_sample(
+    take: TakeFiles, tmp_path: Path
+) -> None:
+    report = align(
+        take.video, Track((take.audio,)), Outputs(tmp_path / "out.wav"),
+        Options(lay_on_picture=True),
+    )  # fmt: skip
+
+    turned = rotate_yaw(field_of(take.audio), math.radians(report["output"]["applied_deg"]))
+    laid = field_of(tmp_path / "out.wav")
+    n_samples = min(laid.shape[1], turned.shape[1])
+    np.testing.assert_allclose(laid[:, :n_samples], turned[:, :n_samples], atol=2e-4)
+
+
+def _lag(reference: np.ndarray, other: np.ndarray) -> int:
+    """Samples by which `other` is late, by plain correlation."""
+    spectrum = np.fft.rfft(other) * np.fft.rfft(reference).conj()
+    lag = int(np.fft.irfft(spectrum).argmax())
+    return lag - len(reference) if lag > len(reference) // 2 else lag
 
 
 def test_what_the_user_says_comes_first(take: TakeFiles, camera: Path) -> None:

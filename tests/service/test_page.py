@@ -67,15 +67,20 @@ def test_a_bad_file_is_explained(page: Page, take: TakeFiles, tmp_path: Path) ->
     expect(page.locator(".result")).to_have_count(0)
 
 
-def test_a_job_is_cancelled(page: Page, take: TakeFiles) -> None:
+def test_a_job_is_cancelled(page: Page, server: Server, take: TakeFiles) -> None:
+    """While others are before it, so that it cannot end by itself first."""
+    files = {"video": take.video.read_bytes(), "audio": take.audio.read_bytes()}
+    sent = {kind: (f"take.{kind}", data) for kind, data in files.items()}
+    before = [httpx.post(f"{server.url}/align", files=sent).json()["id"] for _ in range(4)]
     page.set_input_files("#audio", take.audio)
     page.click("#start")
-    page.locator("#stage", has_text="%").wait_for()
-    page.wait_for_timeout(300)
+    page.locator("#stage", has_text="Waiting for a worker").wait_for()
     page.click("#cancel")
 
     expect(page.locator("#error")).to_have_text("Cancelled.", timeout=90_000)
     expect(page.locator("#start")).to_be_enabled()
+    for job_id in before:
+        httpx.post(f"{server.url}/jobs/{job_id}/cancel")
 
 
 def test_options_reach_the_report(page: Page, server: Server, take: TakeFiles) -> None:
