@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from tests.model.media.boxes import bext, chunk, insert_chunks
 from training.data.scenes import Conditions, draw_scene
@@ -32,7 +33,12 @@ COMPONENTS = {
 _not_run = pytest.StashKey[dict[str, int]]()
 
 
+# The same examples in every run: what is found once is found by all, and kept as a case of its own.
+settings.register_profile("same everywhere", derandomize=True, deadline=None)
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    settings.load_profile("same everywhere")
     config.stash[_not_run] = {}
     torch.set_num_threads(1)
 

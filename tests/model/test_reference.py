@@ -64,19 +64,27 @@ def off_deg(found: float, right: float) -> float:
 
 
 @given(yaw_deg=st.floats(-180, 180), seed=st.integers(0, 1000))
-@settings(max_examples=12, deadline=None)
-def test_the_rotation_given_makes_the_track_fit(yaw_deg: float, seed: int) -> None:
-    reference = scene(seed)
-    track = noisy(rotate_yaw(reference, -math.radians(yaw_deg)), seed)
+@settings(max_examples=6, deadline=None)
+def test_a_track_turned_turns_the_answer_back(yaw_deg: float, seed: int) -> None:
+    """Exactly, whatever the noise."""
+    reference, track = noisy(scene(seed), seed + 1), noisy(scene(seed), seed)
 
-    found = compared(noisy(reference, seed + 1), track)
+    plain = compared(reference, track)
+    turned = compared(reference, rotate_yaw(track, -math.radians(yaw_deg)))
 
-    assert found.outcome is Outcome.ROTATED
-    assert off_deg(found.rotate_field_ccw_deg, yaw_deg) < 1.0
-    low, high = found.interval_deg
-    assert low <= high
-    assert (yaw_deg - low) % 360 <= high - low
-    assert sum(w.weight for w in found.windows) == pytest.approx(1)
+    assert plain.outcome is turned.outcome is Outcome.ROTATED
+    assert off_deg(turned.rotate_field_ccw_deg, plain.rotate_field_ccw_deg + yaw_deg) < 0.05
+    assert sum(w.weight for w in turned.windows) == pytest.approx(1)
+
+
+def test_the_rotation_given_makes_the_track_fit() -> None:
+    """Within a degree or so, and the interval says how far it may be off, for 9 of 10."""
+    found = [compared(noisy(scene(seed), seed + 1), noisy(scene(seed), seed)) for seed in range(10)]
+    errors = [off_deg(comparison.rotate_field_ccw_deg, 0.0) for comparison in found]
+
+    assert np.median(errors) < 0.7
+    assert max(errors) < 3.0
+    assert sum(low <= 0 <= high for low, high in (c.interval_deg for c in found)) >= 7
 
 
 @pytest.mark.parametrize("seed", range(4))
