@@ -211,7 +211,9 @@ def align(
             calibration=calibration,
             device=options.device,
             timings_s=watch.seconds,
-            warnings=[*take.warnings, *decision.notes, *_notes_on_output(take, correction)],
+            warnings=[
+                *take.warnings, *decision.notes, *_notes_on_output(take, correction, options),
+            ],
         )  # fmt: skip
         report["conventions"] = decision.conventions
         report["fix"] = track.fix.value if track.fix else None
@@ -288,8 +290,13 @@ def _decide(take: Take, calibration: Calibration, options: Options, watch: Watch
     )
 
 
-def _notes_on_output(take: Take, correction: Correction | None) -> list[str]:
+def _notes_on_output(take: Take, correction: Correction | None, options: Options) -> list[str]:
     notes = []
+    if correction and options.lay_on_picture:
+        notes.append(
+            "The output lies on the picture's clock; the track's own metadata (bext, cue and the "
+            "like) is not carried over, for its times would be wrong there."
+        )
     if correction and correction.trim_db:
         notes.append(
             f"The rotated sound would have clipped: all channels were lowered by "

@@ -39,6 +39,7 @@ from model.take import Take, Track
 SCHEMA_VERSION = 1
 _MISPLACED = 0.1  # how many takes are knocked, mixed up or misjudged, before they are seen
 DISAGREES = 0.5  # a take that belongs with less than this probability is named
+_N_WINDOWS = 8
 _FINE_BINS = 720  # the pooled posterior is sharper than 5 degrees
 _VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".webm", ".m4v", ".avi", ".mts"})
 _AUDIO_SUFFIXES = (".wav", ".rf64", ".w64", ".amb", ".aif", ".aiff", ".caf", ".flac", ".ogg")
@@ -69,7 +70,7 @@ class Row:
     agrees : False where `belongs` is small: the take is named.
     output, applied_deg : the corrected file, once it is written.
     error : why it could not be judged or written.
-    judged_from : fingerprint of the files, and of the weights.
+    judged_from : fingerprint of the files, the weights and the tolerance.
     """
 
     take: str
@@ -270,16 +271,24 @@ def _arc(arc: Sequence[float] | None) -> str:
 # --- the run -------------------------------------------------------------------------------------
 
 
-def judge_row(take: RigTake, calibration: Calibration, known: Mapping[str, Row]) -> Row:
+def judge_row(
+    take: RigTake, calibration: Calibration, known: Mapping[str, Row], *, tolerance_deg: float
+) -> Row:
     """A take judged by itself, or as an earlier run judged the same files by the same weights."""
     row = Row(take.name, str(take.video), str(take.audio))
     try:
-        judged_from = [*take.fingerprint(), calibration.sha256]
+        judged_from = [*take.fingerprint(), calibration.sha256, tolerance_deg]
         earlier = known.get(take.name)
         if earlier is not None and earlier.judged_from == judged_from and not earlier.error:
             return replace(earlier, video=row.video, audio=row.audio)
         with Take(take.video, Track((take.audio,))) as opened:
-            judgement, _, _ = judge_take(opened, calibration, n_windows=8, tolerance_deg=10.0)
+            if opened.placement.foreign:
+                raise UnusableContent(
+                    f"{take.audio} does not belong to it: {opened.placement.note}"
+                )
+            judgement, _, _ = judge_take(
+                opened, calibration, n_windows=_N_WINDOWS, tolerance_deg=tolerance_deg
+            )
     except OSError as error:
         return replace(row, error=f"{error.filename} cannot be read: {error.strerror}.")
     except AvsaError as error:
@@ -328,7 +337,7 @@ def run(
     known = read_table(folder)
     rows: list[Row] = []
     for take in tqdm(takes, desc="judging", unit="take", disable=quiet or not sys.stderr.isatty()):
-        rows.append(judge_row(take, calibration, known))
+        rows.append(judge_row(take, calibration, known, tolerance_deg=tolerance_deg))
         kept = [row for name, row in known.items() if name not in {r.take for r in rows}]
         write_table(folder, [*rows, *kept], None)
     judged = [index for index, row in enumerate(rows) if row.posterior is not None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from model import rig
 from model.align import Options, Outputs, align
 from model.ambisonics import rotate_yaw
 from model.media import open_audio
@@ -85,6 +87,7 @@ def test_a_late_track_is_laid_on_the_picture(take: TakeFiles, camera: Path, tmp_
     laid = field_of(tmp_path / "out.wav")
     turned = rotate_yaw(field, math.radians(report["output"]["applied_deg"]))
     assert report["laid_on_picture"]
+    assert any("picture's clock" in warning for warning in report["warnings"])
     assert laid.shape[1] == pytest.approx(20 * RATE, abs=RATE / 15)
     assert not laid[:, : 3 * RATE - 100].any()
     lag = _lag(turned[0, 8 * RATE : 12 * RATE], laid[0, 8 * RATE : 12 * RATE])
@@ -129,6 +132,25 @@ def test_a_foreign_track_gets_no_verdict(camera: Path, tmp_path: Path) -> None:
     assert report["verdict"] == "undecidable"
     assert "does not belong" in report["reasons"][0]
     assert (tmp_path / "out.wav").read_bytes() == other.audio.read_bytes()
+
+
+def test_a_foreign_track_has_no_say_in_a_rig(camera: Path, take: TakeFiles, tmp_path: Path) -> None:
+    shutil.copyfile(camera, tmp_path / "good.mp4")
+    shutil.copyfile(take.audio, tmp_path / "good.wav")
+    shutil.copyfile(camera, tmp_path / "mixed-up.mp4")
+    scene = draw_scene(TAKE_SEED + 1, EXAMPLE)
+    other = write_take(scene, tmp_path, "x", height=128, rate_hz=12.5, colour=False)
+    other.audio.rename(tmp_path / "mixed-up.wav")
+    other.video.unlink()
+    (tmp_path / "out").mkdir()
+
+    _, (good, mixed_up) = rig.run([tmp_path], tmp_path / "out", quiet=True)
+
+    assert good.error is None
+    assert mixed_up.error is not None
+    assert "does not belong" in mixed_up.error
+    assert mixed_up.posterior is None
+    assert not (tmp_path / "out" / "mixed-up_aligned.wav").exists()
 
 
 def test_a_video_without_sound_asks_nothing(take: TakeFiles) -> None:
