@@ -14,7 +14,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
 from model.errors import MediaError
+from model.networks.equivariant import EquivariantConfig, EquivariantScorer
 
 DEFAULT = "evidence.json"
 
@@ -74,3 +78,44 @@ def load_calibration(path: Path | None = None) -> Calibration:
         return Calibration(**fields, sha256=hashlib.sha256(data).hexdigest())
     except (ValueError, TypeError) as error:
         raise MediaError(f"{path} is not a calibration of this version: {error}.") from error
+
+
+SCORER = "scorer.safetensors"
+
+
+def save_scorer(path: Path, network: EquivariantScorer, provenance: Mapping[str, Any]) -> None:
+    """Write a network's weights with its sizes and origin, whole or not at all."""
+    tensors = {
+        name: value.float().cpu().contiguous() for name, value in network.state_dict().items()
+    }
+    about = {
+        "network": "equivariant",
+        "config": json.dumps(asdict(network.config)),
+        "provenance": json.dumps(provenance),
+    }
+    part = path.with_suffix(".part")
+    save_file(tensors, part, metadata=about)
+    part.replace(path)
+
+
+def load_scorer(path: Path | None = None) -> EquivariantScorer:
+    """Read a network, ready to score; the shipped one if no path is given.
+
+    Raises
+    ------
+    MediaError : missing, or not a network of this version.
+    """
+    source = Path(str(resources.files("model.weights").joinpath(SCORER))) if path is None else path
+    try:
+        with safe_open(source, "pt") as file:
+            about = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        config: dict[str, Any] = json.loads(about["config"])
+        config["widths"], config["lags"] = tuple(config["widths"]), tuple(config["lags"])
+        network = EquivariantScorer(EquivariantConfig(**config))
+        network.load_state_dict(tensors)
+    except OSError as error:
+        raise MediaError(f"The weights {source} cannot be read: {error.strerror}.") from error
+    except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise MediaError(f"{source} is not a scorer of this version: {error}.") from error
+    return network.eval().requires_grad_(False)

@@ -215,6 +215,30 @@ def rotated_intensity(cov: Tensor, yaws_rad: Tensor) -> Tensor:
     return torch.stack([turned_x, sin * x + cos * y, z.expand_as(turned_x)], dim=-1)
 
 
+def directional(cov: Tensor, n_azimuths: int = 72) -> Tensor:
+    """What a beam towards each azimuth hears, for networks, [shape=(T, F, 10)] to (A, 4 F, T).
+
+    Per band: the level of W and of a cardioid as logarithms against the band's mean, and the
+    intensity along and across the beam against the energy. All of about unit size, deaf to a
+    microphone's colour, and with the signs that tell front from back.
+    """
+    directions = azimuths(n_azimuths, cov.device).to(cov.dtype)
+    usual = cov[..., WW].mean(0) + 1e-12
+    cardioid = cardioid_power(cov, directions)  # (T, F, A)
+    x, y, _ = intensity(cov).unbind(-1)
+    dense = energy(cov) + 1e-12
+    cos, sin = directions.cos(), directions.sin()
+    along = (x / dense)[..., None] * cos + (y / dense)[..., None] * sin
+    across = (y / dense)[..., None] * cos - (x / dense)[..., None] * sin
+    beam = _level(cardioid / usual[:, None])
+    omni = _level(cov[..., WW] / usual)[..., None].expand_as(beam)
+    return torch.cat([omni, beam, along, 1 - across.abs()], dim=1).permute(2, 1, 0)
+
+
+def _level(power: Tensor) -> Tensor:
+    return 0.4 * (power + 1e-3).log() + 0.6
+
+
 # --- picture -------------------------------------------------------------------------------------
 
 # Size of the frames that motion is measured on: 7 columns per azimuth bin of 72.

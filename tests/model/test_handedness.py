@@ -34,7 +34,12 @@ def window(field: np.ndarray, seen_rad: np.ndarray) -> Window:
     energy = ((there.cos() - 1) * 30).exp() + 0.01
     nothing = torch.zeros(len(seen_rad))
     covariance = features.covariance(torch.from_numpy(field), times)
-    return Window(0.0, SECONDS, covariance, Motion(energy, times, nothing.bool(), nothing))
+    return Window(
+        0.0,
+        SECONDS,
+        covariance,
+        Motion(energy, energy.new_zeros(1), times, nothing.bool(), nothing),
+    )
 
 
 def moving(turns: float, offset_rad: float = 0.0) -> tuple[np.ndarray, np.ndarray]:

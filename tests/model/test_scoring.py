@@ -53,7 +53,9 @@ def window(log_posterior: Tensor) -> ScoredWindow:
 def make_window(seen_deg: float, heard_deg: float) -> Window:
     edges = torch.linspace(0, 8, N + 1)
     still = torch.zeros(N)
-    motion = Motion(movement(seen_deg, LEVEL), edges, still.bool(), still)
+    motion = Motion(
+        movement(seen_deg, LEVEL), torch.zeros(N, 7, 12, 72), edges, still.bool(), still
+    )
     return Window(0.0, 8.0, sound(heard_deg, LEVEL), motion)
 
 

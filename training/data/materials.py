@@ -18,7 +18,7 @@ from model.errors import MediaError
 from model.features import SAMPLERATE
 from training.data.rerecording import ROOMS, read_mono, read_recordings, read_room
 
-FloatArray = NDArray[np.floating]
+FloatArray = NDArray[np.float64]
 
 _PICTURES = (".hdr", ".jpg", ".jpeg", ".png")
 _LONGEST_PAUSE_S = 1.2
@@ -51,7 +51,7 @@ class Materials:
             if end > begin:
                 sound[begin:end] += clip[begin - at : end - at] * rng.uniform(0.5, 1)
             at += len(clip) + int(rng.exponential(pause_s) * SAMPLERATE)
-        return sound / (np.sqrt(np.mean(sound**2)) + 1e-9)
+        return np.asarray(sound / (np.sqrt(np.mean(sound**2)) + 1e-9))
 
     def room(self, rng: np.random.Generator) -> FloatArray:
         """A measured response seen from a random side, [shape=(4, N)] at `SAMPLERATE`.
@@ -59,9 +59,7 @@ class Materials:
         Its direct sound is left out and its energy in W is that of the reverberant part alone, for
         a direct sound of energy 1.
         """
-        return _read_tail(
-            self.rooms[rng.integers(len(self.rooms))], int(rng.integers(-3, 15))
-        )  # fmt: skip
+        return _read_tail(self.rooms[rng.integers(len(self.rooms))], int(rng.integers(-3, 15)))
 
 
 NOTHING = Materials()
@@ -122,7 +120,7 @@ def _read_panorama(path: Path, height: int) -> NDArray[np.uint8]:
 
 @lru_cache(maxsize=1024)
 def _read_recording(path: Path) -> FloatArray:
-    return read_mono(path, SAMPLERATE)
+    return read_mono(path, SAMPLERATE).astype(np.float64)
 
 
 @lru_cache(maxsize=128)
@@ -131,4 +129,4 @@ def _read_tail(path: Path, direct_to_reverberant_db: int) -> FloatArray:
     n = round(0.002 * SAMPLERATE)
     tail = response / np.sqrt(np.sum(response[0, :n] ** 2))
     tail[:, :n] = 0
-    return np.asarray(tail[:, : 2 * SAMPLERATE])
+    return tail[:, : 2 * SAMPLERATE].astype(np.float64)
