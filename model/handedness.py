@@ -14,7 +14,7 @@ their sum is what is found, and shared out by how common either is.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -27,7 +27,7 @@ from model.conventions import Diagnosis
 from model.evidence import best_yaw_deg, following
 from model.faults import Finding
 from model.readings import Reading
-from model.scoring import ScoredWindow, Scorer, Window, pool, score
+from model.scoring import ScoredWindow, Window, pool, score, training_free
 
 
 class Hypothesis(StrEnum):
@@ -127,16 +127,17 @@ class Handedness:
 
 
 class HandednessTest:
-    """Collects windows; `result` is the posterior over the hypotheses."""
+    """Collects windows; `result` is the posterior over the hypotheses.
+
+    calibration : of the training-free evidence.
+    """
 
     def __init__(
         self,
         calibration: Calibration,
-        scorers: Sequence[Scorer],
         prior: Mapping[Hypothesis, float] = PRIOR,
     ) -> None:
         self._calibration = calibration
-        self._scorers = scorers
         self._prior = prior
         self._evidence: dict[Hypothesis, list[Tensor]] = {
             hypothesis: [] for hypothesis in prior if hypothesis is not Hypothesis.MIRRORED
@@ -148,13 +149,13 @@ class HandednessTest:
             scored, other = upright, window
             if hypothesis is not Hypothesis.UPRIGHT:
                 other = replace(window, covariance=undone(window.covariance, hypothesis))
-                scored = score(other, self._scorers, self._calibration)
+                scored = score(other, (training_free,), self._calibration)
             followed = following(other.covariance, other.motion.energy).cpu()
             log_evidence.append(_CUES_WEIGHT * self._total(scored) + _FOLLOWING_WEIGHT * followed)
 
     def _total(self, scored: ScoredWindow) -> Tensor:
         weights = self._calibration.weights
-        terms = [weights.get(name, 0.0) * cue for name, cue in scored.cues.items()]
+        terms = [weights[name] * cue for name, cue in scored.cues.items() if name in weights]
         return torch.stack(terms).sum(0)
 
     def result(self) -> Handedness:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from model import features
+from model.checkpoint import LEARNED, Calibration, load_scorer
 from model.evidence import acoustic_maps
+from model.networks.equivariant import EquivariantScorer
+from model.scoring import Evidence, Scorer, Window, training_free
 
 ACOUSTIC = ("doa", "mvdr", "flux")
 
@@ -24,3 +29,32 @@ def sound_input(cov: Tensor) -> Tensor:
 
 def _unit(series: Tensor) -> Tensor:
     return (series / (series.mean() + 1e-9)).sqrt()
+
+
+class LearnedScorer:
+    """The network as a scorer; bf16 on processors that have it, as it was trained."""
+
+    def __init__(self, network: EquivariantScorer, device: torch.device | str = "cpu") -> None:
+        self._device = torch.device(device)
+        self._network = network.to(self._device).eval()
+
+    @torch.no_grad()
+    def __call__(self, window: Window) -> Evidence:
+        """The cue `LEARNED`, and the statistics `belongs` and `synchronous`: logits that the sound
+        is the picture's, and that they run on one time.
+        """
+        maps = window.motion.maps.to(self._device, torch.float32)[None]
+        sound = sound_input(window.covariance.to(self._device))[None]
+        with torch.autocast(self._device.type, torch.bfloat16):
+            scores = self._network(maps, sound)
+        return Evidence(
+            {LEARNED: scores.yaw[0].float()},
+            {"belongs": float(scores.belongs), "synchronous": float(scores.synchronous)},
+        )
+
+
+def scorers_for(calibration: Calibration, device: torch.device | str = "cpu") -> Sequence[Scorer]:
+    """All scorers that a calibration weighs; the learned one is the shipped one."""
+    if LEARNED not in calibration.weights:
+        return (training_free,)
+    return training_free, LearnedScorer(load_scorer(), device)

@@ -202,7 +202,8 @@ class EquivariantScorer(nn.Module):
             first.flatten(3) @ _later(second, lag).flatten(3).transpose(2, 3)
             for lag in self.config.lags
         ]
-        return torch.cat(pairs, dim=1) * (0.3 / n**0.5)
+        correlation: Tensor = torch.cat(pairs, dim=1) * (0.3 / n**0.5)
+        return correlation
 
     def _co_location(self, seen: Tensor, heard: Tensor) -> Tensor:
         """Product of the means over time, without what all azimuths share, (B, heads, A, A)."""

@@ -120,7 +120,7 @@ def _read_panorama(path: Path, height: int) -> NDArray[np.uint8]:
 
 @lru_cache(maxsize=1024)
 def _read_recording(path: Path) -> FloatArray:
-    return read_mono(path, SAMPLERATE).astype(np.float64)
+    return np.asarray(read_mono(path, SAMPLERATE), dtype=np.float64)
 
 
 @lru_cache(maxsize=128)
@@ -129,4 +129,4 @@ def _read_tail(path: Path, direct_to_reverberant_db: int) -> FloatArray:
     n = round(0.002 * SAMPLERATE)
     tail = response / np.sqrt(np.sum(response[0, :n] ** 2))
     tail[:, :n] = 0
-    return tail[:, : 2 * SAMPLERATE].astype(np.float64)
+    return np.asarray(tail[:, : 2 * SAMPLERATE], dtype=np.float64)

@@ -235,24 +235,37 @@ class Vehicle(Body):
 
 @dataclass
 class Texture(Body):
-    """Moving stuff over a wide stretch: surf, river, leaves; brighter and faster with its drive."""
+    """Moving stuff over a wide stretch: surf, river, leaves; brighter and faster with its drive.
+
+    boil : how much of it is a second pattern that goes the other way, so that the sum changes
+        in place rather than drifts.
+    """
 
     pattern: FloatArray = field(default_factory=lambda: np.zeros((8, 8)))
     height: float = 0.2
     speed: tuple[float, float] = (0.3, 0.1)
     contrast: float = 0.2
+    boil: float = 0.0
 
     def paint(self, x: FloatArray, y: FloatArray, at: AtFrames) -> tuple[FloatArray, FloatArray]:
         cells = self.pattern.shape[0] / max(self.radius, 0.3)
         drive = at(self.drive)
         travelled = at(np.cumsum(0.4 + self.amount * self.drive) / CURVE_RATE)
-        up = (y + travelled * self.speed[1]) * cells
-        across = (x + travelled * self.speed[0] + 0 * y) * cells
-        up, across = np.broadcast_arrays(up, across)
-        pattern = map_coordinates(self.pattern, [up, across], order=1, mode="grid-wrap")
+        pattern = self._moved(x, y, travelled, cells)
+        if self.boil:
+            back = self._moved(x + 1.0, y + 0.7, -travelled, 1.3 * cells)
+            pattern = (pattern + self.boil * back) / np.hypot(1, self.boil)
         edge = 0.25 * self.height
         opacity = _soft(self.radius - np.abs(x), edge) * _soft(self.height - np.abs(y), edge)
         return opacity * 0.9, 1 + self.contrast * pattern * (0.7 + 0.6 * self.amount * drive)
+
+    def _moved(
+        self, x: FloatArray, y: FloatArray, travelled: FloatArray, cells: float
+    ) -> FloatArray:
+        up = (y + travelled * self.speed[1]) * cells
+        across = (x + travelled * self.speed[0] + 0 * y) * cells
+        up, across = np.broadcast_arrays(up, across)
+        return np.asarray(map_coordinates(self.pattern, [up, across], order=1, mode="grid-wrap"))
 
 
 @dataclass

@@ -60,6 +60,7 @@ class Conditions:
         most footage, or as much.
     snr_db : sources over diffuse noise (-5 to 30).
     envelope : kind of every source's envelope.
+    body : kind of every visible source's body (one of `BODY_KINDS`).
     offscreen : whether something sounds that is not in the picture.
     shaken : whether the camera trembles.
     foreign : whether the sound belongs to another scene (nothing fits).
@@ -72,6 +73,7 @@ class Conditions:
     calm: bool | None = None
     snr_db: float | None = None
     envelope: EnvelopeKind | None = None
+    body: str | None = None
     offscreen: bool | None = None
     shaken: bool | None = None
     foreign: bool = False
@@ -150,7 +152,8 @@ def draw_scene(
 def _draw_source(
     rng: np.random.Generator, c: Conditions, materials: Materials, *, visible: bool
 ) -> Source:
-    kind = _BODY_KINDS[rng.choice(len(_BODY_KINDS), p=_BODY_CHANCES)]
+    kind = BODY_KINDS[rng.choice(len(BODY_KINDS), p=_BODY_CHANCES)]
+    kind = c.body or kind if visible else kind
     envelope_kind = c.envelope
     if envelope_kind is None and kind == "hammer":
         envelope_kind = "strikes"
@@ -182,7 +185,7 @@ def _draw_source(
 
 def _draw_distractor(rng: np.random.Generator, c: Conditions, *, calm: bool) -> Body:
     """A silent body from the same distribution as the sounding ones; a calm one moves less."""
-    kind = _BODY_KINDS[rng.choice(len(_BODY_KINDS), p=_BODY_CHANCES)]
+    kind = BODY_KINDS[rng.choice(len(BODY_KINDS), p=_BODY_CHANCES)]
     envelope = draw_envelope(rng, c.duration_s, "strikes" if kind == "hammer" else None)
     azimuth, elevation = _draw_path(rng, c.duration_s, kind)
     if calm:
@@ -200,7 +203,7 @@ def _swing(envelope: Envelope) -> FloatArray:
     return np.clip(np.maximum(decaying(hits[::-1], 0.05)[::-1], decaying(hits, 0.15)), 0, 1)
 
 
-_BODY_KINDS = (
+BODY_KINDS = (
     "blob", "patch", "speaker", "player", "hammer", "vehicle", "texture", "particles",
 )  # fmt: skip
 _BODY_CHANCES = (0.2, 0.18, 0.17, 0.17, 0.08, 0.08, 0.08, 0.04)
@@ -214,6 +217,9 @@ def _draw_path(
     t = np.arange(n) / CURVE_RATE
     azimuth = rng.uniform(-np.pi, np.pi) + np.zeros(n)
     elevation = np.clip(rng.normal(-0.08, 0.18), -0.6, 0.6) + np.zeros(n)
+    if kind == "texture":
+        # Water and ground lie low.
+        elevation -= rng.uniform(0, 0.35)
     moves = {"vehicle": 0.9, "hammer": 0.0, "texture": 0.0, "player": 0.1}.get(kind, 0.3)
     if rng.random() < moves:
         if rng.random() < 0.6:
@@ -267,8 +273,9 @@ def _draw_body(
         )
         return Particles(**base, radius=size(2, 20), starts=starts, speed=rng.uniform(0.4, 2.0))
     return Texture(
-        **base, radius=size(12, 85), pattern=random_pattern(rng), height=size(3, 12),
+        **base, radius=size(12, 85), pattern=random_pattern(rng), height=size(3, 22),
         speed=(rng.uniform(-1, 1), rng.uniform(-0.5, 0.5)), contrast=rng.uniform(0.05, 0.35),
+        boil=rng.uniform(0, 1),
     )  # fmt: skip
 
 
@@ -377,7 +384,7 @@ def _heard(
     for offset in offsets:
         sound = np.roll(_sound_of(rng, source, samplerate)[:n], rng.integers(n // 50))
         field += place(sound, source.azimuth + offset, source.elevation, samplerate, order)
-    return field * gain / np.sqrt(len(offsets))
+    return np.asarray(field * gain / np.sqrt(len(offsets)))
 
 
 def _sound_of(rng: np.random.Generator, source: Source, samplerate: int) -> FloatArray:

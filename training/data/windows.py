@@ -31,7 +31,14 @@ from model.media import VideoReader
 from model.media.encode import write_video
 from model.scoring import Window
 from training.data.materials import NOTHING, Materials, add_materials_arguments, read_materials
-from training.data.scenes import Conditions, Scene, draw_scene, render_picture, render_sound
+from training.data.scenes import (
+    BODY_KINDS,
+    Conditions,
+    Scene,
+    draw_scene,
+    render_picture,
+    render_sound,
+)
 
 _RATES_HZ = (10.0, 12.0, 12.5, 15.0)
 _CODED_PICTURES, _CODED_SOUNDS = 0.5, 0.33
@@ -165,13 +172,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--count", type=int, default=4000, help="scenes (default 4000)")
     parser.add_argument("--seed", type=int, default=0, help="of the first (default 0)")
     parser.add_argument("--duration-s", type=float, default=10.0, help="of each (default 10)")
+    parser.add_argument("--body", choices=BODY_KINDS, help="of every source (default: any)")
     parser.add_argument("--workers", type=int, default=1, help="processes (default 1)")
     add_materials_arguments(parser)
     options = parser.parse_args(argv)
     materials = read_materials(options.panoramas, options.sounds, options.rooms)
     seeds = range(options.seed, options.seed + options.count)
+    conditions = Conditions(duration_s=options.duration_s, body=options.body)
     rendered = render_all(
-        options.folder, "scene", Conditions(duration_s=options.duration_s), seeds, materials,
+        options.folder, options.body or "scene", conditions, seeds, materials,
         workers=options.workers,
     )  # fmt: skip
     for _ in tqdm(rendered, total=len(seeds), unit="scene", desc="rendering"):

@@ -237,7 +237,7 @@ def ask_picture(known: KnownTake, calibration: Calibration) -> Iterator[PictureA
     """Which way round the picture says a take is, as it is and mirrored."""
     even = {Hypothesis.UPRIGHT: 0.5, Hypothesis.INVERTED: 0.25, Hypothesis.MIRRORED: 0.25}
     tests = {
-        truth: HandednessTest(calibration, (training_free,), even)
+        truth: HandednessTest(calibration, even)
         for truth in (Hypothesis.UPRIGHT, Hypothesis.MIRRORED)
     }
     with Take(known.video, Track((known.audio,))) as take:
