@@ -32,7 +32,7 @@ def _unit(series: Tensor) -> Tensor:
 
 
 class LearnedScorer:
-    """The network as a scorer; bf16 on processors that have it, as it was trained."""
+    """The network as a scorer."""
 
     def __init__(self, network: EquivariantScorer, device: torch.device | str = "cpu") -> None:
         self._device = torch.device(device)
@@ -45,10 +45,9 @@ class LearnedScorer:
         """
         maps = window.motion.maps.to(self._device, torch.float32)[None]
         sound = sound_input(window.covariance.to(self._device))[None]
-        with torch.autocast(self._device.type, torch.bfloat16):
-            scores = self._network(maps, sound)
+        scores = self._network(maps, sound)
         return Evidence(
-            {LEARNED: scores.yaw[0].float()},
+            {LEARNED: scores.yaw[0]},
             {"belongs": float(scores.belongs), "synchronous": float(scores.synchronous)},
         )
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import resample_poly
 
+from model.ambisonics import plane_wave_gains
 from model.features import SAMPLERATE
 from training.data.materials import NOTHING, Materials
 from training.data.picture import (
@@ -65,6 +66,7 @@ class Conditions:
     shaken : whether the camera trembles.
     foreign : whether the sound belongs to another scene (nothing fits).
     silent : whether nothing sounds but diffuse noise.
+    flawless : whether the microphone's channels are exact.
     """
 
     duration_s: float = 10.0
@@ -78,6 +80,7 @@ class Conditions:
     shaken: bool | None = None
     foreign: bool = False
     silent: bool = False
+    flawless: bool = False
 
 
 @dataclass(frozen=True)
@@ -364,7 +367,8 @@ def render_sound(
         bed = draw_sound(rng, draw_envelope(rng, scene.conditions.duration_s, "swell"), samplerate)
         field[0] += bed[:n] * np.sqrt(power) * 10 ** (scene.bed_db / 20)
     field += diffuse_noise(rng, n, order) * np.sqrt(power) * 10 ** (-scene.snr_db / 20)
-    field = microphone(rng, field, samplerate)
+    if not scene.conditions.flawless:
+        field = microphone(rng, field, samplerate)
     if rng.random() < 0.12:
         # Planar mixes and cameras without a vertical capsule.
         field[[2]] = 0.0
@@ -382,8 +386,10 @@ def _heard(
     offsets = _spread(rng, source.extent_rad)
     field = np.zeros(((order + 1) ** 2, n))
     for offset in offsets:
+        # They stay where they are.
         sound = np.roll(_sound_of(rng, source, samplerate)[:n], rng.integers(n // 50))
-        field += place(sound, source.azimuth + offset, source.elevation, samplerate, order)
+        gains = plane_wave_gains(source.azimuth[0] + offset, source.elevation[0], order)
+        field += gains[:, None] * sound
     return np.asarray(field * gain / np.sqrt(len(offsets)))
 
 
@@ -405,4 +411,4 @@ def _spread(rng: np.random.Generator, extent_rad: float) -> FloatArray:
     """Offsets in azimuth of the plane waves of a source: one, or several over its extent."""
     if extent_rad == 0:
         return np.zeros(1)
-    return rng.uniform(-extent_rad, extent_rad, max(3, int(np.rad2deg(extent_rad) / 8)))
+    return rng.uniform(-extent_rad, extent_rad, max(3, int(np.rad2deg(extent_rad) / 10)))
