@@ -90,12 +90,17 @@ class Pool:
                 worker.stop()
 
         signals.worker_shutting_down.connect(put_back, weak=False)
+        signals.setup_logging.connect(_leave_logging_alone, weak=False)
         controller = self._celery.Worker(concurrency=len(self._workers), quiet=True, **_OPTIONS)
         try:
             controller.start()
         finally:
             self.stop()
         return int(controller.exitcode or 0)
+
+
+def _leave_logging_alone(**_: Any) -> None:
+    """Somebody listens to this signal, so Celery does not set up logging of its own."""
 
 
 def run_worker(settings: Settings) -> int:

@@ -26,7 +26,7 @@ TASK = "avsa.run_next"
 def make_celery(settings: Settings) -> Celery:
     """A Celery application for wake-ups only: JSON, early acknowledgement, no result backend."""
     url = settings.redis_url
-    app = Celery("avsa", broker=url or "memory://", set_as_current=False)
+    app = Celery("avsa", broker=url or "memory://localhost/", set_as_current=False)
     app.conf.update(
         task_serializer="json",
         accept_content=["json"],

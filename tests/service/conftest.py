@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from tests.service.ports import free_port
+from tests.service.redis_server import RedisServer
 
 
 @dataclass
@@ -86,6 +87,14 @@ class Server:
                 return job
             assert time.monotonic() < deadline, f"{job}\n{self.log()}"
             time.sleep(0.05)
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis that no test may disturb."""
+    running = RedisServer(tmp_path_factory.mktemp("redis")).start()
+    yield running
+    running.stop()
 
 
 @pytest.fixture(scope="module")

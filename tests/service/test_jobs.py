@@ -34,7 +34,8 @@ def clock() -> Clock:
 
 @pytest.fixture(params=KINDS)
 def table(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[JobTable]:
-    with new_table(request.param, tmp_path, clock) as made:
+    server = request.getfixturevalue("redis_server") if request.param == "redis" else None
+    with new_table(request.param, tmp_path, clock, server) as made:
         yield made
 
 
