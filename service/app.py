@@ -38,7 +38,7 @@ def create_app(settings: Settings) -> FastAPI:
         pool = None if settings.redis_url else Pool(celery, table, storage, settings)
         chores = [Retention(table, storage, settings).sweep]
         if pool is not None:
-            chores.append(pool.announce)
+            chores += [pool.announce, pool.keep_working]
             pool.start()
         reconciler = Reconciler(table, WakeUps(celery, table), settings, chores)
         reconciler.start()

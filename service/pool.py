@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import socket
@@ -18,6 +19,8 @@ from service.retention import Retention
 from service.settings import Settings
 from service.storage import Storage
 from service.worker import Worker
+
+log = logging.getLogger("avsa.worker")
 
 _OPTIONS: dict[str, Any] = {
     "pool_cls": "threads", "loglevel": "WARNING", "without_mingle": True, "without_gossip": True,
@@ -46,6 +49,7 @@ class Pool:
         celery.task(name=TASK)(self._run_next)
         self._controller: WorkController | None = None
         self._thread: threading.Thread | None = None
+        self._stopped = False
 
     def _run_next(self) -> None:
         worker = self._idle.get()
@@ -70,8 +74,15 @@ class Pool:
         )
         self._thread.start()
 
+    def keep_working(self) -> None:
+        """Start again if the thread of `start` has died."""
+        if self._thread is not None and not self._thread.is_alive() and not self._stopped:
+            log.error("the worker's thread has died; it is started again")
+            self.start()
+
     def stop(self) -> None:
         """Put running jobs back, end the children, and leave the thread."""
+        self._stopped = True
         for worker in self._workers:
             worker.stop()
         if self._controller is not None and self._thread is not None:

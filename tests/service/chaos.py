@@ -1,10 +1,12 @@
-"""Chaos: processes are killed at random while clients submit, retry and cancel; then the books are
-checked. `python -m tests.service.chaos --kills 1000 [--seed N] [--only embedded|cluster]`.
+"""Chaos: processes are killed and frozen at random while clients submit, retry and cancel; then
+the books are checked.
+
+`python -m tests.service.chaos --kills 1000 [--seed N] [--only embedded|cluster]`
 
 What must hold at the end:
 
-- lost: every request that was ever answered has its job, and every job has ended, as it should: work
-  with the right result, poison after three crashes, hung jobs by their cancel.
+- lost: every request that was ever answered has its job, and every job has ended, as it should:
+  work with the right result, poison after three crashes, hung jobs by their cancel.
 - twice: a job ends once (counters written with the end, and the workers' logs), one idempotency key
   has one job, one attempt's files are left, and what was seen ended never changes.
 - orphans: no child outlives its worker by more than a moment.
@@ -14,8 +16,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import os
 import random
 import re
+import signal
 import sys
 import tempfile
 import threading
@@ -29,16 +34,17 @@ from typing import Any
 
 import httpx
 
-from service.jobs import Job, State, TableUnreachable
-from tests.service.deployment import Deployment
+from service.jobs import Job, JobTable, State, TableUnreachable
+from tests.service.deployment import LEASE_S, Deployment
+from tests.service.launcher import Launcher
 from tests.service.quick_child import expected
 
 ORPHAN_S = 5.0
 MAX_CRASHES, MAX_LOSSES = 3, 10
 # Sum of weights: 100. A kill of a child is the cheapest, and the worker starts another.
 TARGETS = {
-    "embedded": {"child": 60, "api": 40},
-    "cluster": {"child": 40, "worker": 25, "api": 15, "redis": 20},
+    "embedded": {"child": 70, "api": 30},
+    "cluster": {"child": 40, "worker": 24, "api": 14, "redis": 20, "freeze": 2},
 }
 ORDERS = {"work": 80, "crash": 6, "hang": 6, "fail": 5, "break": 3}
 
@@ -70,6 +76,7 @@ class Books:
     outcomes: Counter[str] = field(default_factory=Counter)
     attempts: int = 0
     spared: int = 0
+    freezes: int = 0
     seconds: float = 0.0
 
 
@@ -83,6 +90,7 @@ class Chaos:
         self._random = random.Random(seed)
         self._deployment = Deployment(
             folder,
+            launcher=Launcher(),
             workers=2 if mode == "cluster" else 0,
             settings={
                 "AVSA_MAX_CRASHES": str(MAX_CRASHES), "AVSA_MAX_LOSSES": str(MAX_LOSSES),
@@ -91,11 +99,12 @@ class Chaos:
         )  # fmt: skip
         self._books = Books()
         self._over = threading.Event()
-        self._table = None
+        self._table: JobTable | None = None
 
-    def run(self) -> Books:
+    def run(self, minutes: float) -> Books:
         """Kill until enough is killed, wait for what is left, and check."""
         began = time.monotonic()
+        end = began + minutes * 60
         try:
             self._deployment.start()
             self._table = self._deployment.table()
@@ -107,7 +116,7 @@ class Chaos:
             for thread in (*clients, watcher):
                 thread.start()
             try:
-                while sum(self._books.kills.values()) < self._kills:
+                while sum(self._books.kills.values()) < self._kills and time.monotonic() < end:
                     time.sleep(self._random.uniform(0, 2 * self._pause_s))
                     self._kill_one()
             finally:
@@ -119,6 +128,8 @@ class Chaos:
             self._end()
         finally:
             self._deployment.stop()
+            assert self._deployment.launcher is not None
+            self._deployment.launcher.stop()
         self._books.seconds = time.monotonic() - began
         return self._books
 
@@ -211,6 +222,9 @@ class Chaos:
     def _kill_one(self) -> None:
         weights = TARGETS[self._mode]
         target = self._random.choices(list(weights), list(weights.values()))[0]
+        if target == "freeze":
+            self._freeze_worker()
+            return
         if target == "redis":
             assert self._deployment.redis is not None
             self._deployment.redis.kill()
@@ -224,17 +238,26 @@ class Chaos:
             children = self._deployment.children(name)
             self._deployment.kill(name)
             self._expect_gone(children, name)
-            time.sleep(self._random.choice([0.0, 0.0, self._random.uniform(0, 4)]))
+            time.sleep(self._random.choice([0.0, 0.0, 0.0, self._random.uniform(0, 4)]))
             self._deployment.start_one(name)
-            if name == "api" and self._mode == "embedded":
-                with suppress(AssertionError):  # often before it is up
-                    self._deployment.wait_until_ready(self._random.uniform(0.5, 6))
+            if name == "api" and self._random.random() < 0.8:  # else it is killed as it starts
+                self._deployment.wait_until_ready()
         self._books.kills[target] += 1
+
+    def _freeze_worker(self) -> None:
+        """Stop a worker for longer than its lease, and let it go on as if nothing had been."""
+        name = self._random.choice(self._deployment.working)
+        self._deployment.signal(name, signal.SIGSTOP)
+        time.sleep(1.5 * LEASE_S)
+        self._deployment.signal(name, signal.SIGCONT)
+        self._books.freezes += 1
 
     def _kill_child(self) -> bool:
         """Kill a child, but no innocent job's for the last time it may crash."""
         assert self._table is not None
-        name = self._random.choice(self._deployment.working)
+        name = self._with_child()
+        if name is None:
+            return False
         worker = f":{self._deployment.processes[name].pid}/"
         try:
             running = self._table.newest(20, state=State.RUNNING)
@@ -243,11 +266,20 @@ class Chaos:
         if any(worker in job.worker and job.crashes >= MAX_CRASHES - 1 for job in running):
             self._books.spared += 1
             return False
-        children = self._deployment.children(name)
-        for pid in children:
+        for pid in self._deployment.children(name):
             with suppress(ProcessLookupError):
-                _kill(pid)
-        return bool(children)
+                os.kill(pid, signal.SIGKILL)
+        return True
+
+    def _with_child(self) -> str | None:
+        """A process that has a child; None if none gets one in a while."""
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            found = [name for name in self._deployment.working if self._deployment.children(name)]
+            if found:
+                return self._random.choice(found)
+            time.sleep(0.1)
+        return None
 
     def _expect_gone(self, children: list[int], name: str) -> None:
         deadline = time.monotonic() + ORPHAN_S
@@ -342,8 +374,6 @@ class Chaos:
 
     def _end(self) -> None:
         """Ask all to stop; nothing may stay."""
-        import signal
-
         for name in reversed(self._deployment.names):
             self._deployment.signal(name, signal.SIGTERM)
             self._deployment.processes[name].wait(60)
@@ -362,19 +392,13 @@ def _draw(rng: random.Random, key: str) -> Request:
     )
 
 
-def _kill(pid: int) -> None:
-    import os
-    import signal
-
-    os.kill(pid, signal.SIGKILL)
-
-
 def main() -> int:
     """Run both kinds; the exit status is 1 if anything was wrong."""
     parser = argparse.ArgumentParser(prog="python -m tests.service.chaos", description=__doc__)
     parser.add_argument("--kills", type=int, default=100, help="over all kinds (100)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--pause-s", type=float, default=0.8, help="mean, between kills (0.8)")
+    parser.add_argument("--pause-s", type=float, default=0.5, help="mean, between kills (0.5)")
+    parser.add_argument("--minutes", type=float, help="end the killing after so long")
     parser.add_argument("--only", choices=sorted(TARGETS))
     arguments = parser.parse_args()
     modes = [arguments.only] if arguments.only else list(TARGETS)
@@ -385,7 +409,7 @@ def main() -> int:
                 mode, Path(folder), arguments.kills // len(modes), arguments.seed,
                 arguments.pause_s,
             )  # fmt: skip
-            books = chaos.run()
+            books = chaos.run(arguments.minutes or math.inf)
             report(mode, books)
             if books.wrong:
                 bad = True
@@ -398,10 +422,10 @@ def main() -> int:
 def report(mode: str, books: Books) -> None:
     """Print what was done and found."""
     kills = ", ".join(f"{name} {count}" for name, count in sorted(books.kills.items()))
+    found = ", ".join(f"{name} {len(books.wrong[name])}" for name in ("lost", "twice", "orphans"))
     print(
-        f"{mode}: {sum(books.kills.values())} kills ({kills}) over {len(books.requests)} jobs with "
-        f"{books.attempts} attempts in {books.seconds:.0f} s: "
-        + ", ".join(f"{name} {len(books.wrong[name])}" for name in ("lost", "twice", "orphans"))
+        f"{mode}: {sum(books.kills.values())} kills ({kills}), {books.freezes} workers frozen; "
+        f"{len(books.requests)} jobs in {books.attempts} attempts, {books.seconds:.0f} s: {found}"
     )
     print("  " + "; ".join(f"{what}: {n}" for what, n in sorted(books.outcomes.items())))
     for name, cases in list(books.wrong.items()):

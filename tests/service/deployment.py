@@ -17,6 +17,7 @@ import httpx
 
 from service.jobs import JobTable, open_table
 from service.settings import Settings
+from tests.service.launcher import Forked, Launcher
 from tests.service.ports import free_port
 from tests.service.redis_server import RedisServer
 
@@ -42,7 +43,8 @@ class Deployment:
     settings: dict[str, str] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
     redis: RedisServer | None = None
-    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    launcher: Launcher | None = None
+    processes: dict[str, subprocess.Popen[bytes] | Forked] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -80,6 +82,10 @@ class Deployment:
 
     def start_one(self, name: str) -> None:
         arguments = ["--port", str(self.port)] if name == "api" else ["worker"]
+        if self.launcher is not None:
+            log_file = self.folder / "log"
+            self.processes[name] = self.launcher.start(arguments, self.environment, log_file)
+            return
         with (self.folder / "log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
                 [sys.executable, "-m", "service", *arguments],
@@ -180,6 +186,7 @@ def _parents() -> dict[int, int]:
 
 
 def _environment(pid: int) -> list[bytes]:
+    # Of a forked process this is its launcher's; its children have their own.
     with suppress(OSError):
         return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     return []
