@@ -64,11 +64,13 @@ class ChildProcess:
         while not self._ready:
             try:
                 message = self._lines.get(timeout=max(0.0, deadline - time.monotonic()))
-            except queue.Empty:
-                message = None
+            except queue.Empty as error:
+                self.end()
+                words = f"the child process did not get ready within {limit_s:.0f} s"
+                raise ChildDied(words) from error
             if message is None:
                 self.end()
-                raise ChildDied(f"the child process did not get ready within {limit_s:.0f} s")
+                raise ChildDied("the child process ended before it was ready")
             self._ready = message["kind"] == "ready"
 
     def _start(self) -> None:

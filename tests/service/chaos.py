@@ -272,10 +272,20 @@ class Chaos:
         return True
 
     def _with_child(self) -> str | None:
-        """A process that has a child; None if none gets one in a while."""
+        """A process that has a child, now and then one that starts; None if none has in a while."""
+        assert self._table is not None
+        busy = self._random.random() < 0.9
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
-            found = [name for name in self._deployment.working if self._deployment.children(name)]
+            workers = ""
+            with suppress(TableUnreachable):
+                running = self._table.newest(20, state=State.RUNNING) if busy else []
+                workers = " ".join(job.worker for job in running)
+            found = [
+                name for name in self._deployment.working
+                if self._deployment.children(name)
+                and (not busy or f":{self._deployment.processes[name].pid}/" in workers)
+            ]  # fmt: skip
             if found:
                 return self._random.choice(found)
             time.sleep(0.1)
