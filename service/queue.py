@@ -12,6 +12,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from celery import Celery
 
@@ -42,20 +43,21 @@ def make_celery(settings: Settings) -> Celery:
         worker_hijack_root_logger=False,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,  # by default a worker exits after 100
-        broker_transport_options=_REDIS_TRANSPORT if url else {"polling_interval": 0.2},
+        broker_transport_options=_redis_transport(settings) if url else {"polling_interval": 0.2},
     )
     return app
 
 
-_REDIS_TRANSPORT = {
-    "visibility_timeout": 60,  # of messages fetched and not started only
-    "unacked_restore_interval": 5,
-    "unacked_restore_throttle": 1,
-    "socket_timeout": 30,
-    "socket_connect_timeout": 5,
-    "socket_keepalive": True,
-    "global_keyprefix": "avsa:broker:",
-}
+def _redis_transport(settings: Settings) -> dict[str, Any]:
+    return {
+        "visibility_timeout": settings.wake_up_s,  # of messages fetched and not started only
+        "unacked_restore_interval": 5,
+        "unacked_restore_throttle": 1,
+        "socket_timeout": 30,  # without, a publish to a dead connection can hang for ever
+        "socket_connect_timeout": 5,
+        "socket_keepalive": True,
+        "global_keyprefix": "avsa:broker:",
+    }
 
 
 class WakeUps:

@@ -36,6 +36,9 @@ class Settings(BaseSettings):
     max_losses: int = Field(10, ge=1, description="lost workers before a job is given up")
     max_queued: int = Field(10_000, ge=1, description="jobs that may wait")
     max_jobs_of_key: int = Field(1000, ge=1, description="jobs of one key that wait or run")
+    wake_up_s: float = Field(
+        60.0, gt=0, description="a message that was fetched and not acted on comes back after this"
+    )
     keep_days: float = Field(14.0, gt=0, description="ended jobs are deleted after so long")
     child_module: str = Field("service.child", description="what children run (tests: their own)")
     child_memory_bytes: int = Field(16 << 30, gt=0, description="a child beyond it is ended")

@@ -37,11 +37,17 @@ _JSON = ("spec", "results", "error", "notify", "stages")
 class SqliteJobTable:
     """`JobTable` in a file. Safe from any thread and any process on this machine.
 
-    `clock` is for tests: seconds since 1970.
+    Parameters
+    ----------
+    busy_s : how long to wait for others that write.
+    clock : for tests: seconds since 1970.
     """
 
-    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, path: Path, *, busy_s: float = _BUSY_S, clock: Callable[[], float] = time.time
+    ) -> None:
         self._path = path
+        self._busy_s = busy_s
         self._clock = clock
         self._local = threading.local()
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +59,7 @@ class SqliteJobTable:
         """The connection of the calling thread."""
         db: sqlite3.Connection | None = getattr(self._local, "db", None)
         if db is None:
-            db = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None)
+            db = sqlite3.connect(self._path, timeout=self._busy_s, isolation_level=None)
             db.row_factory = sqlite3.Row
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=FULL")
