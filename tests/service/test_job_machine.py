@@ -259,5 +259,5 @@ def test_any_history(kind: str, request: pytest.FixtureRequest) -> None:
     machine = type("Machine", (JobMachine,), {"kind": kind, "server": server})
 
     run_state_machine_as_test(
-        machine, settings=settings(max_examples=60, stateful_step_count=40, deadline=None)
+        machine, settings=settings(max_examples=30, stateful_step_count=40, deadline=None)
     )
