@@ -13,29 +13,43 @@ from fastapi.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import problems
-from service.jobs import JobTable
-from service.queue import EmbeddedQueue
+from service.admission import Admission
+from service.jobs import open_table
+from service.pool import Pool
+from service.queue import Reconciler, WakeUps, make_celery
+from service.retention import Retention
 from service.routes import Service, router
 from service.schemas import PathRequest, ProblemDocument
 from service.settings import Settings
 from service.storage import Storage
-from service.worker import Worker
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The service with its embedded queue; starting and stopping it is the lifespan's."""
-    table = JobTable(settings.database)
+    """The service; starting and stopping what belongs to it is the lifespan's.
+
+    Embedded, the workers are in this process; in a cluster (`redis_url`) they are elsewhere.
+    """
+    table = open_table(settings)
     storage = Storage(settings.data_dir)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        queue = EmbeddedQueue(table, Worker(table, storage, settings), settings)
-        app.state.service = Service(settings, table, storage, queue)
-        queue.start()
+        celery = make_celery(settings)
+        pool = None if settings.redis_url else Pool(celery, table, storage, settings)
+        chores = [Retention(table, storage, settings).sweep]
+        if pool is not None:
+            chores += [pool.announce, pool.keep_working]
+            pool.start()
+        reconciler = Reconciler(table, WakeUps(celery, table), settings, chores)
+        reconciler.start()
+        admission = Admission(table, settings)
+        app.state.service = Service(settings, table, storage, reconciler, admission)
         try:
             yield
         finally:
-            await run_sync(queue.stop)
+            await run_sync(reconciler.stop)
+            if pool is not None:
+                await run_sync(pool.stop)
 
     app = FastAPI(
         title="avsa-align",

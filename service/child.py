@@ -14,25 +14,56 @@ import queue
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
+
+Job = dict[str, Any]
+Tell = Callable[..., None]
 
 
 def main() -> int:
-    """Serve jobs until the input ends."""
+    """Align until the input ends."""
+    return serve(_warm_up, _do)
+
+
+def serve(warm_up: Callable[[], None], do: Callable[[Job, Tell], None]) -> int:
+    """Do jobs as they come until the input ends; `do` tells what happens, but not that it is done.
+
+    The protocol's one owner: tests serve other work through it.
+    """
     # What libraries print must not get between our lines.
     lines = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    jobs: queue.Queue[dict[str, Any]] = queue.Queue()
+    jobs: queue.Queue[Job] = queue.Queue()
     threading.Thread(target=_read_jobs, args=(jobs,), daemon=True).start()
+
+    def tell(kind: str, **fields: Any) -> None:
+        lines.write(json.dumps({"kind": kind, **fields}) + "\n")
+
+    warm_up()
+    tell("ready")
+    while True:
+        do(jobs.get(), tell)
+        tell("done", usage=_usage())
+
+
+def _warm_up() -> None:
     import model.align  # noqa: F401 - slow, so done before a job is there
 
-    _tell(lines, "ready")
-    while True:
-        _do(jobs.get(), lines)
+
+def _usage() -> dict[str, int]:
+    """Memory of a GPU that this process holds, if it uses one."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return {}
+    return {
+        "gpu_memory_bytes": torch.cuda.memory_reserved(),
+        "gpu_peak_bytes": torch.cuda.max_memory_allocated(),
+    }
 
 
-def _read_jobs(jobs: queue.Queue[dict[str, Any]]) -> None:
+def _read_jobs(jobs: queue.Queue[Job]) -> None:
     """Pass on jobs; leave when the input ends. Unbuffered: no lock is held at exit."""
     rest = b""
     while chunk := os.read(0, 1 << 16):
@@ -42,23 +73,18 @@ def _read_jobs(jobs: queue.Queue[dict[str, Any]]) -> None:
     os._exit(0)
 
 
-def _tell(lines: TextIO, kind: str, **fields: Any) -> None:
-    lines.write(json.dumps({"kind": kind, **fields}) + "\n")
-
-
-def _do(job: dict[str, Any], lines: TextIO) -> None:
+def _do(job: Job, tell: Tell) -> None:
     """Align every track of a job; one that fails does not stop the others."""
     tracks = job["tracks"]
     for index, track in enumerate(tracks):
 
         def notify(stage: str, fraction: float, index: int = index) -> None:
-            _tell(lines, "progress", stage=stage, fraction=(index + fraction) / len(tracks))
+            tell("progress", stage=stage, fraction=(index + fraction) / len(tracks))
 
-        _tell(lines, "track", index=index, result=_align(job, track, index, notify))
-    _tell(lines, "done")
+        tell("track", index=index, result=_align(job, track, index, notify))
 
 
-def _align(job: dict[str, Any], track: dict[str, Any], index: int, notify: Any) -> dict[str, Any]:
+def _align(job: Job, track: dict[str, Any], index: int, notify: Any) -> dict[str, Any]:
     """One track: its outputs' names, or its error."""
     from model.align import Options, Outputs, align
     from model.ambisonics import Convention, Fix

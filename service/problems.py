@@ -12,6 +12,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from service.jobs import KeyReused, QueueFull, QuotaReached, TableUnreachable
+
 log = logging.getLogger("avsa.http")
 
 MEDIA_TYPE = "application/problem+json"
@@ -71,6 +73,15 @@ def response(problem: Problem) -> JSONResponse:
     )
 
 
+# What the job table refuses, as it is said over HTTP.
+_OF_THE_TABLE = {
+    TableUnreachable: (503, "table_unreachable"),
+    QueueFull: (503, "queue_full"),
+    QuotaReached: (429, "quota_reached"),
+    KeyReused: (422, "idempotency_key_reused"),
+}
+
+
 def install(app: FastAPI) -> None:
     """Answer every error of an application as a problem document."""
 
@@ -88,6 +99,11 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)
         return response(of_validation_errors(error.errors()))
 
+    async def of_table(_request: Request, error: Exception) -> JSONResponse:
+        status, code = _OF_THE_TABLE[type(error)]
+        headers = {} if status == 422 else {"Retry-After": "5"}
+        return response(Problem(status, code, str(error), headers=headers))
+
     async def of_anything(_request: Request, error: Exception) -> JSONResponse:
         log.error("unhandled", exc_info=error)
         return response(Problem(500, "internal", "The service failed; its log has the trace."))
@@ -95,6 +111,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Problem, of_problem)
     app.add_exception_handler(HTTPException, of_http)
     app.add_exception_handler(RequestValidationError, of_validation)
+    for kind in _OF_THE_TABLE:
+        app.add_exception_handler(kind, of_table)
     app.add_exception_handler(Exception, of_anything)
 
 

@@ -1,126 +1,148 @@
 """Celery wakes workers; the job table decides. A lost or repeated message does no harm.
 
-Embedded: an in-memory broker and a worker thread in the process that serves HTTP, so nothing has to
-be installed or started beside it.
+The jobs that wait are the outbox of wake-ups: as many messages are kept in the broker as jobs
+wait in the table, so one that is lost is made up for at the next sweep. Whichever message arrives,
+its worker takes the job whose turn it is.
 """
 
 from __future__ import annotations
 
 import logging
 import secrets
-import sqlite3
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from celery import Celery
-from celery.worker import WorkController
-from celery.worker import state as celery_state
-from kombu.exceptions import OperationalError
 
-from service.jobs import JobTable
+from service.jobs import JobTable, TableUnreachable
 from service.settings import Settings
-from service.worker import Worker
 
 log = logging.getLogger("avsa.queue")
 
-# A job that still waits so long after its wake-up is woken for again.
-_WAKE_AGAIN_S = 60.0
+TASK = "avsa.run_next"
 
 
-def make_celery(broker_url: str) -> Celery:
+def make_celery(settings: Settings) -> Celery:
     """A Celery application for wake-ups only: JSON, early acknowledgement, no result backend."""
-    app = Celery("avsa", broker=broker_url, set_as_current=False)
+    url = settings.redis_url
+    app = Celery("avsa", broker=url or "memory://localhost/", set_as_current=False)
     app.conf.update(
         task_serializer="json",
         accept_content=["json"],
-        task_ignore_result=True,
+        task_ignore_result=True,  # no result backend: nothing to expire, fill or get stuck
         task_acks_late=False,  # the lease redelivers; never two mechanisms
         task_reject_on_worker_lost=False,
         # In-memory queues are shared by all applications of a process: each has its own name.
-        task_default_queue=f"avsa-{secrets.token_hex(4)}",
+        task_default_queue="wake-ups" if url else f"wake-ups-{secrets.token_hex(4)}",
         worker_prefetch_multiplier=1,
-        worker_enable_remote_control=False,
+        worker_disable_prefetch=bool(url),  # no idle worker while a busy one holds a message
+        worker_enable_remote_control=False,  # cancel and health are the table's
         worker_send_task_events=False,
         worker_hijack_root_logger=False,
-        broker_transport_options={"polling_interval": 0.2},
         broker_connection_retry_on_startup=True,
-        broker_connection_max_retries=None,
+        broker_connection_max_retries=None,  # by default a worker exits after 100
+        broker_transport_options=_redis_transport(settings) if url else {"polling_interval": 0.2},
     )
     return app
 
 
-class EmbeddedQueue:
-    """A broker, a worker thread and a reconciler inside this process."""
+def _redis_transport(settings: Settings) -> dict[str, Any]:
+    return {
+        "visibility_timeout": settings.wake_up_s,  # of messages fetched and not started only
+        "unacked_restore_interval": 5,
+        "unacked_restore_throttle": 1,
+        "socket_timeout": 30,  # without, a publish to a dead connection can hang for ever
+        "socket_connect_timeout": 5,
+        "socket_keepalive": True,
+        "global_keyprefix": "avsa:broker:",
+    }
 
-    def __init__(self, table: JobTable, worker: Worker, settings: Settings) -> None:
+
+class WakeUps:
+    """Keeps as many messages in the broker as jobs wait."""
+
+    def __init__(self, celery: Celery, table: JobTable) -> None:
+        self._celery = celery
         self._table = table
-        self._worker = worker
+
+    def top_up(self) -> None:
+        """Send what is missing."""
+        waiting = self._table.waiting()
+        if not waiting:
+            return
+        with self._celery.connection_for_write() as connection:
+            queue = self._celery.conf.task_default_queue
+            there = connection.default_channel.queue_declare(queue).message_count
+            for _ in range(waiting - there):
+                self._celery.send_task(TASK, connection=connection, retry=False)
+
+
+class Reconciler:
+    """A thread that brings back in order what deaths and outages have left behind.
+
+    Parameters
+    ----------
+    chores : done at every sweep; one that fails does not keep the others from being done.
+    """
+
+    def __init__(
+        self, table: JobTable, wake_ups: WakeUps, settings: Settings,
+        chores: Sequence[Callable[[], None]] = (),
+    ) -> None:  # fmt: skip
+        self._table = table
         self._settings = settings
+        self._wake_workers = wake_ups.top_up
+        self._chores = (self._take_back, self._wake_workers, *chores)
         self._stopping = threading.Event()
-        self._woken: dict[str, float] = {}
-        self._celery = make_celery("memory://")
-
-        @self._celery.task(name="align")
-        def align(job_id: str) -> None:
-            worker.run(job_id)
-
-        self._task = align
-        self._controller: WorkController | None = None
-        self._threads: list[threading.Thread] = []
+        self._asked = threading.Event()
+        self._thread: threading.Thread | None = None
         self._swept_at = time.monotonic()
 
     @property
     def sweep_age_s(self) -> float:
-        """Seconds since the reconciler last looked for lost jobs."""
+        """Seconds since the last sweep."""
         return time.monotonic() - self._swept_at
 
+    def wake(self) -> None:
+        """Have workers woken for what waits, now and not at the next sweep; does not block."""
+        self._asked.set()
+
     def start(self) -> None:
-        """Start the worker thread and the reconciler."""
-        celery_state.should_stop = celery_state.should_terminate = None
-        self._controller = WorkController(
-            app=self._celery, pool_cls="threads", concurrency=1, loglevel="WARNING",
-            without_heartbeat=True, without_mingle=True, without_gossip=True,
-        )  # fmt: skip
-        for name, work in (("worker", self._controller.start), ("reconciler", self._reconcile)):
-            thread = threading.Thread(target=work, name=f"avsa-{name}", daemon=True)
-            thread.start()
-            self._threads.append(thread)
-
-    def wake(self, job_ids: Iterable[str]) -> None:
-        """Wake the worker for jobs; one that was woken for a moment ago is left out."""
-        now = time.monotonic()
-        for job_id in job_ids:
-            if now - self._woken.get(job_id, -_WAKE_AGAIN_S) >= _WAKE_AGAIN_S:
-                self._woken[job_id] = now
-                try:
-                    self._task.apply_async((job_id,), retry=False)
-                except OperationalError:  # the job is stored: the next sweep wakes for it
-                    log.exception("no wake-up for job %s", job_id)
-
-    def _reconcile(self) -> None:
-        """Take lost jobs back and wake for what waits, at every sweep."""
-        while not self._stopping.is_set():
-            try:
-                for job_id in self._table.reclaim(limit=self._settings.max_losses):
-                    log.warning("job %s was taken back from a lost worker", job_id)
-                    self._woken.pop(job_id, None)
-                waiting = self._table.queued()
-                self._woken = {i: t for i, t in self._woken.items() if i in set(waiting)}
-                self.wake(waiting)
-                self._swept_at = time.monotonic()
-            except sqlite3.Error:
-                log.exception("the job table is out of reach")
-            self._stopping.wait(self._settings.sweep_s)
+        """Start sweeping."""
+        self._thread = threading.Thread(target=self._run, name="avsa-reconciler", daemon=True)
+        self._thread.start()
 
     def stop(self) -> None:
-        """Put the running job back and stop."""
+        """Stop sweeping."""
         self._stopping.set()
-        self._worker.stop()
-        if self._controller is not None:
-            celery_state.should_terminate = 0
-            self._controller.stop()
-        for thread in self._threads:
-            thread.join(timeout=10)
-        self._worker.close()
-        celery_state.should_stop = celery_state.should_terminate = None
+        self._asked.set()
+        if self._thread is not None:
+            self._thread.join(timeout=10)
+
+    def _run(self) -> None:
+        due = time.monotonic()
+        while not self._stopping.is_set():
+            if self._asked.wait(max(0.0, due - time.monotonic())):
+                self._asked.clear()
+                if not self._stopping.is_set():
+                    _do(self._wake_workers)
+            if time.monotonic() >= due:
+                for chore in self._chores:
+                    _do(chore)
+                self._swept_at = time.monotonic()
+                due = self._swept_at + self._settings.sweep_s
+
+    def _take_back(self) -> None:
+        for job_id in self._table.reclaim(limit=self._settings.max_losses):
+            log.warning("job %s was taken back from a lost worker", job_id)
+
+
+def _do(chore: Callable[[], None]) -> None:
+    try:
+        chore()
+    except TableUnreachable as error:
+        log.warning("%s", error)
+    except Exception:
+        log.exception("the reconciler could not do all it should; it goes on")

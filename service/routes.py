@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,9 +18,20 @@ from fastapi.responses import FileResponse, JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from service import problems
-from service.jobs import Job, JobTable, State, new_id
+from service.admission import Admission, fingerprint, idempotency_key
+from service.jobs import (
+    Job,
+    JobTable,
+    KeyReused,
+    NewJob,
+    QueueFull,
+    QuotaReached,
+    State,
+    TableUnreachable,
+    new_id,
+)
 from service.problems import Problem
-from service.queue import EmbeddedQueue
+from service.queue import Reconciler
 from service.schemas import Health, JobInfo, JobPage
 from service.settings import Settings
 from service.storage import Storage
@@ -36,7 +48,8 @@ class Service:
     settings: Settings
     table: JobTable
     storage: Storage
-    queue: EmbeddedQueue
+    reconciler: Reconciler
+    admission: Admission
 
     async def job(self, job_id: str) -> Job:
         """A job by its id; 404 if there is none."""
@@ -51,7 +64,13 @@ class Service:
         deadline = loop.time() + min(wait_s, self.settings.max_wait_s)
         while not job.state.final and loop.time() < deadline:
             await asyncio.sleep(min(_POLL_S, max(0.0, deadline - loop.time())))
-            job = await self.job(job.id)
+            job = await self.latest(job)
+        return job
+
+    async def latest(self, job: Job) -> Job:
+        """The job as it is now, or as it was last seen if the table is out of reach."""
+        with suppress(TableUnreachable):
+            return await self.job(job.id)
         return job
 
     def result_file(self, job: Job, name: str) -> Path:
@@ -124,9 +143,12 @@ _BODY = {
     responses={
         200: {"description": "with Prefer: wait=N, the finished report (several tracks: a list)"},
         400: _problem("the body is broken"),
+        409: _problem("a request with this Idempotency-Key is being read"),
         413: _problem("too large"),
         415: _problem("neither multipart nor JSON"),
         422: _problem("something in the request does not fit"),
+        429: _problem("as many jobs wait or run for this key as may"),
+        503: _problem("as many jobs wait as may, or the job table is out of reach"),
         507: _problem("no space left"),
     },
 )
@@ -136,17 +158,11 @@ async def align(request: Request, service: ServiceDep) -> Response:
     Multipart with the files `video` and `audio` (repeated for several tracks; left out: the sound
     inside the video) and `options` as JSON; or a JSON body that names files on the server.
     """
-    job_id = new_id()
-    folder = service.storage.upload_folder(job_id)
-    try:
-        submission = await read_submission(request, folder, service.storage, service.settings)
-        job = await run_sync(
-            lambda: service.table.submit(submission.spec, label=submission.label, job_id=job_id)
-        )
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    service.queue.wake([job.id])
+    key = idempotency_key(request)
+    await run_sync(service.admission.check_room)
+    with service.admission.in_flight("", key):
+        job = await _submitted(request, service, key)
+    service.reconciler.wake()
     wait_s = _preferred_wait(request)
     if wait_s is not None:
         job = await service.until_final(job, wait_s)
@@ -157,6 +173,30 @@ async def align(request: Request, service: ServiceDep) -> Response:
         202,
         headers={"Location": f"/jobs/{job.id}", **_RETRY_AFTER},
     )
+
+
+async def _submitted(request: Request, service: Service, key: str | None) -> Job:
+    """Read a request and store its job, or find the one that it repeats."""
+    job_id = new_id()
+    folder = service.storage.upload_folder(job_id)
+    try:
+        submission = await read_submission(request, folder, service.storage, service.settings)
+        digest = await run_sync(fingerprint, submission, folder) if key else None
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    new = NewJob(
+        submission.spec, id=job_id, label=submission.label, priority=submission.options.priority,
+        idempotency_key=key, fingerprint=digest,
+    )  # fmt: skip
+    try:
+        job = await run_sync(service.admission.admit, new)
+    except (KeyReused, QuotaReached, QueueFull):  # after any other error the job may be stored
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    if job.id != job_id:
+        shutil.rmtree(folder, ignore_errors=True)
+    return job
 
 
 def _preferred_wait(request: Request) -> float | None:
@@ -236,7 +276,7 @@ async def watch_job(job: JobDep, service: ServiceDep) -> AsyncIterator[ServerSen
         if job.state.final:
             return
         await asyncio.sleep(_POLL_S)
-        job = await service.job(job.id)
+        job = await service.latest(job)
 
 
 @router.post(
@@ -260,10 +300,12 @@ async def cancel_job(job: JobDep, service: ServiceDep) -> JobInfo:
 )
 async def purge_job(job: JobDep, service: ServiceDep) -> None:
     """Delete an ended job with all its files."""
-    if not await run_sync(service.table.purge, job.id):
+    if not job.state.final:
         detail = f"The job {job.id} is {job.state}: cancel it first."
         raise Problem(409, "job_not_ended", detail)
+    # Files first: an ended job stays ended, and files of no job would be found by none.
     await run_sync(service.storage.purge, job.id)
+    await run_sync(service.table.purge, job.id)
 
 
 # --- fetching ------------------------------------------------------------------------------------
@@ -357,6 +399,6 @@ def _fault(service: Service) -> str | None:
         return f"The job table cannot be written: {error}."
     if service.storage.free_bytes() < service.settings.reserve_bytes:
         return "The disk is full."
-    if service.queue.sweep_age_s > 10 * service.settings.sweep_s:
+    if service.reconciler.sweep_age_s > 10 * service.settings.sweep_s:
         return "The reconciler has stopped."
     return None

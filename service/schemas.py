@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.jobs import Job, State
+from service.jobs import DEFAULT_PRIORITY, HIGHEST_PRIORITY, LOWEST_PRIORITY, Job, State
 
 
 class AlignOptions(BaseModel):
@@ -49,6 +49,10 @@ class AlignOptions(BaseModel):
     lay_on_picture: bool = Field(
         False, description="write the track on the picture's clock, from first frame to last (WAV)"
     )
+    priority: int = Field(
+        DEFAULT_PRIORITY, ge=LOWEST_PRIORITY, le=HIGHEST_PRIORITY,
+        description="of the jobs that wait the highest runs first, then the oldest",
+    )  # fmt: skip
     label: str = Field("", max_length=200, description="a name of yours for the job")
 
 
@@ -92,6 +96,7 @@ class JobInfo(BaseModel):
     id: str
     state: State
     label: str
+    priority: int
     stage: str = Field(description="what is being done")
     progress: float = Field(ge=0, le=1)
     attempt: int = Field(description="1, or more if a worker was lost")
@@ -108,6 +113,7 @@ class JobInfo(BaseModel):
             id=job.id,
             state=job.state,
             label=job.label,
+            priority=job.priority,
             stage=job.stage,
             progress=job.fraction,
             attempt=job.attempt,

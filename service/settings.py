@@ -16,7 +16,12 @@ class Settings(BaseSettings):
     data_dir: Path = Field(Path("data"), description="jobs, uploads, results and the job table")
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on")
-    device: str = Field("cpu", description="where children compute: cpu or cuda")
+    redis_url: str = Field("", description="a cluster: where table and broker are; else SQLite")
+    device: str = Field(
+        "cpu",
+        pattern=r"^(cpu|cuda(:\d+)?)(,(cpu|cuda(:\d+)?))*$",
+        description="where children compute: cpu, cuda, or a worker each: cuda:0,cuda:1",
+    )
     media_roots: list[Path] = Field(
         default_factory=list, description="folders whose files may be named in a request"
     )
@@ -29,6 +34,21 @@ class Settings(BaseSettings):
     sweep_s: float = Field(5.0, gt=0, description="how often lost jobs are looked for")
     max_crashes: int = Field(3, ge=1, description="child crashes before a job is given up")
     max_losses: int = Field(10, ge=1, description="lost workers before a job is given up")
+    max_queued: int = Field(10_000, ge=1, description="jobs that may wait")
+    max_jobs_of_key: int = Field(1000, ge=1, description="jobs of one key that wait or run")
+    wake_up_s: float = Field(
+        60.0, gt=0, description="a message that was fetched and not acted on comes back after this"
+    )
+    keep_days: float = Field(14.0, gt=0, description="ended jobs are deleted after so long")
+    child_module: str = Field("service.child", description="what children run (tests: their own)")
+    child_memory_bytes: int = Field(16 << 30, gt=0, description="a child beyond it is ended")
+    child_start_s: float = Field(300.0, gt=0, description="longest start of a child")
+    child_jobs: int = Field(200, ge=1, description="a child is replaced after so many jobs")
+
+    @property
+    def devices(self) -> list[str]:
+        """One per worker."""
+        return self.device.split(",")
 
     @property
     def database(self) -> Path:

@@ -1,141 +1,97 @@
 """A worker runs one job at a time, in a child process that it supervises.
 
 The child does all decoding and computing; the worker holds the job's lease, passes on progress,
-and ends the child when the job is cancelled, takes too long, has been lost to another worker, or
-the worker itself goes down. If the worker dies, the child's input ends and it exits.
+and ends the child when the job is cancelled, takes too long or too much memory, has been lost to
+another worker, or the worker itself goes down. If the worker dies, the child's input ends and it
+exits. If the table is out of reach for as long as the lease lasts, another worker may have the job
+by then, so the child is ended too.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import queue
 import shutil
-import sqlite3
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
-from service.jobs import Job, JobTable, State
+from service.child_process import ChildDied, ChildProcess
+from service.jobs import Job, JobTable, State, TableUnreachable
 from service.settings import Settings
 from service.storage import Storage
 
 log = logging.getLogger("avsa.worker")
 
-# Progress goes to the table no more often than this; in between only leases are renewed.
-_PROGRESS_S = 0.3
+# Progress goes to the table no more often than this, and cancels are looked for as often.
+_LOOK_S = 0.2
+# An end is worth insisting on: it is refused if another attempt has the job by then.
+_INSIST_S, _INSIST_STOPPING_S = 600.0, 3.0
+_BACK_OFF_S = 30.0
 
-
-class ChildDied(Exception):
-    """The child is gone without having said that it is done."""
-
-
-class Child:
-    """A warm child process; started when first needed, and again after it was ended."""
-
-    def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
-        self._lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
-
-    @property
-    def pid(self) -> int | None:
-        """Process id, while it runs."""
-        return self._process.pid if self._process else None
-
-    def send(self, job: dict[str, Any]) -> None:
-        """Give it a job, starting it if it does not run; raises `ChildDied`."""
-        if self._process is None or self._process.poll() is not None:
-            self.end()
-            self._start()
-        assert self._process is not None
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(json.dumps(job).encode() + b"\n")
-            self._process.stdin.flush()
-        except OSError as error:
-            raise ChildDied from error
-
-    def _start(self) -> None:
-        self._lines = queue.Queue()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "service.child"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-        reader = threading.Thread(
-            target=_read, args=(self._process, self._lines), daemon=True, name="child-output"
-        )
-        reader.start()
-
-    def messages(self, wait_s: float) -> Iterator[dict[str, Any] | None]:
-        """What it says, up to and with `done`; None whenever it says nothing for `wait_s`.
-
-        Raises
-        ------
-        ChildDied : its output ended.
-        """
-        while True:
-            try:
-                message = self._lines.get(timeout=wait_s)
-            except queue.Empty:
-                yield None
-                continue
-            if message is None:
-                raise ChildDied
-            yield message
-            if message["kind"] == "done":
-                return
-
-    def end(self) -> None:
-        """Kill it if it runs."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            for pipe in (self._process.stdin, self._process.stdout):
-                if pipe is not None:
-                    with suppress(OSError):
-                        pipe.close()
-            self._process = None
-
-
-def _read(process: subprocess.Popen[bytes], lines: queue.Queue[dict[str, Any] | None]) -> None:
-    assert process.stdout is not None
-    with suppress(ValueError, OSError):  # closed under us when the child is ended
-        for line in process.stdout:
-            lines.put(json.loads(line))
-    lines.put(None)
+T = TypeVar("T")
 
 
 @dataclass
 class _Attempt:
-    """What a worker knows of the attempt it is at."""
+    """What a worker knows of the attempt it is at. Times are monotonic."""
 
     job: Job
     began: float
+    beaten: float  # when the last renewal that got through was sent
+    looked: float = 0.0
     stage: str = "starting"
+    stage_began: float = 0.0
     fraction: float = 0.0
-    beaten: float = 0.0
-    told: float = 0.0
+    told: tuple[str, float] = ("starting", 0.0)
+    stages: dict[str, float] = field(default_factory=dict)
     results: dict[int, dict[str, Any]] = field(default_factory=dict)
+
+    def hear(self, message: dict[str, Any], now: float) -> None:
+        """Take in what the child says."""
+        if message["kind"] == "progress":
+            self._enter(message["stage"], now)
+            self.fraction = message["fraction"]
+        elif message["kind"] == "track":
+            self.results[message["index"]] = message["result"]
+        elif message["kind"] == "done":
+            self._enter("done", now)
+
+    def _enter(self, stage: str, now: float) -> None:
+        if stage != self.stage:
+            spent = now - self.stage_began
+            self.stages[self.stage] = round(self.stages.get(self.stage, 0.0) + spent, 3)
+            self.stage, self.stage_began = stage, now
 
 
 class Worker:
-    """Claims jobs and sees them through."""
+    """Claims jobs and sees them through, one after the other, on one device."""
 
-    def __init__(self, table: JobTable, storage: Storage, settings: Settings) -> None:
+    def __init__(
+        self, table: JobTable, storage: Storage, settings: Settings, *, name: str, device: str
+    ) -> None:
+        self.name = name
         self._table = table
         self._storage = storage
         self._settings = settings
-        self._child = Child()
+        self._device = device
+        self._child = ChildProcess(settings.child_module, device)
         self._stopping = threading.Event()
+        self._failed_starts = 0
+        self._job_id: str | None = None
+        self._usage: dict[str, int] = {}
 
     @property
-    def child_pid(self) -> int | None:
-        """Process id of the child, while it runs."""
-        return self._child.pid
+    def info(self) -> dict[str, Any]:
+        """What it is at, for operators and metrics."""
+        return {
+            "device": self._device,
+            "job": self._job_id,
+            "child_pid": self._child.pid,
+            "child_memory_bytes": self._child.memory_bytes,
+            **self._usage,
+        }
 
     def stop(self) -> None:
         """Put the running job back into the queue, end the child, and take no more jobs."""
@@ -146,23 +102,53 @@ class Worker:
         self.stop()
         self._child.end()
 
-    def run(self, job_id: str) -> None:
-        """See one job through, if it is still to be had."""
-        if self._stopping.is_set():
+    def run_next(self) -> None:
+        """See the next job through, if one waits."""
+        try:
+            if self._stopping.is_set() or not self._table.waiting() or not self._warm():
+                return
+            if self._stopping.is_set():
+                return
+            job = self._table.claim(lease_s=self._settings.lease_s, worker=self.name)
+        except TableUnreachable as error:
+            log.warning("no job is taken: %s", error)
             return
-        job = self._table.claim(job_id, lease_s=self._settings.lease_s)
-        if job is None:
-            return
+        if job is not None:
+            self._job_id = job.id
+            try:
+                self._run(job)
+            finally:
+                self._job_id = None
+
+    def _warm(self) -> bool:
+        """Have the child ready before a job is claimed: a child that cannot start harms none."""
+        if self._child.jobs >= self._settings.child_jobs:
+            self._child.end()
+        try:
+            self._child.warm_up(self._settings.child_start_s)
+        except (ChildDied, OSError) as error:
+            self._failed_starts += 1
+            log.error("no job is taken: %s", error)
+            self._stopping.wait(min(_BACK_OFF_S, 0.5 * 2.0**self._failed_starts))
+            return False
+        self._failed_starts = 0
+        return True
+
+    def _run(self, job: Job) -> None:
         log.info("job %s attempt %d starts", job.id, job.attempt)
-        attempt = _Attempt(job, began=time.monotonic(), beaten=time.monotonic())
+        now = time.monotonic()
+        attempt = _Attempt(job, began=now, beaten=now, stage_began=now)
         try:
             self._see_through(attempt)
         except Exception as error:
             # The child died, or what we did with it failed: a new child tries again.
             self._child.end()
-            words = "the process that worked on it ended unexpectedly"
-            state = self._table.crashed(
-                job.id, job.attempt, limit=self._settings.max_crashes, words=words
+            self._forget_files(job)
+            words = str(error) if isinstance(error, ChildDied) else "the worker failed"
+            state = self._insist(
+                lambda: self._table.crashed(
+                    job.id, job.attempt, limit=self._settings.max_crashes, words=words
+                )
             )
             trace = None if isinstance(error, ChildDied) else error
             log.error("job %s attempt %d: %s; now %s", job.id, job.attempt, words, state,
@@ -172,15 +158,15 @@ class Worker:
         job = attempt.job
         folder = self._storage.result_folder(job.id, job.attempt)
         folder.mkdir(parents=True, exist_ok=True)
-        self._child.send({**job.spec, "folder": str(folder), "device": self._settings.device})
-        for message in self._child.messages(wait_s=min(0.2, self._settings.beat_s)):
-            if message and message["kind"] == "progress":
-                attempt.stage, attempt.fraction = message["stage"], message["fraction"]
-            elif message and message["kind"] == "track":
-                attempt.results[message["index"]] = message["result"]
+        device = self._device.partition(":")[0]
+        self._child.send({**job.spec, "folder": str(folder), "device": device})
+        for message in self._child.messages(wait_s=min(_LOOK_S, self._settings.beat_s)):
+            if message:
+                attempt.hear(message, time.monotonic())
+                self._usage = message.get("usage", self._usage)
             if not self._keep_on(attempt):
                 self._child.end()
-                shutil.rmtree(folder, ignore_errors=True)
+                self._forget_files(job)
                 return
         self._finish(attempt)
 
@@ -188,48 +174,86 @@ class Worker:
         """Renew the lease when it is time to; False if the attempt is over."""
         job, now = attempt.job, time.monotonic()
         if self._stopping.is_set():
-            self._table.release(job.id, job.attempt)
+            self._insist(lambda: self._table.release(job.id, job.attempt))
             log.info("job %s attempt %d: put back, the worker goes down", job.id, job.attempt)
             return False
         if now - attempt.began > self._settings.job_limit_s:
             detail = f"The job ran longer than the limit of {self._settings.job_limit_s:.0f} s."
-            error = {"code": "time_limit", "detail": detail}
-            self._table.finish(job.id, job.attempt, State.FAILED, error=error)
+            self._end(job, State.FAILED, error={"code": "time_limit", "detail": detail})
             return False
-        if now - attempt.told < min(_PROGRESS_S, self._settings.beat_s):
+        limit = self._settings.child_memory_bytes
+        if (used := self._child.memory_bytes) > limit:
+            raise ChildDied(f"it used {used >> 20} MiB of memory; the limit is {limit >> 20} MiB")
+        if now - attempt.looked < min(_LOOK_S, self._settings.beat_s):
             return True
-        attempt.told = now
+        attempt.looked = now
         try:
-            current = self._table.beat(
-                job.id, job.attempt, lease_s=self._settings.lease_s,
-                stage=attempt.stage, fraction=attempt.fraction,
-            )  # fmt: skip
-        except sqlite3.Error as error:
-            # Out of reach: past the lease another worker may have the job, so stop then.
-            log.warning("job %s: the table is out of reach: %s", job.id, error)
-            return now - attempt.beaten < self._settings.lease_s
-        attempt.beaten = now
+            return self._renew(attempt, now)
+        except TableUnreachable as error:
+            fenced = now - attempt.beaten >= self._settings.lease_s
+            log.warning("job %s attempt %d: %s%s", job.id, job.attempt, error,
+                        " Another worker may have it: stopped." if fenced else "")  # fmt: skip
+            return not fenced
+
+    def _renew(self, attempt: _Attempt, now: float) -> bool:
+        """Tell the table what is new or that we are there, and hear whether to go on."""
+        job, new = attempt.job, (attempt.stage, attempt.fraction)
+        quiet = new == attempt.told and now - attempt.beaten < self._settings.beat_s
+        if quiet and self._table.wanted(job.id, job.attempt):
+            return True
+        current = self._table.beat(
+            job.id, job.attempt, lease_s=self._settings.lease_s,
+            stage=attempt.stage, fraction=attempt.fraction,
+        )  # fmt: skip
+        attempt.beaten, attempt.told = now, new
         if current is None:
             log.warning("job %s attempt %d was lost", job.id, job.attempt)
             return False
         if current.cancel_requested:
-            self._table.finish(job.id, job.attempt, State.CANCELLED)
-            log.info("job %s attempt %d cancelled", job.id, job.attempt)
+            # The child first: once a job is cancelled, nobody works on it.
+            self._child.end()
+            self._end(job, State.CANCELLED)
             return False
         return True
 
     def _finish(self, attempt: _Attempt) -> None:
-        job = attempt.job
         results = [attempt.results[index] for index in sorted(attempt.results)]
         errors = [result["error"] for result in results if result.get("error")]
-        if errors and len(errors) == len(results):
-            done = self._table.finish(
-                job.id, job.attempt, State.FAILED, results=results, error=errors[0]
-            )
-        else:
-            done = self._table.finish(job.id, job.attempt, State.SUCCEEDED, results=results)
-        if done:
-            self._storage.keep_only(job.id, job.attempt)
-        log.info("job %s attempt %d done, accepted: %s", job.id, job.attempt, done)
+        failed = bool(errors) and len(errors) == len(results)
+        self._end(
+            attempt.job,
+            State.FAILED if failed else State.SUCCEEDED,
+            results=results,
+            error=errors[0] if failed else None,
+            stages=attempt.stages,
+        )
         if any(error["code"] == "internal" for error in errors):
             self._child.end()  # whatever broke in it is gone with it
+
+    def _end(self, job: Job, state: State, **fields: Any) -> None:
+        """End a job, and keep what counts of its files."""
+        accepted = self._insist(lambda: self._table.finish(job.id, job.attempt, state, **fields))
+        log.info("job %s attempt %d %s, accepted: %s", job.id, job.attempt, state, accepted)
+        if accepted:
+            self._storage.keep_only(job.id, job.attempt)
+        elif accepted is not None:
+            self._forget_files(job)
+
+    def _insist(self, change: Callable[[], T]) -> T | None:
+        """Make a change however long the table is out of reach; None if it never came back."""
+        began = time.monotonic()
+        while True:
+            try:
+                return change()
+            except TableUnreachable as error:
+                stopping = self._stopping.is_set()
+                patience = _INSIST_STOPPING_S if stopping else _INSIST_S
+                if time.monotonic() - began > patience:
+                    log.error("given up: %s", error)
+                    return None
+                time.sleep(_LOOK_S)
+
+    def _forget_files(self, job: Job) -> None:
+        """Delete what an attempt wrote that does not count."""
+        folder = self._storage.result_folder(job.id, job.attempt)
+        shutil.rmtree(folder, ignore_errors=True)

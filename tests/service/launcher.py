@@ -1,0 +1,102 @@
+"""Starts processes of the service by forking one that has done the imports.
+
+A start then costs a tenth, which is what hundreds of them in a row are made of. Apart from that the
+processes are the real ones: their own session, environment and log, killed like any other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+
+class Forked:
+    """A process of a launcher, with what tests use of `subprocess.Popen`."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+
+    def poll(self) -> int | None:
+        """None while it runs; its status is not known after."""
+        try:
+            state = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return 0
+        return 0 if state == "Z" else None
+
+    def wait(self, timeout: float = 60) -> int:
+        deadline = time.monotonic() + timeout
+        while self.poll() is None:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired("forked", timeout)
+            time.sleep(0.005)
+        return 0
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+class Launcher:
+    """The process that forks."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.service.launcher"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def start(self, arguments: list[str], environment: dict[str, str], log: Path) -> Forked:
+        """Run `python -m service ARGUMENTS`."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        order = {"arguments": arguments, "environment": environment, "log": str(log)}
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        return Forked(int(self._process.stdout.readline()))
+
+    def stop(self) -> None:
+        """What it has started runs on."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.stdout.close()
+        self._process.wait(timeout=30)
+
+
+def main() -> int:
+    """Fork as told on standard input, and answer each with the process id."""
+    import uvicorn.protocols.http.h11_impl  # noqa: F401 - all imported before the first fork
+
+    import service.__main__
+
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    for line in sys.stdin:
+        order = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            os.setsid()
+            os.environ.clear()
+            os.environ.update(order["environment"])
+            log = os.open(order["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            null = os.open(os.devnull, os.O_RDONLY)
+            for source, target in ((null, 0), (log, 1), (log, 2)):
+                os.dup2(source, target)
+            sys.argv = ["service", *order["arguments"]]
+            status = service.__main__.main(order["arguments"])
+            sys.stdout.flush()
+            os._exit(status)
+        print(pid, flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
