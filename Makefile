@@ -24,7 +24,7 @@ setup: .venv/dev
 # Real components of the tests, from Debian's packages where that is possible.
 components:
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	  for package in chromium redis-server; do \
+	  for package in chromium redis-server wrk; do \
 	    command -v $$package >/dev/null || { \
 	      echo "Installing $$package"; \
 	      apt-get update -qq && apt-get install -y -qq --no-install-recommends $$package >/dev/null; \

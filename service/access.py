@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hmac
 import math
+import sqlite3
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated
 
+import redis
 from anyio.to_thread import run_sync
-from fastapi import APIRouter, Request, Response, Security
+from fastapi import APIRouter, Depends, Request, Response, Security
 from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
 from limits import RateLimitItemPerMinute
 from limits.storage import storage_from_string
@@ -17,8 +19,11 @@ from limits.strategies import MovingWindowRateLimiter
 from pydantic import BaseModel, ConfigDict, Field
 
 from service import problems
-from service.keys import Key, KeyStore, Scope, digest_of
+from service.jobs import TableUnreachable
+from service.keys import Key, KeyStore, RedisKeys, Scope, SqliteKeys, admin_key, digest_of
+from service.middleware import is_loopback
 from service.problems import Problem
+from service.settings import Settings
 
 COOKIE = "avsa_key"
 _BEARER = HTTPBearer(auto_error=False, description="An API key: `Authorization: Bearer avsa_...`")
@@ -68,17 +73,13 @@ class Gate:
     loopback : the service listens on this machine only; then, and only as long as there is no key
         at all, whoever calls may do everything.
     admin : a key of the operator's that is not in the store.
-    rate_storage : where requests are counted, as `limits` names it.
+    limiter : counts the requests of keys.
     """
 
     keys: KeyStore
+    limiter: MovingWindowRateLimiter
     loopback: bool
     admin: Key | None = None
-    rate_storage: str = "memory://"
-    _limiter: MovingWindowRateLimiter = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._limiter = MovingWindowRateLimiter(storage_from_string(self.rate_storage))
 
     def locked(self) -> bool:
         """Whether there is a key, so that everyone needs one."""
@@ -90,7 +91,14 @@ class Gate:
         Raises
         ------
         Problem : no key or no valid one (401), too many requests (429).
+        TableUnreachable : the keys cannot be read.
         """
+        try:
+            return self._caller(secret)
+        except (sqlite3.OperationalError, redis.RedisError) as error:
+            raise TableUnreachable(f"The keys cannot be read: {error}.") from error
+
+    def _caller(self, secret: str | None) -> Caller:
         if secret is None:
             if self.loopback and not self.locked():
                 return LOCAL
@@ -116,14 +124,26 @@ class Gate:
         if key.per_minute is None:
             return
         item = RateLimitItemPerMinute(key.per_minute)
-        if not self._limiter.hit(item, key.id):
-            reset = self._limiter.get_window_stats(item, key.id).reset_time
+        if not self.limiter.hit(item, key.id):
+            reset = self.limiter.get_window_stats(item, key.id).reset_time
             wait_s = max(1, math.ceil(reset - time.time()))
             raise Problem(
                 429, "too_many_requests",
                 f"The key {key.id} is good for {key.per_minute} requests a minute: wait "
                 f"{wait_s} s.", headers={"Retry-After": str(wait_s)},
             )  # fmt: skip
+
+
+def open_gate(settings: Settings) -> Gate:
+    """The gate that the settings ask for: keys and counts in files and memory, or in Redis."""
+    admin = admin_key(settings.admin_key.get_secret_value()) if settings.admin_key else None
+    loopback = is_loopback(settings.host)
+    if not settings.redis_url:
+        limiter = MovingWindowRateLimiter(storage_from_string("memory://"))
+        return Gate(SqliteKeys(settings.key_database), limiter, loopback, admin)
+    counts = storage_from_string(settings.redis_url, key_prefix="avsa:limits")
+    client = redis.Redis.from_url(settings.redis_url, socket_timeout=5, socket_connect_timeout=5)
+    return Gate(RedisKeys(client), MovingWindowRateLimiter(counts), loopback, admin)
 
 
 async def authorise(
@@ -153,7 +173,7 @@ def caller_of(request: Request) -> Caller:
     return caller
 
 
-CallerDep = Annotated[Caller, Security(caller_of)]
+CallerDep = Annotated[Caller, Depends(caller_of)]
 
 # --- the page's way in ---------------------------------------------------------------------------
 

@@ -12,7 +12,6 @@ them, event streams are taken up again, and a download goes on where it broke of
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import os
@@ -26,7 +25,8 @@ from typing import Any, Self
 
 import httpx
 
-from service.schemas import AlignOptions, JobInfo, JobPage, State
+from service.jobs import State
+from service.schemas import AlignOptions, JobInfo, JobPage
 
 __all__ = ["AlignOptions", "Client", "JobInfo", "NotReached", "ServiceError", "State"]
 

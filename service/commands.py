@@ -16,13 +16,13 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from service.access import open_gate
 from service.doctor import examine
 from service.jobs import Job, JobTable, State, open_table
 from service.keys import Scope, make_key
 from service.schemas import JobInfo
 from service.settings import Settings
 from service.storage import Storage
-from service.wiring import open_gate
 from service.webhooks import secret_of_owner
 
 _PROBE_S = 4.0

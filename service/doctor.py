@@ -39,7 +39,7 @@ def examine(settings: Settings, table: JobTable, gate: Gate) -> Iterator[tuple[s
         ("media roots", lambda: _media_roots(settings)),
         ("webhooks", lambda: _webhooks(settings)),
         ("GPU", lambda: _gpu(settings)),
-        ("worker's child", _child),
+        ("worker's child", lambda: _child(settings)),
     ]
     for name, check in checks:
         try:
@@ -125,14 +125,14 @@ def _gpu(settings: Settings) -> str:
     return "; ".join(gpus) or "none"
 
 
-def _child() -> str:
+def _child(settings: Settings) -> str:
     """Start the process that does the work, as a worker would, and wait until it is ready."""
     if util.find_spec("torch") is None:
         return "not here: this installation answers HTTP only"
     with (
         tempfile.TemporaryFile() as errors,
         subprocess.Popen(
-            [sys.executable, "-m", "service.child"],
+            [sys.executable, "-m", settings.child_module],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
         ) as process,
     ):  # fmt: skip

@@ -88,7 +88,7 @@ def _of_jobs(summary: Summary) -> Iterable[Metric]:
 
 
 def _of_totals(totals: dict[str, float]) -> Iterable[Metric]:
-    """Counters of the table: `ended.STATE`, `crashes`, ..., `stage.NAME.seconds`, `stage.NAME.count`."""
+    """The table's counters: `ended.STATE`, `crashes`, ..., `stage.NAME.seconds`, `.count`."""
     ended = CounterMetricFamily("avsa_jobs_ended", "Jobs that ended, by state.", labels=["state"])
     for state in State:
         if state.final:
@@ -119,14 +119,26 @@ def _of_workers(workers: list[WorkerInfo], now: float) -> Iterable[Metric]:
     age = GaugeMetricFamily(
         "avsa_worker_silence_seconds", "Time since a worker was heard of.", labels=["worker"]
     )
-    memory = GaugeMetricFamily(
-        "avsa_gpu_memory_bytes", "Memory of a worker's GPU, of all processes.",
-        labels=["worker", "gpu", "kind"],
+    child = GaugeMetricFamily(
+        "avsa_child_memory_bytes", "Memory of a worker's child: of the host, of the GPU.",
+        labels=["worker", "kind"],
     )  # fmt: skip
+    gpus: dict[tuple[str, str, str], float] = {}
     for worker in workers:
         age.add_metric([worker.name], max(0.0, now - worker.seen_at))
-        for index, gpu in enumerate(worker.info.get("gpus", [])):
+        for kind, name in (("host", "child_memory_bytes"), ("gpu", "gpu_memory_bytes")):
+            if name in worker.info:
+                child.add_metric([worker.name, kind], worker.info[name])
+        host = worker.name.partition(":")[0]
+        for index, gpu in enumerate(worker.info.get("gpus", [])):  # of the host: all workers' alike
             for kind in ("used", "total"):
-                memory.add_metric([worker.name, f"{index} {gpu['name']}", kind], gpu[kind])
+                gpus[host, f"{index} {gpu['name']}", kind] = gpu[kind]
     yield age
+    yield child
+    memory = GaugeMetricFamily(
+        "avsa_gpu_memory_bytes", "Memory of a host's GPUs, of all processes.",
+        labels=["host", "gpu", "kind"],
+    )  # fmt: skip
+    for labels, value in gpus.items():
+        memory.add_metric(labels, value)
     yield memory

@@ -38,6 +38,8 @@ _HSTS = "max-age=31536000"
 class RequestLog:
     """Gives each request an id, and logs one line when it has been answered.
 
+    An error that nobody expected is logged with its trace, and answered with a 500 without.
+
     A caller's `X-Request-ID` of up to 64 letters, digits, `.`, `_` and `-` is taken over. `observe`
     is told the operation, the method, the status and the seconds.
     """
@@ -53,18 +55,24 @@ class RequestLog:
             return
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
-        began, status = time.perf_counter(), 500
+        began, status, started = time.perf_counter(), 500, False
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status
+            nonlocal status, started
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, started = message["status"], True
                 MutableHeaders(scope=message)["x-request-id"] = request_id
             await send(message)
 
         with bound_contextvars(request_id=request_id):
             try:
                 await self._app(scope, receive, send_with_id)
+            except Exception:
+                log.exception("unhandled")
+                if started:
+                    raise  # the server breaks the connection off: nothing passes for whole
+                problem = Problem(500, "internal", "The service failed; its log has the trace.")
+                await problems.response(problem)(scope, receive, send_with_id)
             finally:
                 self._tell(scope, status, time.perf_counter() - began)
 

@@ -86,9 +86,7 @@ _WEBHOOK = {
     "within 25 hours, with the same webhook-id.",
     "requestBody": {
         "required": True,
-        "content": {
-            "application/json": {"schema": {"$ref": "#/components/schemas/WebhookEvent"}}
-        },
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/WebhookEvent"}}},
     },
     "responses": {"2XX": {"description": "heard"}, "410": {"description": "send no more of this"}},
 }

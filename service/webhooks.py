@@ -15,29 +15,36 @@ import binascii
 import hashlib
 import hmac
 import ipaddress
-import json
 import logging
 import random
+import re
 import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 from anyio.to_thread import run_sync
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field
 
+from service import problems
+from service.access import CallerDep
 from service.jobs import Delivery, Job, JobTable, TableUnreachable
 from service.problems import Problem
-from service.schemas import JobInfo
+from service.schemas import JobInfo, WebhookEvent
+from service.settings import Settings
 
 log = logging.getLogger("avsa.webhooks")
 
 SECRET_PREFIX = "whsec_"  # noqa: S105 - what secrets of the standard begin with
 # Seconds until the next try, after the first, the second, ...: eight tries within 25 hours.
 RETRY_AFTER_S = (5, 300, 1800, 7200, 18_000, 25_200, 36_000)
+_HOST = re.compile(rb"[A-Za-z0-9.:-]+")
 _TIMEOUT_S = 10.0
 _AT_A_TIME = 16
 _POLL_S = 1.0
@@ -65,7 +72,9 @@ def check_url(url: str) -> httpx.URL:
         raise _bad_url(url, str(error)) from error
     if parsed.scheme != "https":
         raise _bad_url(url, "it has to begin with https://")
-    if not parsed.host or parsed.userinfo or parsed.fragment:
+    if (parsed.port or 443) > 65535:
+        raise _bad_url(url, f"there is no port {parsed.port}")
+    if not _HOST.fullmatch(parsed.raw_host) or parsed.userinfo or parsed.fragment:
         raise _bad_url(url, "it has to be a host and a path, without user or fragment")
     return parsed
 
@@ -115,6 +124,25 @@ async def checked_address(url: httpx.URL, allowed: Collection[str], lookup: Reso
     return addresses[0]
 
 
+def notice(url: str | None, settings: Settings) -> dict[str, Any] | None:
+    """What the job table keeps of a wish to be told; None where there is none.
+
+    Raises
+    ------
+    Problem : the target may not be used, or the service signs nothing.
+    """
+    if url is None:
+        return None
+    if not settings.webhook_masters:
+        detail = "This service sends no webhooks (AVSA_WEBHOOK_SECRET): leave notify_url out."
+        raise Problem(422, "webhooks_off", detail)
+    host = check_url(url).host
+    with suppress(ValueError):  # a name: what it resolves to is looked at when it is used
+        if host not in settings.webhook_hosts and not is_public(host):
+            raise _bad_url(url, f"{host} is not a public address")
+    return {"url": url}
+
+
 # --- the signature -------------------------------------------------------------------------------
 
 
@@ -142,13 +170,10 @@ def signature(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
     return "v1," + base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode()
 
 
-def event(job: Job) -> dict[str, Any]:
+def event(job: Job) -> WebhookEvent:
     """What is sent: that the job ended, and the job as `get_job` gives it."""
-    return {
-        "type": f"job.{job.state}",
-        "timestamp": datetime.fromtimestamp(job.finished_at or time.time(), UTC).isoformat(),
-        "data": JobInfo.of(job).model_dump(mode="json"),
-    }
+    ended_at = datetime.fromtimestamp(job.finished_at or time.time(), UTC)
+    return WebhookEvent(type=f"job.{job.state}", timestamp=ended_at, data=JobInfo.of(job))
 
 
 # --- sending -------------------------------------------------------------------------------------
@@ -178,7 +203,7 @@ class Sender:
         ------
         Refused, httpx.HTTPError, TimeoutError, Problem : it was not delivered.
         """
-        body = json.dumps(event(job), separators=(",", ":")).encode()
+        body = event(job).model_dump_json().encode()
         now = int(time.time())
         secrets = [secret_of_owner(master, delivery.owner) for master in self.masters]
         headers = {
@@ -220,15 +245,20 @@ class Deliverer:
         """Deliver until cancelled."""
         while True:
             try:
-                taken = await run_sync(
-                    lambda: self._table.take_deliveries(_AT_A_TIME, lease_s=6 * _TIMEOUT_S)
-                )
-                await asyncio.gather(*map(self._deliver, taken))
+                taken = await self.deliver_due()
             except TableUnreachable as error:
                 log.warning("the outbox is out of reach: %s", error)
-                taken = []
+                taken = 0
             if not taken:
                 await asyncio.sleep(_POLL_S)
+
+    async def deliver_due(self) -> int:
+        """Try what is due, some at a time, all at once; returns how many that were."""
+        taken = await run_sync(
+            lambda: self._table.take_deliveries(_AT_A_TIME, lease_s=6 * _TIMEOUT_S)
+        )
+        await asyncio.gather(*map(self._deliver, taken))
+        return len(taken)
 
     async def _deliver(self, delivery: Delivery) -> None:
         job = await run_sync(self._table.get, delivery.job_id)
@@ -253,3 +283,37 @@ class Deliverer:
         log.warning("webhook %s of job %s failed, again in %.0f s: %s",
                     delivery.id, delivery.job_id, delay_s, words)  # fmt: skip
         await run_sync(self._table.postpone_delivery, delivery.id, delay_s, words)
+
+
+async def deliver(table: JobTable, settings: Settings) -> None:
+    """Empty the outbox until cancelled, as the settings say."""
+    sender = Sender(settings.webhook_masters, settings.webhook_hosts)
+    await Deliverer(table, sender).run()
+
+
+# --- over HTTP -----------------------------------------------------------------------------------
+
+router = APIRouter(tags=["webhooks"])
+
+
+class WebhookSecret(BaseModel):
+    """What webhooks are signed with."""
+
+    secret: str = Field(
+        description="of this key's owner, as Standard Webhooks writes it",
+        examples=["whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"],
+    )
+
+
+@router.get(
+    "/webhook-secret",
+    response_model=WebhookSecret,
+    operation_id="get_webhook_secret",
+    responses={404: problems.described("this service sends no webhooks", "webhooks_off")},
+)
+async def get_webhook_secret(request: Request, caller: CallerDep) -> WebhookSecret:
+    """The secret that webhooks about this key's jobs are signed with."""
+    masters = request.app.state.service.settings.webhook_masters
+    if not masters:
+        raise Problem(404, "webhooks_off", "This service sends no webhooks (AVSA_WEBHOOK_SECRET).")
+    return WebhookSecret(secret=secret_of_owner(masters[0], caller.owner))

@@ -12,7 +12,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -30,7 +30,7 @@ def brief(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture
-def idle_server(own_server: Server, tmp_path: Path) -> Iterator[Server]:
+def idle_server(own_server: Server, tmp_path: Path) -> Server:
     """A server whose children wait, with a file to name in requests."""
     (tmp_path / "take.wav").write_bytes(b"not looked into")
     own_server.settings |= {
@@ -43,7 +43,7 @@ def idle_server(own_server: Server, tmp_path: Path) -> Iterator[Server]:
         "AVSA_SWEEP_S": "5",
     }
     own_server.start()
-    yield own_server
+    return own_server
 
 
 def submit(server: Server) -> str:
@@ -126,7 +126,7 @@ def cpu_s(proc: Path) -> float:
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
-# --- cancel, death, drain ---------------------------------------------------------------------------
+# --- cancel, death, drain -------------------------------------------------------------------------
 
 
 def running(server: Server) -> tuple[str, int]:

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 import redis
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter
 
 from service.access import LOCAL, Gate
-from service.keys import KeyStore, RedisKeys, Scope, SqliteKeys, admin_key, digest_of, make_key
+from service.keys import Key, KeyStore, RedisKeys, Scope, SqliteKeys, admin_key, digest_of, make_key
 from service.problems import Problem
 from tests.service.redis_server import RedisServer
 
@@ -25,6 +27,10 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[KeyStore]:
     with redis.Redis.from_url(server.url) as client:
         yield RedisKeys(client)
     server.stop()
+
+
+def gate_of(store: KeyStore, *, loopback: bool, admin: Key | None = None) -> Gate:
+    return Gate(store, MovingWindowRateLimiter(MemoryStorage()), loopback, admin)
 
 
 def code_of(gate: Gate, secret: str | None) -> str:
@@ -76,7 +82,7 @@ def test_limits_below_one_are_refused() -> None:
 
 
 def test_who_gets_in(store: KeyStore) -> None:
-    gate = Gate(store, loopback=True)
+    gate = gate_of(store, loopback=True)
     assert gate.caller(None) is LOCAL
     assert code_of(gate, "avsa_guess") == "key_unknown"
 
@@ -95,11 +101,11 @@ def test_who_gets_in(store: KeyStore) -> None:
 
 
 def test_without_any_key_only_loopback_is_open(store: KeyStore) -> None:
-    assert code_of(Gate(store, loopback=False), None) == "key_needed"
+    assert code_of(gate_of(store, loopback=False), None) == "key_needed"
 
 
 def test_the_operators_own_key(store: KeyStore) -> None:
-    gate = Gate(store, loopback=True, admin=admin_key("a secret of the settings"))
+    gate = gate_of(store, loopback=True, admin=admin_key("a secret of the settings"))
 
     assert gate.locked()
     assert gate.caller("a secret of the settings").sees_all
@@ -110,11 +116,11 @@ def test_the_operators_own_key(store: KeyStore) -> None:
 def test_an_expired_key(store: KeyStore) -> None:
     secret, key = make_key("a", [Scope.READ])
     store.add(replace(key, expires_at=time.time() - 1))
-    assert code_of(Gate(store, loopback=True), secret) == "key_expired"
+    assert code_of(gate_of(store, loopback=True), secret) == "key_expired"
 
 
 def test_requests_of_a_key_are_counted_and_of_others_not(store: KeyStore) -> None:
-    gate = Gate(store, loopback=True)
+    gate = gate_of(store, loopback=True)
     secret, key = make_key("a", [Scope.READ], per_minute=3)
     free, other = make_key("a", [Scope.READ])
     store.add(key)
