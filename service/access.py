@@ -193,6 +193,7 @@ class SessionRequest(BaseModel):
     status_code=204,
     operation_id="open_session",
     responses={
+        400: problems.described("the body is no text", "bad_request"),
         401: problems.described("the key is not valid", "key_unknown"),
         422: problems.described("the body does not fit", "invalid_request"),
     },

@@ -10,6 +10,7 @@ from importlib import metadata, resources
 from anyio.to_thread import run_sync
 from fastapi import Depends, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 
 from service import access, health, openapi, problems, webhooks
@@ -94,7 +95,15 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
 
 
 def _add_pages(app: FastAPI) -> None:
+    """The page and `/docs`, each under a name of its own: a folder at `/` would answer for all
+    that the interface does not, with a 404 in place of its 405.
+    """
+    web = str(resources.files("service") / "web")
     swagger = str(resources.files("fastapi_offline") / "static")
+    app.mount("/page", StaticFiles(directory=f"{web}/page"), name="page")
+    app.mount("/docs", StaticFiles(directory=f"{web}/docs", html=True), name="docs")
     app.mount("/swagger", StaticFiles(directory=swagger), name="swagger")
-    page = str(resources.files("service") / "web")
-    app.mount("/", StaticFiles(directory=page, html=True), name="page")
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        return FileResponse(f"{web}/index.html")

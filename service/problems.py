@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 from service.jobs import KeyReused, QueueFull, QuotaReached, TableUnreachable
 
@@ -86,11 +87,14 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, Problem)
         return response(error)
 
-    async def of_http(_request: Request, error: Exception) -> JSONResponse:
+    async def of_http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
         phrase = HTTPStatus(error.status_code).phrase
         code = phrase.lower().replace(" ", "_")
-        return response(Problem(error.status_code, code, str(error.detail), headers=error.headers))
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            headers["Allow"] = ", ".join(sorted(_methods(app, request.url.path)))
+        return response(Problem(error.status_code, code, str(error.detail), headers=headers))
 
     async def of_validation(_request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
@@ -106,6 +110,12 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, of_validation)
     for kind in _OF_THE_TABLE:
         app.add_exception_handler(kind, of_table)
+
+
+def _methods(app: FastAPI, path: str) -> set[str]:
+    """All methods of a path; the framework tells those of the first route that it finds."""
+    routes = [route for route in app.routes if isinstance(route, Route)]
+    return set[str]().union(*(r.methods or () for r in routes if r.path_regex.match(path)))
 
 
 def described(words: str, code: str = "invalid_request") -> dict[str, Any]:

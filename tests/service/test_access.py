@@ -246,7 +246,7 @@ def test_an_origin_that_is_named_may(own_server: Server) -> None:
     assert "access-control-allow-origin" not in other.headers
 
 
-@pytest.mark.parametrize("path", ["/", "/jobs", "/nowhere", "/docs/", "/livez", "/app.js"])
+@pytest.mark.parametrize("path", ["/", "/jobs", "/nowhere", "/docs/", "/livez", "/page/app.js"])
 def test_every_answer_has_the_safe_headers(locked: Locked, path: str) -> None:
     headers = locked.ask(None, "GET", path).headers
     assert headers["x-content-type-options"] == "nosniff"

@@ -182,7 +182,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def table(tmp_path: Path, clock: Clock) -> Iterator[JobTable]:
-    with new_table("sqlite", tmp_path, clock) as opened:
+    with new_table("sqlite", tmp_path, clock, None) as opened:
         yield opened
 
 
