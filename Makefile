@@ -14,17 +14,17 @@ setup: .venv/dev
 	@echo "Setting up .venv (once; a few minutes)"
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed")'
 	$(PYTHON) -m venv .venv
-	$(PIP) install -c constraints.txt -e .
+	$(PIP) install -c constraints.txt -e '.[model,service]'
 	@touch $@
 
 .venv/dev: .venv/run
-	$(PIP) install -c constraints.txt -e '.[dev]'
+	$(PIP) install -c constraints.txt -e '.[model,service,dev]'
 	@touch $@
 
 # Real components of the tests, from Debian's packages where that is possible.
 components:
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	  for package in chromium redis-server; do \
+	  for package in chromium redis-server wrk; do \
 	    command -v $$package >/dev/null || { \
 	      echo "Installing $$package"; \
 	      apt-get update -qq && apt-get install -y -qq --no-install-recommends $$package >/dev/null; \

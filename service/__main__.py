@@ -7,13 +7,18 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 
 import uvicorn
+from pydantic import ValidationError
 
+from service import commands, logs
+from service.access import open_gate
 from service.app import create_app
+from service.doctor import NO_KEY
+from service.jobs import TableUnreachable
+from service.middleware import is_loopback
 from service.pool import run_worker
 from service.settings import Settings
 
@@ -22,31 +27,69 @@ _GRACE_S = 3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve, or work, until told to stop; returns the exit status."""
-    settings = Settings()
+    """Do what the arguments say; the exit status is 2 if they or the settings are at fault."""
+    try:
+        settings = Settings.load()
+        arguments = _parser(settings).parse_args(argv)
+        status: int = arguments.run(settings, arguments)
+        return status
+    except ValidationError as error:
+        for fault in error.errors():
+            name = "_".join(("AVSA", *map(str, fault["loc"]))).upper()
+            print(f"The setting {name} does not fit: {fault['msg']}.", file=sys.stderr)
+    except (ValueError, FileNotFoundError) as error:
+        print(error, file=sys.stderr)
+    except TableUnreachable as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 2
+
+
+def _parser(settings: Settings) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m service",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.set_defaults(run=_serve)
+    _add_address(parser, settings)
+    verbs = parser.add_subparsers(title="commands", metavar="COMMAND")
+    serve = verbs.add_parser("serve", help="serve HTTP (what is done without a command)")
+    _add_address(serve, settings)
+    serve.set_defaults(run=_serve)
+    worker = verbs.add_parser("worker", help="work for the cluster that AVSA_REDIS_URL names")
+    worker.add_argument("--device", default=settings.device, help=f"({settings.device})")
+    worker.set_defaults(run=_work)
+    commands.add_parsers(verbs)
+    return parser
+
+
+def _add_address(parser: argparse.ArgumentParser, settings: Settings) -> None:
     parser.add_argument("--host", default=settings.host, help=f"({settings.host})")
     parser.add_argument("--port", type=int, default=settings.port, help=f"({settings.port})")
-    commands = parser.add_subparsers(dest="command")
-    worker = commands.add_parser("worker", help="work for the cluster that AVSA_REDIS_URL names")
-    worker.add_argument("--device", default=settings.device, help=f"({settings.device})")
-    arguments = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    if arguments.command == "worker":
-        if not settings.redis_url:
-            parser.error("a worker needs AVSA_REDIS_URL; without, the service has its own")
-        return run_worker(settings.model_copy(update={"device": arguments.device}))
+
+
+def _serve(settings: Settings, arguments: argparse.Namespace) -> int:
+    settings = settings.model_copy(update={"host": arguments.host, "port": arguments.port})
+    logs.configure(settings.log_format)
+    if not is_loopback(settings.host) and not open_gate(settings).locked():
+        raise ValueError(f"The service does not listen on {settings.host} without a key: {NO_KEY}.")
     uvicorn.run(
         create_app(settings),
-        host=arguments.host,
-        port=arguments.port,
+        host=settings.host,
+        port=settings.port,
         timeout_graceful_shutdown=_GRACE_S,
+        log_config=None,
+        server_header=False,
     )
     return 0
+
+
+def _work(settings: Settings, arguments: argparse.Namespace) -> int:
+    if not settings.redis_url:
+        raise ValueError("A worker needs AVSA_REDIS_URL; without, the service has its own.")
+    logs.configure(settings.log_format)
+    return run_worker(settings.model_copy(update={"device": arguments.device}))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from starlette.requests import Request
@@ -60,18 +61,22 @@ class Admission:
         finally:
             self._in_flight.discard((owner, key))
 
-    def admit(self, new: NewJob) -> Job:
+    def admit(self, new: NewJob, max_jobs: int | None = None) -> Job:
         """Store a job; the earlier one if its idempotency key was used for the same request.
+
+        `max_jobs` is the owner's own limit, in place of the service's.
 
         Raises
         ------
         KeyReused, QuotaReached, QueueFull : refused; nothing is stored.
         TableUnreachable : not known; the job's files must stay.
         """
+        own = {} if max_jobs is None else {"of_owner": max_jobs}
+        limits = replace(self._limits, **own)
         deadline = time.monotonic() + _PATIENCE_S
         while True:
             try:
-                return self._table.submit(new, self._limits)
+                return self._table.submit(new, limits)
             except TableUnreachable:
                 if time.monotonic() > deadline:
                     raise

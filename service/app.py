@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib import metadata, resources
-from typing import Any
 
 from anyio.to_thread import run_sync
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service import problems
+from service import access, health, openapi, problems, webhooks
 from service.admission import Admission
 from service.jobs import open_table
+from service.metrics import Metrics
+from service.middleware import RequestLog, SafeHeaders, SameSite, is_loopback
 from service.pool import Pool
 from service.queue import Reconciler, WakeUps, make_celery
 from service.retention import Retention
 from service.routes import Service, router
-from service.schemas import PathRequest, ProblemDocument
 from service.settings import Settings
 from service.storage import Storage
 
@@ -44,9 +46,13 @@ def create_app(settings: Settings) -> FastAPI:
         reconciler.start()
         admission = Admission(table, settings)
         app.state.service = Service(settings, table, storage, reconciler, admission)
+        deliveries = asyncio.create_task(webhooks.deliver(table, settings))
         try:
             yield
         finally:
+            deliveries.cancel()
+            with suppress(asyncio.CancelledError):
+                await deliveries
             await run_sync(reconciler.stop)
             if pool is not None:
                 await run_sync(pool.stop)
@@ -56,51 +62,48 @@ def create_app(settings: Settings) -> FastAPI:
         version=metadata.version("avsa-align"),
         summary="Finds the rotation that makes an ambisonic track fit a 360-degree picture.",
         lifespan=lifespan,
+        docs_url=None,  # the page's own, below: its files come from here
+        redoc_url=None,
     )
+    app.state.gate = access.open_gate(settings)
+    app.state.metrics = Metrics(table, storage.free_bytes)
     problems.install(app)
-    app.add_middleware(SecurityHeaders)
-    app.include_router(router)
-    page = str(resources.files("service") / "web")
-    app.mount("/", StaticFiles(directory=page, html=True), name="page")
-    _describe(app)
+    _add_middleware(app, settings)
+    for part in (router, access.router, webhooks.router, health.router):
+        app.include_router(part, dependencies=[Depends(access.authorise)])
+    _add_pages(app)
+    openapi.describe(app)
     return app
 
 
-class SecurityHeaders:
-    """ASGI middleware: what a browser may do with an answer."""
-
-    _HEADERS = (
-        (b"x-content-type-options", b"nosniff"),
-        (b"x-frame-options", b"DENY"),
-        (b"referrer-policy", b"no-referrer"),
-    )
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, and its answer back with the headers."""
-
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *self._HEADERS]
-            await send(message)
-
-        await self._app(scope, receive, send_with_headers)
+def _add_middleware(app: FastAPI, settings: Settings) -> None:
+    """What every request passes, the last first."""
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=sorted(settings.cors_origins),
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=[
+                "Location", "Retry-After", "X-Request-ID", "Upload-Offset", "Upload-Length",
+                "Upload-Expires", "Tus-Resumable", "Tus-Version", "Tus-Extension", "Tus-Max-Size",
+            ],
+        )  # fmt: skip
+    app.add_middleware(SameSite, loopback=is_loopback(settings.host), origins=settings.cors_origins)
+    app.add_middleware(RequestLog, observe=app.state.metrics.observe)
+    app.add_middleware(SafeHeaders)
 
 
-def _describe(app: FastAPI) -> None:
-    """Add to the OpenAPI document what no route's signature names."""
-    generate = app.openapi
+def _add_pages(app: FastAPI) -> None:
+    """The page and `/docs`, each under a name of its own: a folder at `/` would answer for all
+    that the interface does not, with a 404 in place of its 405.
+    """
+    web = str(resources.files("service") / "web")
+    swagger = str(resources.files("fastapi_offline") / "static")
+    app.mount("/page", StaticFiles(directory=f"{web}/page"), name="page")
+    app.mount("/docs", StaticFiles(directory=f"{web}/docs", html=True), name="docs")
+    app.mount("/swagger", StaticFiles(directory=swagger), name="swagger")
 
-    def openapi() -> dict[str, Any]:
-        schema = generate()
-        schemas = schema["components"]["schemas"]
-        template = "#/components/schemas/{model}"
-        for name, model in (("PathRequest", PathRequest), ("Problem", ProblemDocument)):
-            described = model.model_json_schema(ref_template=template)
-            schemas.update(described.pop("$defs", {}))
-            schemas[name] = described
-        return schema
-
-    app.openapi = openapi  # type: ignore[method-assign]
+    @app.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        return FileResponse(f"{web}/index.html")

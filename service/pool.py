@@ -7,12 +7,14 @@ import os
 import queue
 import socket
 import threading
+from dataclasses import asdict
 from typing import Any
 
 from celery import Celery, signals
 from celery.worker import WorkController
 from celery.worker import state as celery_state
 
+from service.gpu import gpu_memory
 from service.jobs import JobTable, open_table
 from service.queue import TASK, Reconciler, WakeUps, make_celery
 from service.retention import Retention
@@ -60,8 +62,10 @@ class Pool:
 
     def announce(self) -> None:
         """Say in the table that the workers are there."""
+        gpus = [asdict(gpu) for gpu in gpu_memory()]
         for worker in self._workers:
-            self._table.announce(worker.name, worker.info, ttl_s=self._announced_s)
+            info = {**worker.info, "gpus": gpus}
+            self._table.announce(worker.name, info, ttl_s=self._announced_s)
 
     def start(self) -> None:
         """Work in a thread of this process."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -11,10 +10,9 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 from service.jobs import KeyReused, QueueFull, QuotaReached, TableUnreachable
-
-log = logging.getLogger("avsa.http")
 
 MEDIA_TYPE = "application/problem+json"
 # Status of every code that a job can end with: those of `model.errors`, and the service's own.
@@ -83,17 +81,20 @@ _OF_THE_TABLE = {
 
 
 def install(app: FastAPI) -> None:
-    """Answer every error of an application as a problem document."""
+    """Answer every error as a problem document; what nobody expected is `middleware`'s."""
 
     async def of_problem(_request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, Problem)
         return response(error)
 
-    async def of_http(_request: Request, error: Exception) -> JSONResponse:
+    async def of_http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
         phrase = HTTPStatus(error.status_code).phrase
         code = phrase.lower().replace(" ", "_")
-        return response(Problem(error.status_code, code, str(error.detail), headers=error.headers))
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            headers["Allow"] = ", ".join(sorted(_methods(app, request.url.path)))
+        return response(Problem(error.status_code, code, str(error.detail), headers=headers))
 
     async def of_validation(_request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
@@ -104,16 +105,34 @@ def install(app: FastAPI) -> None:
         headers = {} if status == 422 else {"Retry-After": "5"}
         return response(Problem(status, code, str(error), headers=headers))
 
-    async def of_anything(_request: Request, error: Exception) -> JSONResponse:
-        log.error("unhandled", exc_info=error)
-        return response(Problem(500, "internal", "The service failed; its log has the trace."))
-
     app.add_exception_handler(Problem, of_problem)
     app.add_exception_handler(HTTPException, of_http)
     app.add_exception_handler(RequestValidationError, of_validation)
     for kind in _OF_THE_TABLE:
         app.add_exception_handler(kind, of_table)
-    app.add_exception_handler(Exception, of_anything)
+
+
+def _methods(app: FastAPI, path: str) -> set[str]:
+    """All methods of a path; the framework tells those of the first route that it finds."""
+    routes = [route for route in app.routes if isinstance(route, Route)]
+    return set[str]().union(*(r.methods or () for r in routes if r.path_regex.match(path)))
+
+
+def described(words: str, code: str = "invalid_request") -> dict[str, Any]:
+    """An answer that is a problem document, for the OpenAPI document; `code` is an example's."""
+    return {
+        "description": words,
+        "content": {
+            MEDIA_TYPE: {
+                "schema": {"$ref": "#/components/schemas/Problem"},
+                "example": {
+                    "type": f"urn:avsa-align:problem:{code}",
+                    "code": code,
+                    "detail": words,
+                },
+            }
+        },
+    }
 
 
 def of_validation_errors(errors: Any) -> Problem:

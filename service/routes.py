@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import re
 import shutil
 from collections.abc import AsyncIterator
@@ -17,7 +18,8 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from service import problems
+from service import problems, webhooks
+from service.access import Caller, CallerDep
 from service.admission import Admission, fingerprint, idempotency_key
 from service.jobs import (
     Job,
@@ -32,10 +34,12 @@ from service.jobs import (
 )
 from service.problems import Problem
 from service.queue import Reconciler
-from service.schemas import Health, JobInfo, JobPage
+from service.schemas import JobInfo, JobPage
 from service.settings import Settings
 from service.storage import Storage
 from service.submission import read_submission
+
+log = logging.getLogger("avsa.http")
 
 _POLL_S = 0.1
 _RETRY_AFTER = {"Retry-After": "2"}
@@ -51,11 +55,11 @@ class Service:
     reconciler: Reconciler
     admission: Admission
 
-    async def job(self, job_id: str) -> Job:
-        """A job by its id; 404 if there is none."""
+    async def job(self, job_id: str, caller: Caller) -> Job:
+        """A job by its id; 404 if there is none, or none of the caller's."""
         job = await run_sync(self.table.get, job_id)
-        if job is None:
-            raise Problem(404, "job_not_found", f"There is no job {job_id}.")
+        if job is None or not caller.may_see(job.owner):
+            raise _not_found(job_id)
         return job
 
     async def until_final(self, job: Job, wait_s: float) -> Job:
@@ -70,12 +74,19 @@ class Service:
     async def latest(self, job: Job) -> Job:
         """The job as it is now, or as it was last seen if the table is out of reach."""
         with suppress(TableUnreachable):
-            return await self.job(job.id)
+            current = await run_sync(self.table.get, job.id)
+            if current is None:
+                raise _not_found(job.id)
+            return current
         return job
 
     def result_file(self, job: Job, name: str) -> Path:
         """A file that the attempt that counts has written."""
         return self.storage.result_folder(job.id, job.attempt) / name
+
+
+def _not_found(job_id: str) -> Problem:
+    return Problem(404, "job_not_found", f"There is no job {job_id}.")
 
 
 def _service(request: Request) -> Service:
@@ -86,8 +97,8 @@ def _service(request: Request) -> Service:
 ServiceDep = Annotated[Service, Depends(_service)]
 
 
-async def _known_job(job_id: str, service: ServiceDep) -> Job:
-    return await service.job(job_id)
+async def _known_job(job_id: str, service: ServiceDep, caller: CallerDep) -> Job:
+    return await service.job(job_id, caller)
 
 
 JobDep = Annotated[Job, Depends(_known_job)]
@@ -98,17 +109,12 @@ Responses = dict[int | str, dict[str, Any]]
 router = APIRouter()
 
 
-def _problem(description: str) -> dict[str, Any]:
-    schema = {"$ref": "#/components/schemas/Problem"}
-    return {"description": description, "content": {problems.MEDIA_TYPE: {"schema": schema}}}
-
-
-_NOT_FOUND: Responses = {404: _problem("no such job")}
+_NOT_FOUND: Responses = {404: problems.described("no such job")}
 _RESULT: Responses = {
-    404: _problem("no such job or track"),
-    409: _problem("not ended yet, or cancelled"),
-    422: _problem("the job failed for its input"),
-    500: _problem("the job failed for a reason of ours"),
+    404: problems.described("no such job or track"),
+    409: problems.described("not ended yet, or cancelled"),
+    422: problems.described("the job failed for its input"),
+    500: problems.described("the job failed for a reason of ours"),
 }
 _BODY = {
     "requestBody": {
@@ -142,17 +148,17 @@ _BODY = {
     openapi_extra=_BODY,
     responses={
         200: {"description": "with Prefer: wait=N, the finished report (several tracks: a list)"},
-        400: _problem("the body is broken"),
-        409: _problem("a request with this Idempotency-Key is being read"),
-        413: _problem("too large"),
-        415: _problem("neither multipart nor JSON"),
-        422: _problem("something in the request does not fit"),
-        429: _problem("as many jobs wait or run for this key as may"),
-        503: _problem("as many jobs wait as may, or the job table is out of reach"),
-        507: _problem("no space left"),
+        400: problems.described("the body is broken"),
+        409: problems.described("a request with this Idempotency-Key is being read"),
+        413: problems.described("too large"),
+        415: problems.described("neither multipart nor JSON"),
+        422: problems.described("something in the request does not fit"),
+        429: problems.described("as many jobs wait or run for this key as may"),
+        503: problems.described("as many jobs wait as may, or the job table is out of reach"),
+        507: problems.described("no space left"),
     },
 )
-async def align(request: Request, service: ServiceDep) -> Response:
+async def align(request: Request, service: ServiceDep, caller: CallerDep) -> Response:
     """Align one or more ambisonic tracks with a 360 video.
 
     Multipart with the files `video` and `audio` (repeated for several tracks; left out: the sound
@@ -160,9 +166,10 @@ async def align(request: Request, service: ServiceDep) -> Response:
     """
     key = idempotency_key(request)
     await run_sync(service.admission.check_room)
-    with service.admission.in_flight("", key):
-        job = await _submitted(request, service, key)
+    with service.admission.in_flight(caller.owner, key):
+        job = await _submitted(request, service, caller, key)
     service.reconciler.wake()
+    log.info("job %s is queued", job.id, extra={"job_id": job.id})
     wait_s = _preferred_wait(request)
     if wait_s is not None:
         job = await service.until_final(job, wait_s)
@@ -175,22 +182,23 @@ async def align(request: Request, service: ServiceDep) -> Response:
     )
 
 
-async def _submitted(request: Request, service: Service, key: str | None) -> Job:
+async def _submitted(request: Request, service: Service, caller: Caller, key: str | None) -> Job:
     """Read a request and store its job, or find the one that it repeats."""
     job_id = new_id()
     folder = service.storage.upload_folder(job_id)
     try:
         submission = await read_submission(request, folder, service.storage, service.settings)
+        notify = webhooks.notice(submission.options.notify_url, service.settings)
         digest = await run_sync(fingerprint, submission, folder) if key else None
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     new = NewJob(
         submission.spec, id=job_id, label=submission.label, priority=submission.options.priority,
-        idempotency_key=key, fingerprint=digest,
+        owner=caller.owner, notify=notify, idempotency_key=key, fingerprint=digest,
     )  # fmt: skip
     try:
-        job = await run_sync(service.admission.admit, new)
+        job = await run_sync(service.admission.admit, new, caller.max_jobs)
     except (KeyReused, QuotaReached, QueueFull):  # after any other error the job may be stored
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -236,12 +244,14 @@ def _ended_without_result(job: Job) -> Problem:
 @router.get("/jobs", response_model=JobPage, operation_id="list_jobs")
 async def list_jobs(
     service: ServiceDep,
+    caller: CallerDep,
     response: Response,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: Annotated[int | None, Query(ge=0, description="from the page before")] = None,
 ) -> JobPage:
-    """All jobs, the newest first."""
-    jobs = await run_sync(lambda: service.table.newest(limit + 1, before=cursor))
+    """All jobs that the key may see, the newest first."""
+    owner = None if caller.sees_all else caller.owner
+    jobs = await run_sync(lambda: service.table.newest(limit + 1, before=cursor, owner=owner))
     page = jobs[:limit]
     next_cursor = page[-1].number if len(jobs) > limit else None
     if next_cursor is not None:
@@ -296,7 +306,7 @@ async def cancel_job(job: JobDep, service: ServiceDep) -> JobInfo:
     "/jobs/{job_id}",
     status_code=204,
     operation_id="purge_job",
-    responses={**_NOT_FOUND, 409: _problem("not ended yet")},
+    responses={**_NOT_FOUND, 409: problems.described("not ended yet")},
 )
 async def purge_job(job: JobDep, service: ServiceDep) -> None:
     """Delete an ended job with all its files."""
@@ -366,39 +376,3 @@ async def get_plot(job: JobDep, service: ServiceDep, track: TrackNumber = 0) -> 
     """The picture of a track's result."""
     _result(job, track)
     return FileResponse(service.result_file(job, f"plot-{track}.png"), media_type="image/png")
-
-
-# --- health --------------------------------------------------------------------------------------
-
-
-@router.get("/livez", response_model=Health, operation_id="livez")
-async def livez() -> Health:
-    """The process answers."""
-    return Health()
-
-
-@router.get(
-    "/readyz",
-    response_model=Health,
-    operation_id="readyz",
-    responses={503: _problem("jobs cannot be taken")},
-)
-async def readyz(service: ServiceDep) -> Health:
-    """Jobs can be taken: the table can be written, there is space, the reconciler runs."""
-    fault = await run_sync(_fault, service)
-    if fault:
-        raise Problem(503, "not_ready", fault, headers=_RETRY_AFTER)
-    return Health()
-
-
-def _fault(service: Service) -> str | None:
-    """Why jobs cannot be taken; None if they can."""
-    try:
-        service.table.check()
-    except Exception as error:
-        return f"The job table cannot be written: {error}."
-    if service.storage.free_bytes() < service.settings.reserve_bytes:
-        return "The disk is full."
-    if service.reconciler.sweep_age_s > 10 * service.settings.sweep_s:
-        return "The reconciler has stopped."
-    return None

@@ -54,6 +54,10 @@ class AlignOptions(BaseModel):
         description="of the jobs that wait the highest runs first, then the oldest",
     )  # fmt: skip
     label: str = Field("", max_length=200, description="a name of yours for the job")
+    notify_url: str | None = Field(
+        None, max_length=2000, pattern="^https://", description="told when the job has ended: a "
+        "webhook as Standard Webhooks has it, at a public address"
+    )  # fmt: skip
 
 
 class PathRequest(BaseModel):
@@ -130,6 +134,14 @@ class JobPage(BaseModel):
 
     jobs: list[JobInfo]
     next_cursor: int | None = Field(description="`cursor` of the next page; null on the last")
+
+
+class WebhookEvent(BaseModel):
+    """What is sent to the `notify_url` of a job that has ended."""
+
+    type: str = Field(examples=["job.succeeded", "job.failed", "job.cancelled"])
+    timestamp: datetime = Field(description="when it ended")
+    data: JobInfo
 
 
 class ProblemDocument(BaseModel):

@@ -1,11 +1,19 @@
-"""Everything that can be set, from the environment (`AVSA_...`) or a `.env` file."""
+"""Everything that can be set, from the environment (`AVSA_...`), a `.env` file, or secret files.
+
+A file of the folder that `AVSA_SECRETS_DIR` names holds the setting of its name: the content of
+`avsa_admin_key` there is AVSA_ADMIN_KEY. The environment has precedence.
+"""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.logs import Form
 
 
 class Settings(BaseSettings):
@@ -40,10 +48,47 @@ class Settings(BaseSettings):
         60.0, gt=0, description="a message that was fetched and not acted on comes back after this"
     )
     keep_days: float = Field(14.0, gt=0, description="ended jobs are deleted after so long")
+    admin_key: SecretStr | None = Field(
+        None, min_length=32, description="an API key that may do everything"
+    )
+    webhook_secret: SecretStr | None = Field(
+        None, min_length=32,
+        description="what webhooks' secrets follow from; a new one before the old, with a blank",
+    )  # fmt: skip
+    webhook_hosts: frozenset[str] = Field(
+        frozenset(), description="hosts that webhooks may reach at addresses that are not public"
+    )
+    cors_origins: frozenset[str] = Field(
+        frozenset(), description="origins whose pages may use the service, as https://host"
+    )
+    log_format: Form = Field("auto", description="json, text, or text on a terminal only")
     child_module: str = Field("service.child", description="what children run (tests: their own)")
     child_memory_bytes: int = Field(16 << 30, gt=0, description="a child beyond it is ended")
     child_start_s: float = Field(300.0, gt=0, description="longest start of a child")
     child_jobs: int = Field(200, ge=1, description="a child is replaced after so many jobs")
+
+    @classmethod
+    def load(cls) -> Self:
+        """The settings of this process.
+
+        Raises
+        ------
+        ValidationError : one does not fit. FileNotFoundError : the secrets' folder is not there.
+        """
+        folder = os.environ.get("AVSA_SECRETS_DIR")
+        if folder and not Path(folder).is_dir():
+            raise FileNotFoundError(f"AVSA_SECRETS_DIR is {folder}, which is no folder.")
+        return cls(_secrets_dir=folder) if folder else cls()
+
+    @property
+    def webhook_masters(self) -> tuple[str, ...]:
+        """The secrets of webhooks, the newest first."""
+        return tuple(self.webhook_secret.get_secret_value().split()) if self.webhook_secret else ()
+
+    @property
+    def key_database(self) -> Path:
+        """The API keys."""
+        return self.data_dir / "keys.sqlite"
 
     @property
     def devices(self) -> list[str]:

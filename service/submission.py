@@ -45,7 +45,7 @@ class Submission:
                 {"paths": [str(f.path) for f in group], "labels": [f.label for f in group]}
                 for group in groups or [[self.video]]
             ],
-            "options": self.options.model_dump(exclude={"join", "label", "priority"}),
+            "options": self.options.model_dump(exclude={"join", "label", "priority", "notify_url"}),
         }
 
 

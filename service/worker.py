@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from service.child_process import ChildDied, ChildProcess
 from service.jobs import Job, JobTable, State, TableUnreachable
+from service.logs import bound_contextvars
 from service.settings import Settings
 from service.storage import Storage
 
@@ -135,6 +136,10 @@ class Worker:
         return True
 
     def _run(self, job: Job) -> None:
+        with bound_contextvars(job_id=job.id, attempt=job.attempt):
+            self._attempt(job)
+
+    def _attempt(self, job: Job) -> None:
         log.info("job %s attempt %d starts", job.id, job.attempt)
         now = time.monotonic()
         attempt = _Attempt(job, began=now, beaten=now, stage_began=now)

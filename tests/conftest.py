@@ -26,6 +26,7 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 COMPONENTS = {
     "chromium": lambda: shutil.which("chromium") is not None,
     "redis-server": lambda: shutil.which("redis-server") is not None,
+    "wrk": lambda: shutil.which("wrk") is not None,
     "ffmpeg": lambda: shutil.which("ffmpeg") is not None,
     "root": lambda: os.geteuid() == 0,
     "cuda": torch.cuda.is_available,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import av
 from av.container import InputContainer
@@ -39,6 +40,10 @@ AUDIO_CODECS = frozenset(
         "wavpack", "tta",
     }
 )  # fmt: skip
+# Tags that are no UTF-8 are no reason to refuse a file. PyAV 19 keeps them by itself.
+_TAGS: dict[str, Any] = (
+    {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
+)
 # 16384 x 8192, the largest 360 picture in use; beyond it a frame alone takes hundreds of MB.
 MAX_PIXELS = 16384 * 8192
 
@@ -55,7 +60,7 @@ def open_container(path: Path) -> Iterator[InputContainer]:
     options = {"protocol_whitelist": "file", "format_whitelist": ",".join(FORMATS)}
     try:
         # An absolute path, so that FFmpeg never takes a name for a protocol ("concat:a|b").
-        container = av.open(str(path.resolve()), "r", options=options, metadata_errors="replace")
+        container = av.open(str(path.resolve()), "r", options=options, **_TAGS)
     except (av.FFmpegError, ValueError) as error:
         raise MediaError(
             f"{path} cannot be read as video or sound ({reason(error)}): it is damaged, "

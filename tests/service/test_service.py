@@ -248,8 +248,9 @@ def test_answers_fit_the_openapi_document(server: Server, done: dict[str, Any]) 
     check(httpx.get(f"{server.url}/jobs/nope").json(), "Problem")
     ids = [op["operationId"] for path in document["paths"].values() for op in path.values()]
     assert sorted(ids) == [
-        "align", "cancel_job", "get_audio", "get_job", "get_plot", "get_report", "list_jobs",
-        "livez", "purge_job", "readyz", "watch_job",
+        "align", "cancel_job", "close_session", "get_audio", "get_job", "get_plot", "get_report",
+        "get_webhook_secret", "list_jobs", "livez", "metrics", "open_session", "purge_job",
+        "readyz", "watch_job",
     ]  # fmt: skip
 
 

@@ -1,5 +1,7 @@
 // Upload, watch, show. Everything the page does, a tool can do over the same HTTP interface.
 
+import { lock } from "./door.js";
+
 const $ = (id) => document.getElementById(id);
 let job = null;
 let upload = null;
@@ -69,6 +71,7 @@ function submit() {
     upload.upload.onprogress = (event) => show("Uploading", event.loaded / event.total);
     upload.onload = () => {
       if (upload.status === 202) resolve(upload.response);
+      else if (upload.status === 401) { lock(); reject(new Error("The key is no longer good.")); }
       else reject(new Error(upload.response?.detail ?? `The service answered ${upload.status}.`));
     };
     upload.onerror = () => reject(new Error("The service cannot be reached."));

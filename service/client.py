@@ -1,0 +1,296 @@
+"""A client of the service, typed: `Client` uploads, submits, watches, waits and fetches.
+
+    with Client("https://align.example", key="avsa_...") as client:
+        job = client.align("take.mp4", ["take.wav"])
+        job = client.wait(job.id, on_progress=lambda job: print(job.stage, job.progress))
+        client.save_audio(job.id, "corrected.wav")
+
+What fails for a while (a restart, a lost connection, too many requests) is tried again, and nothing
+is done twice by it: a submission carries an idempotency key, uploads go on where the service has
+them, event streams are taken up again, and a download goes on where it broke off.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from service.jobs import State
+from service.schemas import AlignOptions, JobInfo, JobPage
+
+__all__ = ["AlignOptions", "Client", "JobInfo", "NotReached", "ServiceError", "State"]
+
+_BUSY = {429, 502, 503, 504}
+_CHUNK = 8 << 20
+_TUS = {"Tus-Resumable": "1.0.0"}
+# A stream of events says something every 15 s; one that is silent for longer is dead.
+_TIMEOUT = httpx.Timeout(60.0, connect=10.0)
+
+OnBytes = Callable[[int, int], None]
+OnJob = Callable[[JobInfo], None]
+
+
+class ServiceError(Exception):
+    """The service refused; `code` is stable, `detail` a sentence for people.
+
+    Attributes
+    ----------
+    problem : the whole RFC 9457 document.
+    """
+
+    def __init__(self, status: int, problem: dict[str, Any]) -> None:
+        self.status = status
+        self.problem = problem
+        self.code = str(problem.get("code", "unknown"))
+        self.detail = str(problem.get("detail", f"The service answered {status}."))
+        super().__init__(f"{self.detail} ({status} {self.code})")
+
+
+class NotReached(Exception):
+    """The service could not be reached, again and again."""
+
+
+class Client:
+    """A connection to a service; safe to use from one thread at a time.
+
+    Parameters
+    ----------
+    url : where the service is, without a path.
+    key : an API key, if the service wants one.
+    patience_s : for how long what fails for a while is tried again.
+    verify : as of httpx: False, or an SSL context, for certificates of one's own.
+    """
+
+    def __init__(
+        self, url: str, *, key: str | None = None, patience_s: float = 120.0, verify: Any = True
+    ) -> None:
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._http = httpx.Client(
+            base_url=url.rstrip("/"), headers=headers, timeout=_TIMEOUT, verify=verify
+        )
+        self._patience_s = patience_s
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    # --- submitting ------------------------------------------------------------------------------
+
+    def align(
+        self, video: str | Path, audio: Sequence[str | Path] = (), *,
+        options: AlignOptions | None = None, idempotency_key: str | None = None,
+    ) -> JobInfo:  # fmt: skip
+        """Send files in one request and have them aligned; see `upload` for long ones.
+
+        Parameters
+        ----------
+        audio : the tracks; none: the sound inside the video.
+        idempotency_key : a name of yours for this submission, up to 64 characters; given again
+            within a day, it is the same job. Else one is made.
+
+        Raises
+        ------
+        ServiceError, NotReached.
+        """
+        headers = {"Idempotency-Key": idempotency_key or secrets.token_hex(16)}
+        data = {"options": options.model_dump_json()} if options else {}
+
+        def post() -> httpx.Response:
+            with ExitStack() as stack:
+                files: list[tuple[str, Any]] = [
+                    (field, (Path(path).name, stack.enter_context(Path(path).open("rb"))))
+                    for field, path in (("video", video), *(("audio", path) for path in audio))
+                ]
+                return self._http.post("/align", files=files, data=data, headers=headers)
+
+        return JobInfo.model_validate_json(self._insist(post).content)
+
+    # --- watching --------------------------------------------------------------------------------
+
+    def job(self, job_id: str) -> JobInfo:
+        """Where a job stands."""
+        return JobInfo.model_validate_json(self._get(f"/jobs/{job_id}").content)
+
+    def jobs(self, **filters: Any) -> Iterator[JobInfo]:
+        """All jobs that the key may see, the newest first; filters as of `GET /jobs`."""
+        cursor: int | None = None
+        while True:
+            query = {**filters, **({} if cursor is None else {"cursor": cursor})}
+            page = JobPage.model_validate_json(self._get("/jobs", params=query).content)
+            yield from page.jobs
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+    def watch(self, job_id: str) -> Iterator[JobInfo]:
+        """A job whenever it has changed, until it has ended; taken up again if it breaks off."""
+        deadline = time.monotonic() + self._patience_s
+        while True:
+            try:
+                for job in self._events(job_id):
+                    deadline = time.monotonic() + self._patience_s
+                    yield job
+                    if job.state.final:
+                        return
+            except httpx.TransportError as error:
+                self._pause(deadline, error)
+
+    def _events(self, job_id: str) -> Iterator[JobInfo]:
+        with self._http.stream("GET", f"/jobs/{job_id}/events") as answer:
+            if answer.status_code in _BUSY:
+                raise httpx.ReadError(f"the service answered {answer.status_code}")
+            if answer.is_error:
+                answer.read()
+                raise _error_of(answer)
+            for line in answer.iter_lines():
+                if line.startswith("data:"):
+                    yield JobInfo.model_validate_json(line[5:])
+
+    def wait(
+        self, job_id: str, *, on_progress: OnJob | None = None, timeout_s: float | None = None
+    ) -> JobInfo:
+        """The job as soon as it has ended, in whatever state.
+
+        Raises
+        ------
+        TimeoutError : it has not ended within `timeout_s`; it runs on.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        for job in self.watch(job_id):
+            if on_progress is not None:
+                on_progress(job)
+            if job.state.final:
+                return job
+            if deadline is not None and time.monotonic() > deadline:
+                break
+        raise TimeoutError(f"The job {job_id} has not ended within {timeout_s} s.")
+
+    def cancel(self, job_id: str) -> JobInfo:
+        """Cancel a job; one that has ended stays as it is."""
+        answer = self._insist(lambda: self._http.post(f"/jobs/{job_id}/cancel"))
+        return JobInfo.model_validate_json(answer.content)
+
+    def purge(self, job_id: str) -> None:
+        """Delete an ended job with all its files; one that is gone already is no error."""
+        try:
+            self._insist(lambda: self._http.delete(f"/jobs/{job_id}"))
+        except ServiceError as error:
+            if error.status != 404:
+                raise
+
+    # --- fetching --------------------------------------------------------------------------------
+
+    def report(self, job_id: str, track: int = 0) -> dict[str, Any]:
+        """The report of a track."""
+        answer = self._get(f"/jobs/{job_id}/report.json", params={"track": track})
+        report: dict[str, Any] = answer.json()
+        return report
+
+    def save_audio(
+        self, job_id: str, target: str | Path, *, track: int = 0, on_bytes: OnBytes | None = None
+    ) -> Path:
+        """Fetch the corrected file of a track, checked against the report's SHA-256.
+
+        It grows as `TARGET.part`, from where an earlier try broke off, and appears whole or not at
+        all.
+
+        Raises
+        ------
+        ServiceError, NotReached, OSError; ValueError : what came is not what the report promises.
+        """
+        target = Path(target)
+        part = target.with_name(f"{target.name}.part")
+        expected = self.report(job_id, track)["output"]["sha256"]
+        deadline = time.monotonic() + self._patience_s
+        while True:
+            try:
+                self._continue(f"/jobs/{job_id}/audio/{track}", part, on_bytes)
+                break
+            except httpx.TransportError as error:
+                self._pause(deadline, error)
+        if _sha256(part) != expected:
+            part.unlink()
+            raise ValueError(f"{target} came damaged and was deleted: fetch it again.")
+        return part.replace(target)
+
+    def _continue(self, url: str, part: Path, on_bytes: OnBytes | None) -> None:
+        """Append to a file what is missing of it."""
+        done = part.stat().st_size if part.exists() else 0
+        headers = {"Range": f"bytes={done}-"} if done else {}
+        with self._http.stream("GET", url, headers=headers) as answer:
+            if answer.status_code == 416:  # nothing is missing
+                return
+            if answer.is_error:
+                answer.read()
+                raise _error_of(answer)
+            if answer.status_code == 200:
+                done = 0
+            total = done + int(answer.headers.get("content-length", 0))
+            with part.open("ab" if done else "wb") as file:
+                for block in answer.iter_bytes(1 << 20):
+                    file.write(block)
+                    done += len(block)
+                    if on_bytes is not None:
+                        on_bytes(done, total)
+                file.flush()
+                os.fsync(file.fileno())
+
+    # --- persistence -----------------------------------------------------------------------------
+
+    def _get(self, path: str, *, params: dict[str, Any] | None = None) -> httpx.Response:
+        return self._insist(lambda: self._http.get(path, params=params))
+
+    def _insist(self, send: Callable[[], httpx.Response]) -> httpx.Response:
+        """Send until there is an answer; what is busy is asked again when it says."""
+        deadline = time.monotonic() + self._patience_s
+        while True:
+            try:
+                answer = send()
+            except httpx.TransportError as error:
+                self._pause(deadline, error)
+                continue
+            if answer.status_code in _BUSY and time.monotonic() < deadline:
+                after = answer.headers.get("retry-after", "")
+                time.sleep(min(float(after) if after.isdigit() else 1.0, self._patience_s))
+                continue
+            if answer.is_error:
+                raise _error_of(answer)
+            return answer
+
+    def _pause(self, deadline: float, error: httpx.TransportError) -> None:
+        """Wait a little before the next try, or give up."""
+        if time.monotonic() > deadline:
+            raise NotReached(f"{self._http.base_url} was not reached: {error}") from error
+        time.sleep(min(1.0, self._patience_s / 10))
+
+
+def _error_of(answer: httpx.Response) -> ServiceError:
+    try:
+        problem = answer.json()
+    except json.JSONDecodeError:
+        problem = {}
+    return ServiceError(answer.status_code, problem if isinstance(problem, dict) else {})
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

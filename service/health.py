@@ -1,0 +1,58 @@
+"""How the service is, for load balancers and for Prometheus."""
+
+from __future__ import annotations
+
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Request, Response
+
+from service import metrics, problems
+from service.problems import Problem
+from service.routes import Service, ServiceDep
+from service.schemas import Health
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/livez", response_model=Health, operation_id="livez")
+async def livez() -> Health:
+    """The process answers."""
+    return Health()
+
+
+@router.get(
+    "/readyz",
+    response_model=Health,
+    operation_id="readyz",
+    responses={503: problems.described("jobs cannot be taken", "not_ready")},
+)
+async def readyz(service: ServiceDep) -> Health:
+    """Jobs can be taken: the table can be written, there is space, the reconciler runs."""
+    fault = await run_sync(_fault, service)
+    if fault:
+        raise Problem(503, "not_ready", fault, headers={"Retry-After": "2"})
+    return Health()
+
+
+def _fault(service: Service) -> str | None:
+    """Why jobs cannot be taken; None if they can."""
+    try:
+        service.table.check()
+    except Exception as error:
+        return f"The job table cannot be written: {error}."
+    if service.storage.free_bytes() < service.settings.reserve_bytes:
+        return "The disk is full."
+    if service.reconciler.sweep_age_s > 10 * service.settings.sweep_s:
+        return "The reconciler has stopped."
+    return None
+
+
+@router.get(
+    "/metrics",
+    operation_id="metrics",
+    response_class=Response,
+    responses={200: {"description": "numbers", "content": {"text/plain": {}}}},
+)
+async def get_metrics(request: Request) -> Response:
+    """Numbers for Prometheus; where there are keys, one with the scope `metrics` is needed."""
+    text = await run_sync(request.app.state.metrics.text)
+    return Response(text, headers={"content-type": metrics.MEDIA_TYPE})

@@ -1,0 +1,209 @@
+"""API keys: who may do what, and how much.
+
+A key is 256 random bits that its owner keeps; the service keeps their SHA-256 and what the key may
+do. Several keys may belong to one owner, so that a key can be exchanged without losing its jobs.
+In embedded mode keys lie in SQLite beside the job table, in a cluster in the Redis that all share.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+import redis
+
+PREFIX = "avsa_"
+_OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+
+
+class Scope(StrEnum):
+    """What a key may be used for."""
+
+    READ = "read"
+    SUBMIT = "submit"
+    METRICS = "metrics"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True)
+class Key:
+    """What the service knows of a key.
+
+    Attributes
+    ----------
+    id : public name of the key, 12 hexadecimal digits.
+    owner : whose jobs and uploads it reaches; `admin` reaches all.
+    digest : SHA-256 of the secret, hexadecimal.
+    per_minute : requests a minute; None: no limit.
+    max_jobs : jobs that may be queued or running at a time; None: the service's own limit.
+    expires_at : seconds since 1970; None: never.
+    """
+
+    id: str
+    owner: str
+    scopes: frozenset[Scope]
+    digest: str
+    created_at: float
+    expires_at: float | None = None
+    per_minute: int | None = None
+    max_jobs: int | None = None
+
+    def may(self, scope: Scope) -> bool:
+        """Whether the key is good for a scope; `admin` is good for all."""
+        return scope in self.scopes or Scope.ADMIN in self.scopes
+
+    def to_json(self) -> str:
+        """The key as it is stored."""
+        return json.dumps({**asdict(self), "scopes": sorted(self.scopes)})
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Key:
+        """The inverse of `to_json`."""
+        key = cls(**json.loads(text))
+        return replace(key, scopes=frozenset(map(Scope, key.scopes)))
+
+
+def make_key(
+    owner: str, scopes: Iterable[Scope], *, expires_at: float | None = None,
+    per_minute: int | None = None, max_jobs: int | None = None,
+) -> tuple[str, Key]:  # fmt: skip
+    """A new secret, to be shown once, and the key to store.
+
+    Raises
+    ------
+    ValueError : the owner's name is not 1 to 64 of `A-Z a-z 0-9 . _ @ -`, or a limit is below 1.
+    """
+    if not _OWNER.fullmatch(owner):
+        raise ValueError(f"The owner {owner!r} is not 1 to 64 letters, digits, '.', '_', '@', '-'.")
+    for name, limit in (("requests a minute", per_minute), ("jobs", max_jobs)):
+        if limit is not None and limit < 1:
+            raise ValueError(f"The limit of {name} is {limit}; it has to be 1 or more.")
+    secret = PREFIX + secrets.token_urlsafe(32)
+    return secret, Key(
+        id=secrets.token_hex(6),
+        owner=owner,
+        scopes=frozenset(scopes),
+        digest=digest_of(secret),
+        created_at=time.time(),
+        expires_at=expires_at,
+        per_minute=per_minute,
+        max_jobs=max_jobs,
+    )
+
+
+def digest_of(secret: str) -> str:
+    """SHA-256 of a secret. It has 256 random bits: no salt or slow hash would add anything."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def admin_key(secret: str) -> Key:
+    """The key of an operator who keeps the secret in the settings, not in the store."""
+    return Key("admin", "admin", frozenset({Scope.ADMIN}), digest_of(secret), created_at=0.0)
+
+
+class KeyStore(Protocol):
+    """Where keys lie. Every method may be called from any thread."""
+
+    def add(self, key: Key) -> None:
+        """Store a key."""
+
+    def find(self, digest: str) -> Key | None:
+        """The key of a digest, be it expired or not."""
+
+    def all(self) -> list[Key]:
+        """Every key, the oldest first."""
+
+    def revoke(self, key_id: str) -> bool:
+        """Forget a key at once; False if there is none of this id."""
+
+    def empty(self) -> bool:
+        """Whether there is no key at all."""
+
+
+class SqliteKeys:
+    """Keys in an SQLite file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._local = threading.local()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._db.execute(
+            "CREATE TABLE IF NOT EXISTS keys "
+            "(digest TEXT PRIMARY KEY, id TEXT NOT NULL UNIQUE, key TEXT NOT NULL) STRICT"
+        )
+        path.chmod(0o600)
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        """The connection of the calling thread."""
+        db: sqlite3.Connection | None = getattr(self._local, "db", None)
+        if db is None:
+            db = sqlite3.connect(self._path, timeout=30, isolation_level=None)
+            db.execute("PRAGMA journal_mode=WAL")
+            self._local.db = db
+        return db
+
+    def add(self, key: Key) -> None:
+        """Store a key."""
+        self._db.execute("INSERT INTO keys VALUES (?, ?, ?)", (key.digest, key.id, key.to_json()))
+
+    def find(self, digest: str) -> Key | None:
+        """The key of a digest."""
+        row = self._db.execute("SELECT key FROM keys WHERE digest = ?", (digest,)).fetchone()
+        return Key.from_json(row[0]) if row else None
+
+    def all(self) -> list[Key]:
+        """Every key, the oldest first."""
+        return _by_age(row[0] for row in self._db.execute("SELECT key FROM keys"))
+
+    def revoke(self, key_id: str) -> bool:
+        """Forget a key."""
+        return self._db.execute("DELETE FROM keys WHERE id = ?", (key_id,)).rowcount == 1
+
+    def empty(self) -> bool:
+        """Whether there is no key at all."""
+        return self._db.execute("SELECT 1 FROM keys LIMIT 1").fetchone() is None
+
+
+class RedisKeys:
+    """Keys in a Redis hash, by digest."""
+
+    def __init__(self, client: redis.Redis, name: str = "avsa:keys") -> None:
+        self._redis = client
+        self._name = name
+
+    def add(self, key: Key) -> None:
+        """Store a key."""
+        self._redis.hset(self._name, key.digest, key.to_json())
+
+    def find(self, digest: str) -> Key | None:
+        """The key of a digest."""
+        text = self._redis.hget(self._name, digest)
+        return Key.from_json(text) if text else None
+
+    def all(self) -> list[Key]:
+        """Every key, the oldest first."""
+        return _by_age(self._redis.hvals(self._name))
+
+    def revoke(self, key_id: str) -> bool:
+        """Forget a key."""
+        digests = [key.digest for key in self.all() if key.id == key_id]
+        return bool(digests and self._redis.hdel(self._name, *digests))
+
+    def empty(self) -> bool:
+        """Whether there is no key at all."""
+        return self._redis.hlen(self._name) == 0
+
+
+def _by_age(texts: Iterable[str | bytes]) -> list[Key]:
+    return sorted(map(Key.from_json, texts), key=lambda key: (key.created_at, key.id))

@@ -1,0 +1,121 @@
+"""The Python client, against a real server that is killed meanwhile."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from service.client import AlignOptions, Client, NotReached, ServiceError, State
+from tests.service.conftest import Server
+from tests.service.polite_child import AUDIO
+
+
+@pytest.fixture
+def server(own_server: Server) -> Server:
+    own_server.settings["AVSA_CHILD_MODULE"] = "tests.service.polite_child"
+    own_server.start()
+    return own_server
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    video, audio = tmp_path / "take.mp4", tmp_path / "take.wav"
+    video.write_bytes(b"a picture")
+    audio.write_bytes(b"a sound")
+    return video, audio
+
+
+def test_a_job_from_beginning_to_end(
+    server: Server, files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    video, audio = files
+    seen: list[float] = []
+    with Client(server.url) as client:
+        job = client.align(video, [audio, audio], options=AlignOptions(label="reel 7"))
+        done = client.wait(job.id, on_progress=lambda job: seen.append(job.progress))
+        again = client.job(job.id)
+        saved = client.save_audio(job.id, tmp_path / "out.wav", track=1)
+        others = [client.align(video, [audio]).id for _ in range(3)]
+        listed = [job.id for job in client.jobs(limit=2)]
+
+        assert (done.state, done.label, len(done.results)) == (State.SUCCEEDED, "reel 7", 2)
+        assert again == done
+        assert seen == sorted(seen)
+        assert saved.read_bytes() == AUDIO
+        assert not (tmp_path / "out.wav.part").exists()
+        assert listed == [*reversed(others), job.id]
+        client.purge(job.id)
+        client.purge(job.id)  # gone is gone
+        with pytest.raises(ServiceError) as caught:
+            client.job(job.id)
+    assert (caught.value.status, caught.value.code) == (404, "job_not_found")
+    assert job.id in caught.value.detail
+
+
+def test_a_submission_that_is_repeated_is_one_job(server: Server, files: tuple[Path, Path]) -> None:
+    with Client(server.url) as client:
+        first = client.align(files[0], [files[1]], idempotency_key="reel-7")
+        second = client.align(files[0], [files[1]], idempotency_key="reel-7")
+        assert first.id == second.id
+        assert len(list(client.jobs())) == 1
+
+
+def test_waiting_survives_the_death_of_the_server(
+    own_server: Server, files: tuple[Path, Path]
+) -> None:
+    own_server.settings["AVSA_CHILD_MODULE"] = "tests.service.patient_child"
+    own_server.start()
+    with Client(own_server.url) as client:
+        job = client.align(files[0], [files[1]])
+
+        def kill_and_restart() -> None:
+            own_server.kill()
+            own_server.settings["AVSA_CHILD_MODULE"] = "tests.service.polite_child"
+            own_server.start()
+
+        own_server.wait_for(job.id, "running")
+        killer = threading.Thread(target=kill_and_restart)
+        killer.start()
+        done = client.wait(job.id, timeout_s=120)
+        killer.join()
+    assert (done.state, done.attempt) == (State.SUCCEEDED, 2)
+
+
+def test_a_download_goes_on_where_it_broke_off(
+    server: Server, files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    part, fetched = tmp_path / "out.wav.part", []
+    with Client(server.url) as client:
+        job = client.wait(client.align(files[0], [files[1]]).id)
+
+        part.write_bytes(AUDIO[:-1000])
+        client.save_audio(job.id, tmp_path / "out.wav", on_bytes=lambda n, of: fetched.append(n))
+        assert (tmp_path / "out.wav").read_bytes() == AUDIO
+        assert min(fetched) > len(AUDIO) - 1000
+
+        part.write_bytes(b"x" + AUDIO[1:-1000])  # of another file
+        with pytest.raises(ValueError, match="damaged"):
+            client.save_audio(job.id, tmp_path / "out.wav")
+        assert not part.exists()
+
+
+def test_patience_has_an_end(server: Server) -> None:
+    server.stop()
+    began = time.monotonic()
+    with Client(server.url, patience_s=0.5) as client, pytest.raises(NotReached, match=r"127\.0\.0\.1"):
+        client.job("x")
+    assert time.monotonic() - began < 30
+
+
+def test_a_time_limit_of_waiting(own_server: Server, files: tuple[Path, Path]) -> None:
+    own_server.settings["AVSA_CHILD_MODULE"] = "tests.service.patient_child"
+    own_server.start()
+    with Client(own_server.url) as client:
+        job = client.align(files[0], [files[1]])
+        with pytest.raises(TimeoutError, match=job.id):
+            client.wait(job.id, timeout_s=0.0)
+        assert client.cancel(job.id).id == job.id
+        assert client.wait(job.id).state is State.CANCELLED
