@@ -264,6 +264,12 @@ class _Log:
         self._curves.close()
 
 
+def _leave_signals_to_parent(_worker: int) -> None:
+    """In a worker: a signal to the whole group must not take the data away before the last step."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
 @contextmanager
 def _stop_requests() -> Iterator[list[int]]:
     """Signals to stop, noted instead of obeyed at once."""
@@ -286,12 +292,19 @@ def train(
     held_out: Sequence[Path],
     output: Path,
     at: Ranks,
+    *,
+    start_from: Path | None = None,
 ) -> Run:
-    """Train to the end, or until told to stop; leaves a checkpoint and the averaged weights."""
+    """Train to the end, or until told to stop; leaves a checkpoint and the averaged weights.
+
+    start_from : a scorer whose weights the run begins with.
+    """
     output.mkdir(parents=True, exist_ok=True)
     run, checkpoint = Run(config, at), output / "checkpoint.pt"
     if checkpoint.exists():
         run.load(checkpoint)
+    elif start_from is not None:
+        run.begin_with(load_scorer(start_from))
     batches = WindowBatches(
         windows, batch=config.batch, shortest=config.shortest, longest=config.longest,
         seed=config.seed, rank=at.rank, world=at.world,
@@ -299,7 +312,7 @@ def train(
     loader = DataLoader(
         batches, batch_size=None, sampler=range(run.step, config.steps),
         num_workers=config.workers, pin_memory=at.device.type == "cuda",
-        persistent_workers=config.workers > 0,
+        worker_init_fn=_leave_signals_to_parent,
     )  # fmt: skip
     log = _Log(output, run) if at.first else None
     meter = _Meter(config)
