@@ -253,13 +253,12 @@ class _Decision:
 
 
 def _decide(take: Take, calibration: Calibration, options: Options, watch: Watch) -> _Decision:
-    # Which way round the field is, and how its rotation changes, the training-free evidence tells.
-    plain = load_calibration(method=Method.EVIDENCE)
-    hypotheses = HandednessTest(plain, prior_given(take.diagnosis))
+    scorers = scorers_for(calibration, options.device)
+    hypotheses = HandednessTest(calibration, scorers, prior_given(take.diagnosis))
     judgement, windows, snapshot = judge_take(
         take,
         calibration,
-        scorers=scorers_for(calibration, options.device),
+        scorers=scorers,
         n_windows=options.n_windows,
         tolerance_deg=options.tolerance_deg,
         watch=watch,
@@ -269,6 +268,8 @@ def _decide(take: Take, calibration: Calibration, options: Options, watch: Watch
     notes, trajectory, changes = list(diagnosis.warnings), None, False
     if options.over_time or options.follow:
         with watch.stage("trace", 0.8, 0.9) as progress:
+            # The training-free evidence tells how a rotation changes.
+            plain = load_calibration(method=Method.EVIDENCE)
             trajectory = following.traced(take, plain, progress)
         changes = trajectory.kind is not Kind.CONSTANT
         told = following.sentence(trajectory, follow=options.follow)

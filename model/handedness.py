@@ -14,7 +14,7 @@ their sum is what is found, and shared out by how common either is.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -27,7 +27,7 @@ from model.conventions import Diagnosis
 from model.evidence import best_yaw_deg, following
 from model.faults import Finding
 from model.readings import Reading
-from model.scoring import ScoredWindow, Window, pool, score, training_free
+from model.scoring import ScoredWindow, Scorer, Window, pool, score, training_free
 
 
 class Hypothesis(StrEnum):
@@ -127,17 +127,16 @@ class Handedness:
 
 
 class HandednessTest:
-    """Collects windows; `result` is the posterior over the hypotheses.
-
-    calibration : of the training-free evidence.
-    """
+    """Collects windows; `result` is the posterior over the hypotheses."""
 
     def __init__(
         self,
         calibration: Calibration,
+        scorers: Sequence[Scorer] = (training_free,),
         prior: Mapping[Hypothesis, float] = PRIOR,
     ) -> None:
         self._calibration = calibration
+        self._scorers = scorers
         self._prior = prior
         self._evidence: dict[Hypothesis, list[Tensor]] = {
             hypothesis: [] for hypothesis in prior if hypothesis is not Hypothesis.MIRRORED
@@ -149,7 +148,7 @@ class HandednessTest:
             scored, other = upright, window
             if hypothesis is not Hypothesis.UPRIGHT:
                 other = replace(window, covariance=undone(window.covariance, hypothesis))
-                scored = score(other, (training_free,), self._calibration)
+                scored = score(other, self._scorers, self._calibration)
             followed = following(other.covariance, other.motion.energy).cpu()
             log_evidence.append(_CUES_WEIGHT * self._total(scored) + _FOLLOWING_WEIGHT * followed)
 

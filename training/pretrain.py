@@ -32,8 +32,8 @@ from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from model.checkpoint import save_scorer
-from model.errors import OptionError
+from model.checkpoint import load_scorer, save_scorer
+from model.errors import AvsaError, OptionError
 from model.networks.equivariant import EquivariantConfig, EquivariantScorer
 from training.data.batches import Batch, WindowBatches, inputs
 from training.data.windows import kept_windows, load_window
@@ -141,6 +141,11 @@ class Run:
             mean.lerp_(now.detach(), 1 - decay)
         self.step += 1
         return dict(log)
+
+    def begin_with(self, network: EquivariantScorer) -> None:
+        """Take over weights that were trained before."""
+        for own in (self.network, self.averaged):
+            own.load_state_dict(network.state_dict())
 
     def save(self, path: Path) -> None:
         """Write everything a resumed run needs, whole or not at all."""
@@ -259,6 +264,12 @@ class _Log:
         self._curves.close()
 
 
+def _leave_signals_to_parent(_worker: int) -> None:
+    """In a worker: a signal to the whole group must not take the data away before the last step."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
 @contextmanager
 def _stop_requests() -> Iterator[list[int]]:
     """Signals to stop, noted instead of obeyed at once."""
@@ -281,12 +292,19 @@ def train(
     held_out: Sequence[Path],
     output: Path,
     at: Ranks,
+    *,
+    start_from: Path | None = None,
 ) -> Run:
-    """Train to the end, or until told to stop; leaves a checkpoint and the averaged weights."""
+    """Train to the end, or until told to stop; leaves a checkpoint and the averaged weights.
+
+    start_from : a scorer whose weights the run begins with.
+    """
     output.mkdir(parents=True, exist_ok=True)
     run, checkpoint = Run(config, at), output / "checkpoint.pt"
     if checkpoint.exists():
         run.load(checkpoint)
+    elif start_from is not None:
+        run.begin_with(load_scorer(start_from))
     batches = WindowBatches(
         windows, batch=config.batch, shortest=config.shortest, longest=config.longest,
         seed=config.seed, rank=at.rank, world=at.world,
@@ -294,7 +312,7 @@ def train(
     loader = DataLoader(
         batches, batch_size=None, sampler=range(run.step, config.steps),
         num_workers=config.workers, pin_memory=at.device.type == "cuda",
-        persistent_workers=config.workers > 0,
+        worker_init_fn=_leave_signals_to_parent,
     )  # fmt: skip
     log = _Log(output, run) if at.first else None
     meter = _Meter(config)
@@ -345,22 +363,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m training.pretrain", description="Train the scorer on kept windows."
     )
     parser.add_argument("--preset", choices=sorted(PRESETS), default="default")
-    parser.add_argument("--windows", type=Path, required=True, help="folder of kept windows")
+    parser.add_argument(
+        "--windows", type=Path, required=True, nargs="+", help="folders of kept windows"
+    )
     parser.add_argument("--validation", type=Path, help="folder of others, to measure on")
     parser.add_argument("--output", type=Path, required=True, help="folder of the run")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
     for name in ("steps", "batch", "seed", "workers"):
         parser.add_argument(f"--{name}", type=int, help=f"instead of the preset's {name}")
     parser.add_argument("--precision", choices=("bf16", "f32"), help="instead of the preset's")
+    parser.add_argument("--learning-rate", type=float, help="instead of the preset's")
+    parser.add_argument("--start-from", type=Path, help="scorer to begin with (to adapt it)")
     options = parser.parse_args(argv)
-    names = ("steps", "batch", "seed", "workers", "precision")
+    names = ("steps", "batch", "seed", "workers", "precision", "learning_rate")
     given = {n: getattr(options, n) for n in names if getattr(options, n) is not None}
     config = replace(PRESETS[options.preset], **given)
     held_out = kept_windows(options.validation) if options.validation else []
+    windows = [path for folder in options.windows for path in kept_windows(folder)]
     try:
         with ranks(options.device) as at:
-            train(config, kept_windows(options.windows), held_out, options.output, at)
-    except (OptionError, ValueError) as error:
+            train(config, windows, held_out, options.output, at, start_from=options.start_from)
+    except (AvsaError, ValueError) as error:
         print(f"training.pretrain: {error}", file=sys.stderr)
         return 2
     return 0

@@ -109,12 +109,13 @@ def _add_conventions(commands: Any) -> Any:
     command.add_argument(
         "--picture", action="store_true", help="ask each take's picture which way round it is"
     )
-    command.add_argument("--weights", type=Path, help="another calibration")
+    _add_judge(command)
     command.set_defaults(
         run=lambda a: conventions.run(
-            a.manifest, formats=a.formats, picture=a.picture, weights=a.weights, report=a.report
+            a.manifest, formats=a.formats, report=a.report,
+            picture=load_calibration(a.weights, a.method) if a.picture else None,
         )
-    )
+    )  # fmt: skip
     return command
 
 
