@@ -38,7 +38,7 @@ _PAIRS = (
     (_W, _Y), (_W, _Z), (_X, _Y), (_X, _Z), (_Y, _Z),
 )  # fmt: skip
 # The same by axis: 0 W, 1 X, 2 Y, 3 Z.
-_WXYZ_PAIRS = (
+TERM_AXES = (
     (0, 0), (1, 1), (2, 2), (3, 3), (0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3),
 )  # fmt: skip
 
@@ -131,7 +131,7 @@ def cardioid_power(
     beam = torch.stack(
         [torch.ones_like(up), flat * azimuths_rad.cos(), flat * azimuths_rad.sin(), up]
     ).to(cov)
-    weights = torch.stack([(1 if a == b else 2) * beam[a] * beam[b] for a, b in _WXYZ_PAIRS])
+    weights = torch.stack([(1 if a == b else 2) * beam[a] * beam[b] for a, b in TERM_AXES])
     return (cov @ weights / 4).clamp(min=0)
 
 
@@ -185,28 +185,6 @@ def rotated(cov: Tensor, yaw_rad: float) -> Tensor:
     )
 
 
-def turned(cov: Tensor, rotations: Tensor) -> Tensor:
-    """The covariance terms of the field under each of several rotations of (x, y, z), exactly.
-
-    cov : [shape=(..., T, F, 10)]; rotations : [shape=(..., V, 3, 3)], with the same leading axes.
-    Returns [shape=(..., V, T, F, 10)].
-    """
-    mixing = functional.pad(rotations.to(cov), (1, 0, 1, 0))
-    mixing[..., 0, 0] = 1.0
-    columns = [
-        torch.stack(
-            [
-                mixing[..., a, c] * mixing[..., b, d]
-                + (mixing[..., a, d] * mixing[..., b, c] if c != d else 0.0)
-                for a, b in _WXYZ_PAIRS
-            ],
-            dim=-1,
-        )
-        for c, d in _WXYZ_PAIRS
-    ]
-    return torch.einsum("...tfi,...vij->...vtfj", cov, torch.stack(columns, dim=-2))
-
-
 def remapped(
     cov: Tensor,
     *,
@@ -220,9 +198,9 @@ def remapped(
     """
     old = [0, *(1 + axis for axis in axes)]
     gains = [omni_gain, *signs]
-    place = {frozenset(pair): index for index, pair in enumerate(_WXYZ_PAIRS)}
-    index = [place[frozenset((old[a], old[b]))] for a, b in _WXYZ_PAIRS]
-    factors = torch.tensor([gains[a] * gains[b] for a, b in _WXYZ_PAIRS], dtype=cov.dtype)
+    place = {frozenset(pair): index for index, pair in enumerate(TERM_AXES)}
+    index = [place[frozenset((old[a], old[b]))] for a, b in TERM_AXES]
+    factors = torch.tensor([gains[a] * gains[b] for a, b in TERM_AXES], dtype=cov.dtype)
     return cov[..., index] * factors.to(cov.device)
 
 

@@ -18,11 +18,12 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
+from torch.nn import functional
 from torchaudio.functional import melscale_fbanks
 
 from model import features
 from model.ambisonics import steering_matrix
-from model.features import HOP, N_FFT, SAMPLERATE, WW, WX, WY, XX, YY, ZZ
+from model.features import HOP, N_FFT, SAMPLERATE, TERM_AXES, WW, WX, WY, XX, YY, ZZ
 
 _FLOOR_DB = 100.0  # below each channel's loudest moment
 _LEAST = 1e-10
@@ -100,7 +101,7 @@ class SoundInput:
         cov : of `covariance`, [shape=(..., T, F, 10)]; rotations : [shape=(..., V, 3, 3)].
         Returns float32 [shape=(..., V, C, T, F)].
         """
-        steered = features.turned(cov, rotations)
+        steered = turned(cov, rotations)
         powers = _powers(steered, self.sound)
         if self.magnitude:
             powers = powers.sqrt() @ slaney(self.n_bands).T.to(powers.device)
@@ -116,6 +117,28 @@ class SoundInput:
         pairs = torch.tensor([_USUAL_LEVEL_DB] * levels + [_USUAL_INTENSITY] * intensities)
         mean, deviation = pairs.T[..., None].expand(-1, -1, self.n_bands)
         return mean.clone(), deviation.clone()
+
+
+def turned(cov: Tensor, rotations: Tensor) -> Tensor:
+    """The covariance terms of the field under each of several rotations of (x, y, z), exactly.
+
+    cov : [shape=(..., T, F, 10)]; rotations : [shape=(..., V, 3, 3)], with the same leading axes.
+    Returns [shape=(..., V, T, F, 10)].
+    """
+    mixing = functional.pad(rotations.to(cov), (1, 0, 1, 0))
+    mixing[..., 0, 0] = 1.0
+    columns = [
+        torch.stack(
+            [
+                mixing[..., a, c] * mixing[..., b, d]
+                + (mixing[..., a, d] * mixing[..., b, c] if c != d else 0.0)
+                for a, b in TERM_AXES
+            ],
+            dim=-1,
+        )
+        for c, d in TERM_AXES
+    ]
+    return torch.einsum("...tfi,...vij->...vtfj", cov, torch.stack(columns, dim=-2))
 
 
 def _powers(cov: Tensor, sound: Sound) -> Tensor:

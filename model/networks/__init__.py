@@ -1,1 +1,1 @@
-"""Networks: modules only; what goes in and what comes out is the business of other files."""
+"""Networks: `torch.nn` modules and nothing else."""

@@ -39,7 +39,11 @@ class Samples:
 
 
 class Objective(nn.Module, ABC):
-    """Something to learn."""
+    """Something to learn.
+
+    It may have parameters of its own, so network and objective are wrapped together (`Pretext`).
+    Figures are accuracies from 0 to 1, unless their name says a unit.
+    """
 
     @abstractmethod
     def forward(self, network: AvsaNetwork, samples: Samples) -> Outcome:
