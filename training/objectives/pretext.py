@@ -2,32 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from torch import Tensor, nn
+from torch import nn
 
 from model.networks.avsa import AvsaNetwork
+from training.data.clips import Crops
 from training.objectives.samples import Objective, Outcome, Samples
-
-
-@dataclass(frozen=True)
-class Crops:
-    """A batch as a loader gives it: `Samples` before the network.
-
-    Attributes
-    ----------
-    pictures : RGB from 0 to 1, [shape=(B, K, 3, T, H, W)].
-    sounds : of `SoundInput.at`, [shape=(B, K, C, T, F)].
-    directions, viewpoints, moments, recordings, rotations_rad : as in `Samples`.
-    """
-
-    pictures: Tensor
-    sounds: Tensor
-    directions: Tensor
-    viewpoints: Tensor
-    moments: Tensor
-    recordings: Tensor
-    rotations_rad: Tensor
 
 
 class Pretext(nn.Module):

@@ -12,12 +12,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from model.networks.avsa import AvsaConfig, AvsaNetwork
 from model.viewpoints import SoundInput
+from training.data.clips import Crops
 from training.objectives.avc import Correspondence, PooledCorrespondence
 from training.objectives.avsa import Candidates, SpatialAlignment
 from training.objectives.avts import TemporalSynchrony
 from training.objectives.gather import gathered
 from training.objectives.memory import KeyMemory, RememberedAlignment
-from training.objectives.pretext import Crops, Pretext
+from training.objectives.pretext import Pretext
 from training.objectives.samples import Objective
 
 N, K, RANKS = 4, 2, 2

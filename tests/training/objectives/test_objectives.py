@@ -9,6 +9,7 @@ from torch import Tensor
 
 from model.networks.avsa import AvsaConfig, AvsaNetwork
 from model.viewpoints import SoundInput
+from training.data.clips import Crops
 from training.objectives.avc import Correspondence, PooledCorrespondence
 from training.objectives.avsa import Candidates, SpatialAlignment
 from training.objectives.avts import TemporalSynchrony
@@ -16,7 +17,7 @@ from training.objectives.contrast import TEMPERATURE
 from training.objectives.curriculum import Phase, published_curriculum, single_phase
 from training.objectives.masked import MaskedChoice
 from training.objectives.memory import KeyMemory, RememberedAlignment
-from training.objectives.pretext import Crops, Pretext
+from training.objectives.pretext import Pretext
 from training.objectives.puzzle import Puzzle
 from training.objectives.regression import RotationRegression
 from training.objectives.samples import Objective, Samples
