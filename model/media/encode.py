@@ -58,7 +58,9 @@ def write_youtube_audio(path: Path, field: NDArray[np.floating], samplerate: int
     channels = np.zeros((6, field.shape[1]), dtype=np.float32)
     channels[list(YOUTUBE_51_CHANNELS)] = field
     with av.open(str(path), "w", format="mp4") as container:
-        stream = container.add_stream("aac", rate=samplerate, layout="5.1")
+        # Noise substitution would replace what channels share, which is the direction.
+        options = {"aac_pns": "0"}
+        stream = container.add_stream("aac", rate=samplerate, layout="5.1", options=options)
         stream.bit_rate = 256_000
         packed = np.ascontiguousarray(channels.T.reshape(1, -1))
         frame = av.AudioFrame.from_ndarray(packed, "flt", "5.1")
