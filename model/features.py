@@ -38,7 +38,7 @@ _PAIRS = (
     (_W, _Y), (_W, _Z), (_X, _Y), (_X, _Z), (_Y, _Z),
 )  # fmt: skip
 # The same by axis: 0 W, 1 X, 2 Y, 3 Z.
-_WXYZ_PAIRS = (
+TERM_AXES = (
     (0, 0), (1, 1), (2, 2), (3, 3), (0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3),
 )  # fmt: skip
 
@@ -64,7 +64,13 @@ def mel_filterbank(n_bands: int = N_BANDS) -> Tensor:
     return torch.tensor(np.clip(np.minimum(rising, falling), 0, None))
 
 
-def covariance(field: Tensor, edges_s: Tensor | None = None, *, n_bands: int = N_BANDS) -> Tensor:
+def covariance(
+    field: Tensor,
+    edges_s: Tensor | None = None,
+    *,
+    n_bands: int = N_BANDS,
+    filterbank: Tensor | None = None,
+) -> Tensor:
     """The ten covariance terms of a first-order field, averaged over each interval.
 
     Parameters
@@ -73,6 +79,7 @@ def covariance(field: Tensor, edges_s: Tensor | None = None, *, n_bands: int = N
     edges_s : T + 1 rising times that bound the intervals, those of the picture's frames
         (default: every 10 ms, one transform each).
     n_bands : mel bands between `LOWEST_HZ` and `HIGHEST_HZ`.
+    filterbank : other bands in their place, float64 [shape=(F, N_FFT / 2 + 1)].
 
     Returns
     -------
@@ -88,7 +95,8 @@ def covariance(field: Tensor, edges_s: Tensor | None = None, *, n_bands: int = N
     terms = torch.stack([(parts[a] * parts[b]).sum(-1) for a, b in _PAIRS], dim=-3)
     if edges_s is not None:
         terms = _average(terms, edges_s.to(terms.device) * (SAMPLERATE / HOP) + 0.5)
-    banded = mel_filterbank(n_bands).to(terms.device) @ terms  # (..., 10, F, T)
+    bands = mel_filterbank(n_bands) if filterbank is None else filterbank
+    banded = bands.to(terms.device) @ terms  # (..., 10, F, T)
     return banded.transpose(-3, -1)
 
 
@@ -109,16 +117,21 @@ def azimuths(count: int, device: torch.device | str = "cpu") -> Tensor:
     )
 
 
-def cardioid_power(cov: Tensor, azimuths_rad: Tensor) -> Tensor:
-    """Power of the cardioid (W + X cos A + Y sin A) / 2 towards each azimuth.
+def cardioid_power(
+    cov: Tensor, azimuths_rad: Tensor, elevations_rad: Tensor | None = None
+) -> Tensor:
+    """Power of the cardioid (W + x X + y Y + z Z) / 2 towards each direction (x, y, z).
 
-    cov : [shape=(..., F, 10)]; returns [shape=(..., F, A)], not negative.
+    cov : [shape=(..., F, 10)]; azimuths_rad, elevations_rad (default: the horizon) : [shape=(A,)].
+    Returns [shape=(..., F, A)], not negative.
     """
-    cos, sin = azimuths_rad.cos(), azimuths_rad.sin()
-    weights = torch.zeros(10, len(cos), dtype=cov.dtype, device=cov.device)
-    weights[WW] = 1.0
-    weights[XX], weights[YY], weights[XY] = cos**2, sin**2, 2 * cos * sin
-    weights[WX], weights[WY] = 2 * cos, 2 * sin
+    if elevations_rad is None:
+        elevations_rad = torch.zeros_like(azimuths_rad)
+    flat, up = elevations_rad.cos(), elevations_rad.sin()
+    beam = torch.stack(
+        [torch.ones_like(up), flat * azimuths_rad.cos(), flat * azimuths_rad.sin(), up]
+    ).to(cov)
+    weights = torch.stack([(1 if a == b else 2) * beam[a] * beam[b] for a, b in TERM_AXES])
     return (cov @ weights / 4).clamp(min=0)
 
 
@@ -185,9 +198,9 @@ def remapped(
     """
     old = [0, *(1 + axis for axis in axes)]
     gains = [omni_gain, *signs]
-    place = {frozenset(pair): index for index, pair in enumerate(_WXYZ_PAIRS)}
-    index = [place[frozenset((old[a], old[b]))] for a, b in _WXYZ_PAIRS]
-    factors = torch.tensor([gains[a] * gains[b] for a, b in _WXYZ_PAIRS], dtype=cov.dtype)
+    place = {frozenset(pair): index for index, pair in enumerate(TERM_AXES)}
+    index = [place[frozenset((old[a], old[b]))] for a, b in TERM_AXES]
+    factors = torch.tensor([gains[a] * gains[b] for a, b in TERM_AXES], dtype=cov.dtype)
     return cov[..., index] * factors.to(cov.device)
 
 

@@ -11,6 +11,8 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from model.ambisonics import YOUTUBE_51_CHANNELS
+
 
 def write_video(
     path: Path,
@@ -49,3 +51,19 @@ def write_audio(
 ) -> None:
     """Write channels [shape=(n_channels, N)] as a sound file of the kind its suffix names."""
     soundfile.write(path, field.T, samplerate, subtype=subtype)
+
+
+def write_youtube_audio(path: Path, field: NDArray[np.floating], samplerate: int) -> None:
+    """Write a first-order field (W, Y, Z, X) [shape=(4, N)] as YouTube does: AAC 5.1 in MP4."""
+    channels = np.zeros((6, field.shape[1]), dtype=np.float32)
+    channels[list(YOUTUBE_51_CHANNELS)] = field
+    with av.open(str(path), "w", format="mp4") as container:
+        # Noise substitution would replace what channels share, which is the direction.
+        options = {"aac_pns": "0"}
+        stream = container.add_stream("aac", rate=samplerate, layout="5.1", options=options)
+        stream.bit_rate = 256_000
+        packed = np.ascontiguousarray(channels.T.reshape(1, -1))
+        frame = av.AudioFrame.from_ndarray(packed, "flt", "5.1")
+        frame.sample_rate = samplerate
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))

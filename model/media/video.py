@@ -72,7 +72,7 @@ class VideoWindow:
 
     Attributes
     ----------
-    frames : grey, [shape=(T, H, W)], uint8.
+    frames : grey [shape=(T, H, W)], or RGB [shape=(T, H, W, 3)]; uint8.
     times_s : time of each frame from the start of the picture, [shape=(T,)].
     refreshed : whether the coder began afresh (a keyframe) after the frame before, [shape=(T,)]:
         noise changes there all over the picture without anything moving.
@@ -133,10 +133,12 @@ class VideoReader:
         *,
         size: tuple[int, int],
         max_rate_hz: float = 31.0,
+        colour: bool = False,
     ) -> VideoWindow:
-        """Grey frames in [start_s, start_s + duration_s), scaled to `size` = (height, width).
+        """Frames in [start_s, start_s + duration_s), scaled to `size` = (height, width).
 
-        Faster pictures are thinned to at most `max_rate_hz` by a whole factor. A window that
+        They are grey, or RGB if `colour` is asked for. Faster pictures are thinned to at most
+        `max_rate_hz` by a whole factor. A window that
         lies past the end is empty.
 
         Raises
@@ -152,11 +154,11 @@ class VideoReader:
                     break
                 has_keyframe |= bool(frame.key_frame)
                 if index % every == 0:
-                    frames.append(self._scaled(frame, size, "gray"))
+                    frames.append(self._scaled(frame, size, "rgb24" if colour else "gray"))
                     times.append(time_s)
                     refreshed.append(has_keyframe)
                     has_keyframe = False
-        empty = np.empty((0, *size), dtype=np.uint8)
+        empty = np.empty((0, *size, 3) if colour else (0, *size), dtype=np.uint8)
         return VideoWindow(
             np.stack(frames) if frames else empty, np.array(times), np.array(refreshed, dtype=bool)
         )

@@ -1,0 +1,294 @@
+"""Crops of real footage: short clips of 360 pictures and their ambisonic sound, as a data set.
+
+An item is a recording: of one of its clips a moment (or several), of that K viewpoints, each as a
+crop of the picture and as the field steered to it. It is a pure function of seed, epoch and index.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from model import features
+from model.errors import MediaError, UnusableContent
+from model.media import VideoReader, open_audio
+from model.networks.avsa import AvsaConfig
+from model.viewpoints import mirrored, steering
+from training.data.crops import (
+    FIELDS_OF_VIEW_RAD,
+    FloatArray,
+    Views,
+    coloured_otherwise,
+    cut_crops,
+    draw_views,
+    motion_interest,
+    sound_interest,
+    unit_vectors,
+)
+from training.data.detections import Detection, object_interest
+
+_ATTEMPTS = 10  # clips of an item that may fail one after the other
+_LEAST_GAP_S = 0.5  # between moments of one clip
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A picture and its sound, checked.
+
+    Attributes
+    ----------
+    recording : what it was cut from; clips of one recording may show the same.
+    components : the file channel of W, Y, Z and X.
+    planar : whether Z is silent.
+    """
+
+    name: str
+    recording: str
+    video: Path
+    audio: Path
+    duration_s: float
+    components: tuple[int, int, int, int]
+    planar: bool = False
+
+
+class Guide(StrEnum):
+    """What decides where crops look."""
+
+    RANDOM = "random"
+    MOTION = "motion"
+    SOUND = "sound"
+    OBJECTS = "objects"
+
+
+@dataclass(frozen=True)
+class Cropping:
+    """How crops are taken.
+
+    Attributes
+    ----------
+    n_viewpoints, n_moments : their product K is the crops of an item; all viewpoints are taken at
+        all moments, crop m n_viewpoints + v is viewpoint v at moment m.
+    frame_height : at which the picture is decoded; it is twice as wide.
+    augment : whether items are mirrored at random, and colours and levels changed.
+    rotate : whether fields are rotated by a random yaw before they are heard.
+    """
+
+    n_viewpoints: int = 4
+    n_moments: int = 1
+    guide: Guide = Guide.RANDOM
+    fields_of_view_rad: tuple[float, float] = FIELDS_OF_VIEW_RAD
+    frame_height: int = 320
+    augment: bool = True
+    rotate: bool = False
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Items as a network takes them, [shape=(B, ...)]; a single one has no B.
+
+    Attributes
+    ----------
+    pictures : RGB from 0 to 1, [shape=(B, K, 3, T, H, W)].
+    sounds : of `SoundInput.at`, [shape=(B, K, C, T, F)].
+    directions, viewpoints, moments, recordings, rotations_rad : as in
+        `training.objectives.samples.Samples`.
+    """
+
+    pictures: Tensor
+    sounds: Tensor
+    directions: Tensor
+    viewpoints: Tensor
+    moments: Tensor
+    recordings: Tensor
+    rotations_rad: Tensor
+
+    @classmethod
+    def stack(cls, items: Sequence[Self]) -> Self:
+        """A batch of single items; a data loader's `collate_fn`."""
+        return cls(*(torch.stack([getattr(i, f.name) for i in items]) for f in fields(cls)))
+
+    def to(self, device: torch.device) -> Self:
+        """The same on a device, without waiting where memory is pinned."""
+        moved = (getattr(self, f.name).to(device, non_blocking=True) for f in fields(self))
+        return type(self)(*moved)
+
+    def pin_memory(self) -> Self:
+        """What a data loader calls."""
+        return type(self)(*(getattr(self, f.name).pin_memory() for f in fields(self)))
+
+
+class ClipCrops(Dataset[Crops]):
+    """Items by recording, `draws` of each an epoch (32 as published).
+
+    network : says what a crop and a sound are. detections : by clip, for `Guide.OBJECTS`.
+
+    Clips that turn out broken are logged, counted in `n_broken` (over all workers), and others are
+    taken in their place.
+
+    Raises
+    ------
+    ValueError : no clips; or some are too short for the moments asked for.
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        network: AvsaConfig,
+        cropping: Cropping,
+        *,
+        seed: int = 0,
+        draws: int = 1,
+        detections: Mapping[str, Sequence[Detection]] | None = None,
+    ) -> None:
+        needed_s = cropping.n_moments * (network.sound_s + _LEAST_GAP_S) - _LEAST_GAP_S
+        short = [clip.name for clip in clips if clip.duration_s < needed_s]
+        if short or not clips:
+            raise ValueError(
+                f"{len(short)} of {len(clips)} clips are shorter than {needed_s:.1f} s"
+                f" ({', '.join(short[:3])}): leave them out"
+            )
+        by_recording: dict[str, list[Clip]] = defaultdict(list)
+        for clip in clips:
+            by_recording[clip.recording].append(clip)
+        self.recordings = sorted(by_recording)
+        self._clips = [by_recording[recording] for recording in self.recordings]
+        self._network, self._cropping = network, cropping
+        self._seed, self._draws = seed, draws
+        self._detections = detections or {}
+        # In shared memory, so that workers follow the one and all add to the other.
+        self._epoch, self._broken = torch.zeros(2, 1, dtype=torch.int64).unbind()
+        for number in (self._epoch, self._broken):
+            number.share_memory_()  # type: ignore[no-untyped-call]
+
+    def __len__(self) -> int:
+        return len(self._clips) * self._draws
+
+    @property
+    def n_broken(self) -> int:
+        """Draws that met a broken clip."""
+        return int(self._broken)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Other clips, moments and viewpoints from now on, in workers that run too."""
+        self._epoch.fill_(epoch)
+
+    def __getitem__(self, index: int) -> Crops:
+        rng = np.random.default_rng([self._seed, int(self._epoch), index])
+        recording = index // self._draws
+        for _ in range(_ATTEMPTS):
+            clip = self._clips[recording][rng.integers(len(self._clips[recording]))]
+            try:
+                return self._crops(rng, clip, recording)
+            except (MediaError, UnusableContent) as error:
+                _log.warning("%s is left out: %s", clip.name, error)
+                self._broken += 1
+                recording = int(rng.integers(len(self._clips)))
+        raise MediaError(f"{_ATTEMPTS} clips one after the other cannot be read, {clip.name} last.")
+
+    def _crops(self, rng: np.random.Generator, clip: Clip, recording: int) -> Crops:
+        cropping, network = self._cropping, self._network
+        starts_s = draw_moments(rng, clip.duration_s, cropping.n_moments, network.sound_s)
+        covariances = self._heard(rng, clip, starts_s)
+        views = draw_views(
+            rng,
+            cropping.n_viewpoints,
+            interest=self._interest(clip, starts_s, covariances),
+            fields_of_view_rad=cropping.fields_of_view_rad,
+            mirror=cropping.augment,
+        )
+        rotation = rng.uniform(-math.pi, math.pi) if cropping.rotate else 0.0
+        if views.mirrored:
+            covariances = mirrored(covariances)
+        steered = steering(views.heard_rad[:, 0] - rotation, views.heard_rad[:, 1])
+        sounds = network.sound.at(covariances, steered.expand(len(starts_s), -1, -1, -1))
+        n_views, n_moments = cropping.n_viewpoints, cropping.n_moments
+        directions = torch.from_numpy(unit_vectors(views.heard_rad)).float()
+        return Crops(
+            pictures=self._seen(rng, clip, starts_s, views),
+            sounds=sounds.flatten(0, 1),
+            directions=directions.repeat(n_moments, 1),
+            viewpoints=torch.arange(n_views).repeat(n_moments),
+            moments=torch.arange(n_moments).repeat_interleave(n_views),
+            recordings=torch.tensor(recording),
+            rotations_rad=torch.tensor(rotation, dtype=torch.float32),
+        )
+
+    def _heard(self, rng: np.random.Generator, clip: Clip, starts_s: FloatArray) -> Tensor:
+        """Covariances of the sound of each moment, [shape=(M, T, F, 10)]."""
+        gain = rng.uniform(0.9, 1.1) if self._cropping.augment else 1.0
+        with open_audio(clip.audio) as reader:
+            rate = reader.info.samplerate
+            count = round(self._network.sound_s * rate)
+            blocks = [reader.read(round(start_s * rate), count) for start_s in starts_s]
+        if any(block.shape[1] < count for block in blocks):
+            raise UnusableContent(f"The sound {clip.audio} is shorter than it says.")
+        moments = [
+            features.to_analysis_rate(block[list(clip.components)], rate) for block in blocks
+        ]
+        return self._network.sound.covariance(torch.from_numpy(gain * np.stack(moments)))
+
+    def _interest(self, clip: Clip, starts_s: FloatArray, cov: Tensor) -> FloatArray | None:
+        """Where to look, for all moments together."""
+        guide, length_s = self._cropping.guide, self._network.sound_s
+        if guide is Guide.RANDOM:
+            return None
+        if guide is Guide.SOUND:
+            return sound_interest(cov.flatten(0, 1))
+        if guide is Guide.OBJECTS:
+            found = self._detections.get(clip.name, [])
+            by_moment = [object_interest(found, at, length_s) for at in starts_s.tolist()]
+            return np.asarray(np.sum(by_moment, axis=0))
+        with VideoReader(clip.video) as reader:
+            windows = [
+                reader.read(start_s, length_s, size=features.PICTURE_SIZE) for start_s in starts_s
+            ]
+        if any(len(window.frames) < 3 for window in windows):
+            raise UnusableContent(f"The picture {clip.video} is shorter than it says.")
+        moves = [
+            features.motion(torch.from_numpy(w.frames), torch.from_numpy(w.times_s)).maps
+            for w in windows
+        ]
+        return motion_interest(torch.cat(moves))
+
+    def _seen(
+        self, rng: np.random.Generator, clip: Clip, starts_s: FloatArray, views: Views
+    ) -> Tensor:
+        """Crops of the picture, [shape=(K, 3, T, H, W)]: a clip within each moment's sound."""
+        network, height = self._network, self._cropping.frame_height
+        length_s = network.n_frames / network.frame_rate_hz
+        crops = []
+        with VideoReader(clip.video) as reader:
+            for start_s in starts_s + rng.uniform(0, network.sound_s - length_s, len(starts_s)):
+                times_s = start_s + np.arange(network.n_frames) / network.frame_rate_hz
+                window = reader.read(start_s, length_s, size=(height, 2 * height), colour=True)
+                if len(window.frames) < 2:
+                    raise UnusableContent(f"The picture {clip.video} is shorter than it says.")
+                nearest = np.abs(window.times_s - times_s[:, None]).argmin(1)
+                frames = torch.from_numpy(window.frames[nearest]).movedim(-1, 1) / 255
+                crops.append(cut_crops(frames, views, network.crop_px))
+        cut = torch.cat(crops)
+        return coloured_otherwise(rng, cut) if self._cropping.augment else cut
+
+
+def draw_moments(
+    rng: np.random.Generator, duration_s: float, count: int, length_s: float
+) -> FloatArray:
+    """Starts of stretches of a clip, evenly drawn, `_LEAST_GAP_S` between them, [shape=(count,)].
+
+    The clip has to be long enough.
+    """
+    room_s = duration_s - count * length_s - (count - 1) * _LEAST_GAP_S
+    places = np.sort(rng.uniform(0, max(room_s, 0.0), count))
+    return np.asarray(places + np.arange(count) * (length_s + _LEAST_GAP_S))

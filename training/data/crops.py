@@ -1,0 +1,228 @@
+"""Where crops of a 360 picture look: chosen at random or by interest, apart on the sphere.
+
+Interest is a map over cells of the sphere's middle band, [shape=(N_ELEVATIONS, A)], rows from the
+top, columns in picture order: how much each place is worth looking at, per solid angle. Directions
+are drawn from it one at a time, none nearer to another than `MIN_APART_RAD`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model import features
+from model.features import N_ELEVATIONS
+from model.sphere import tangent_crops, tangent_map, wrap_angle
+
+FloatArray = NDArray[np.float64]
+
+N_AZIMUTHS = 72
+MAX_ELEVATION_RAD = math.radians(60)
+MIN_APART_RAD = math.radians(36)
+FIELDS_OF_VIEW_RAD = (math.radians(25), math.radians(90))
+_ANYWHERE = 0.1  # share of guided directions that are drawn without regard to interest
+_BEAM_SHARPNESS = 4  # exponent of a cardioid's power, which is broad
+_TRIES = 1000
+
+
+@dataclass(frozen=True)
+class Views:
+    """What K crops of a picture look at.
+
+    Attributes
+    ----------
+    directions_rad : azimuth and elevation of each, [shape=(K, 2)].
+    fields_of_view_rad : full horizontal angles, [shape=(K,)].
+    mirrored : whether left and right are exchanged in what is seen; then they must be in what is
+        heard (`model.viewpoints.mirrored`, before steering to `heard_rad`).
+    """
+
+    directions_rad: FloatArray
+    fields_of_view_rad: FloatArray
+    mirrored: bool = False
+
+    @property
+    def heard_rad(self) -> FloatArray:
+        """The directions in the scene as it is shown, [shape=(K, 2)]."""
+        return self.directions_rad * ([-1, 1] if self.mirrored else [1, 1])
+
+
+def draw_views(
+    rng: np.random.Generator,
+    count: int,
+    *,
+    interest: FloatArray | None = None,
+    fields_of_view_rad: tuple[float, float] = FIELDS_OF_VIEW_RAD,
+    min_apart_rad: float = MIN_APART_RAD,
+    mirror: bool = True,
+) -> Views:
+    """Directions by interest (default: evenly over the band), angles of view evenly, half mirrored.
+
+    Raises
+    ------
+    ValueError : no `count` directions so far apart could be found.
+    """
+    flat = np.ones((N_ELEVATIONS, N_AZIMUTHS))
+    wanted = flat if interest is None else _with_a_share_anywhere(interest)
+    directions: list[FloatArray] = []
+    for _ in range(count):
+        directions.append(_draw_apart(rng, wanted, directions, min_apart_rad))
+    return Views(
+        np.stack(directions),
+        rng.uniform(*fields_of_view_rad, count),
+        mirrored=mirror and bool(rng.random() < 0.5),
+    )
+
+
+def _with_a_share_anywhere(interest: FloatArray) -> FloatArray:
+    total = float((interest * cell_areas()).sum())
+    if not total > 0:
+        return np.ones_like(interest)
+    even = total / float(cell_areas().sum() * N_AZIMUTHS)
+    return (1 - _ANYWHERE) * interest + _ANYWHERE * even
+
+
+def _draw_apart(
+    rng: np.random.Generator, wanted: FloatArray, others: list[FloatArray], min_apart_rad: float
+) -> FloatArray:
+    """A direction at least so far from all others, evenly within a cell drawn by interest."""
+    centres = np.stack(np.meshgrid(*cell_centres()[::-1]), axis=-1)  # (E, A, 2): azimuth, elevation
+    weight = wanted * cell_areas()
+    half_diagonal = math.hypot(math.pi / N_AZIMUTHS, MAX_ELEVATION_RAD / N_ELEVATIONS)
+    for other in others:
+        weight = np.where(angle_between(centres, other) < min_apart_rad - half_diagonal, 0, weight)
+    total = weight.sum()
+    for _ in range(_TRIES if total > 0 else 0):
+        cell = rng.choice(weight.size, p=weight.ravel() / total)
+        direction = _within_cell(rng, *divmod(int(cell), N_AZIMUTHS))
+        if all(angle_between(direction, other) >= min_apart_rad for other in others):
+            return direction
+    raise ValueError(
+        f"no {len(others) + 1} directions {math.degrees(min_apart_rad):.0f} degrees apart were "
+        "found: take fewer crops, or a smaller distance"
+    )
+
+
+def _within_cell(rng: np.random.Generator, row: int, column: int) -> FloatArray:
+    """A direction evenly over a cell's area."""
+    top = MAX_ELEVATION_RAD * (1 - 2 * row / N_ELEVATIONS)
+    bottom = MAX_ELEVATION_RAD * (1 - 2 * (row + 1) / N_ELEVATIONS)
+    azimuth = math.pi - math.tau * (column + rng.random()) / N_AZIMUTHS
+    height = rng.uniform(math.sin(bottom), math.sin(top))
+    return np.array([float(wrap_angle(azimuth)), math.asin(height)])
+
+
+def cell_centres() -> tuple[FloatArray, FloatArray]:
+    """Elevations [shape=(N_ELEVATIONS,)] and azimuths [shape=(A,)] of the cells' centres."""
+    rows = MAX_ELEVATION_RAD * (1 - (2 * np.arange(N_ELEVATIONS) + 1) / N_ELEVATIONS)
+    return rows, features.azimuths(N_AZIMUTHS).numpy()
+
+
+def cell_areas() -> FloatArray:
+    """Solid angle of the cells of each row, [shape=(N_ELEVATIONS, 1)], steradians."""
+    edges = np.sin(np.linspace(MAX_ELEVATION_RAD, -MAX_ELEVATION_RAD, N_ELEVATIONS + 1))
+    return np.asarray(-np.diff(edges)[:, None] * (math.tau / N_AZIMUTHS))
+
+
+def unit_vectors(directions_rad: FloatArray) -> FloatArray:
+    """Azimuth and elevation [shape=(..., 2)] as (x, y, z), [shape=(..., 3)]."""
+    azimuth, elevation = directions_rad[..., 0], directions_rad[..., 1]
+    flat = np.cos(elevation)
+    return np.stack([flat * np.cos(azimuth), flat * np.sin(azimuth), np.sin(elevation)], axis=-1)
+
+
+def angle_between(one_rad: FloatArray, other_rad: FloatArray) -> FloatArray:
+    """Great-circle angle of directions (azimuth, elevation), [shape=(..., 2)] each, radians."""
+    first, second = unit_vectors(one_rad), unit_vectors(other_rad)
+    across = np.linalg.norm(np.cross(first, second), axis=-1)  # exact where the cosine is flat
+    return np.asarray(np.arctan2(across, (first * second).sum(-1)))
+
+
+# --- interest ------------------------------------------------------------------------------------
+
+
+def motion_interest(maps: Tensor) -> FloatArray:
+    """How much it moves, from `features.Motion.maps` [shape=(T, maps, N_ELEVATIONS, A)]."""
+    return np.asarray(maps[:, features.MAPS.index("change")].double().mean(0).clamp(min=0).numpy())
+
+
+def sound_interest(cov: Tensor) -> FloatArray:
+    """How loud it is towards each direction, from covariances [shape=(T, F, 10)], mono to null.
+
+    Power of the cardioid, over all bands and times, above that of the quietest direction.
+    """
+    elevations, azimuths = (torch.from_numpy(axis) for axis in cell_centres())
+    grid = torch.meshgrid(elevations, azimuths, indexing="ij")
+    power = features.cardioid_power(cov.sum((0, 1)), grid[1].flatten(), grid[0].flatten())
+    above = (power - power.min()).view(N_ELEVATIONS, N_AZIMUTHS)
+    peak = above.max()
+    # A field without direction differs by rounding only.
+    if not peak > 1e-6 * power.max():
+        return np.zeros((N_ELEVATIONS, N_AZIMUTHS))
+    return np.asarray(((above / peak) ** _BEAM_SHARPNESS).numpy())
+
+
+# --- cutting -------------------------------------------------------------------------------------
+
+
+def cut_crops(frames: Tensor, views: Views, size_px: int) -> Tensor:
+    """The crops of a clip.
+
+    frames : RGB from 0 to 1, [shape=(T, 3, H, W)], equirectangular.
+    Returns [shape=(K, 3, T, size_px, size_px)]; the centre is snapped to a column.
+    """
+    crops = []
+    for (azimuth, elevation), angle in zip(
+        views.directions_rad, views.fields_of_view_rad, strict=True
+    ):
+        grid = tangent_map(
+            float(elevation), float(angle), (size_px, size_px), (frames.shape[2], frames.shape[3])
+        )
+        crops.append(tangent_crops(frames, [float(azimuth)], grid)[0].transpose(0, 1))
+    cut = torch.stack(crops)
+    return cut.flip(-1) if views.mirrored else cut
+
+
+def coloured_otherwise(
+    rng: np.random.Generator, crops: Tensor, *, strength: float = 0.4, hue: float = 0.2
+) -> Tensor:
+    """Crops [shape=(K, 3, T, h, w)] with each one's brightness, contrast, saturation and hue drawn.
+
+    strength : greatest relative change of the first three. hue : greatest turn, as a share of the
+    colour circle. All frames of a crop change alike.
+    """
+    brightness, contrast, saturation = torch.from_numpy(
+        rng.uniform(1 - strength, 1 + strength, (3, len(crops), 1, 1, 1, 1))
+    ).to(crops.dtype)
+    bright = crops * brightness
+    middle = luminance(bright).mean(dim=(1, 2, 3, 4), keepdim=True)
+    contrasting = middle + contrast * (bright - middle)
+    grey = luminance(contrasting)
+    chroma = saturation * (contrasting - grey)
+    turns = torch.from_numpy(hue_rotations(rng.uniform(-hue, hue, len(crops)) * math.tau))
+    chroma = torch.einsum("kcd,kdthw->kcthw", turns.to(crops.dtype), chroma)
+    return (grey + chroma).clamp(0, 1)
+
+
+def luminance(crops: Tensor) -> Tensor:
+    """Rec. 601 luma of RGB [shape=(K, 3, T, h, w)], [shape=(K, 1, T, h, w)]."""
+    weights = crops.new_tensor(_LUMA)[:, None, None, None]
+    return (crops * weights).sum(1, keepdim=True)
+
+
+def hue_rotations(angles_rad: FloatArray) -> FloatArray:
+    """3x3 turns of RGB differences about grey that keep luma, [shape=(K, 3, 3)]."""
+    to_yiq = np.array([_LUMA, (0.595716, -0.274453, -0.321263), (0.211456, -0.522591, 0.311135)])
+    cos, sin = np.cos(angles_rad), np.sin(angles_rad)
+    turn = np.zeros((len(angles_rad), 3, 3))
+    turn[:, 0, 0] = 1
+    turn[:, 1, 1], turn[:, 1, 2], turn[:, 2, 1], turn[:, 2, 2] = cos, -sin, sin, cos
+    return np.asarray(np.linalg.inv(to_yiq) @ turn @ to_yiq)
+
+
+_LUMA = (0.299, 0.587, 0.114)

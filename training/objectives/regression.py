@@ -1,0 +1,48 @@
+"""Regressive AVSA: by how much was the field rotated? (Eq. 1 of the paper, from the rebuttal.)
+
+The published text does not say how angles are measured. Here a yaw is a point on the unit circle,
+which has no seam and no double cover, and the loss is one minus the cosine of the error.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from model.networks.avsa import AvsaNetwork
+from training.objectives.samples import Objective, Outcome, Samples
+
+
+class RotationRegression(Objective):
+    """A head over the (crop, sound) pairs of a sample, summed so that their order has no say.
+
+    Needs samples whose fields were rotated by `rotations_rad` before they were heard. A pair says
+    little without its viewing direction: it is given to the head.
+    """
+
+    def __init__(self, width: int, *, hidden: int = 512) -> None:
+        super().__init__()
+        self.pair = nn.Sequential(nn.Linear(2 * width + 3, hidden), nn.ReLU())
+        self.angle = nn.Linear(hidden, 2)
+
+    def forward(self, network: AvsaNetwork, samples: Samples) -> Outcome:  # noqa: ARG002
+        pairs = torch.cat([samples.video, samples.audio, samples.directions], dim=-1)
+        point = nn.functional.normalize(self.angle(self.pair(pairs).mean(1)), dim=-1)
+        loss = (1 - (point * on_circle(samples.rotations_rad)).sum(-1)).mean()
+        return loss, _figures(point.detach(), samples.rotations_rad)
+
+
+def on_circle(angles_rad: Tensor) -> Tensor:
+    """Angles as (cos, sin), [shape=(..., 2)]."""
+    return torch.stack([angles_rad.cos(), angles_rad.sin()], dim=-1)
+
+
+def _figures(point: Tensor, rotations_rad: Tensor) -> dict[str, Tensor]:
+    error = torch.atan2(point[:, 1], point[:, 0]) - rotations_rad
+    error = torch.atan2(error.sin(), error.cos()).abs() * (180 / math.pi)
+    return {
+        "median error deg": error.median(),
+        "within 20 deg accuracy": (error <= 20).float().mean(),
+    }
