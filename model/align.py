@@ -19,9 +19,10 @@ import torch
 
 from model import features, following
 from model.ambisonics import YawRotation
-from model.checkpoint import Calibration, load_calibration
+from model.checkpoint import Calibration, Method, load_calibration
 from model.errors import OptionError, UnusableContent
 from model.handedness import HandednessTest, prior_given
+from model.learned import scorers_for
 from model.media import (
     Clock,
     Correction,
@@ -60,7 +61,8 @@ class Options:
     tolerance_deg : a best rotation within this of 0 is called aligned.
     stereo : packing of the picture, if not as declared.
     device : where features and evidence are computed.
-    weights : a calibration file (default: the shipped one).
+    method : what the take is judged by.
+    weights : a calibration file of that method (default: the shipped one).
     float_output : write 32-bit float instead of the input's sample format.
     apply_undecided : write the best rotation even where the verdict is undecidable.
     over_time : look whether the rotation changes along the take (decodes the whole picture).
@@ -72,6 +74,7 @@ class Options:
     tolerance_deg: float = 10.0
     stereo: Stereo | None = None
     device: str = "cpu"
+    method: Method = Method.FUSED
     weights: Path | None = None
     float_output: bool = False
     apply_undecided: bool = False
@@ -179,7 +182,7 @@ def align(
     OutputError, DiskFull : a result cannot be written.
     """
     options = options or Options()
-    calibration = load_calibration(options.weights)
+    calibration = load_calibration(options.weights, options.method)
     _check_outputs(video, track, outputs)
     watch = Watch(notify)
     with (
@@ -250,10 +253,12 @@ class _Decision:
 
 
 def _decide(take: Take, calibration: Calibration, options: Options, watch: Watch) -> _Decision:
-    hypotheses = HandednessTest(calibration, (training_free,), prior_given(take.diagnosis))
+    scorers = scorers_for(calibration, options.device)
+    hypotheses = HandednessTest(calibration, scorers, prior_given(take.diagnosis))
     judgement, windows, snapshot = judge_take(
         take,
         calibration,
+        scorers=scorers,
         n_windows=options.n_windows,
         tolerance_deg=options.tolerance_deg,
         watch=watch,
@@ -263,7 +268,9 @@ def _decide(take: Take, calibration: Calibration, options: Options, watch: Watch
     notes, trajectory, changes = list(diagnosis.warnings), None, False
     if options.over_time or options.follow:
         with watch.stage("trace", 0.8, 0.9) as progress:
-            trajectory = following.traced(take, calibration, progress)
+            # The training-free evidence tells how a rotation changes.
+            plain = load_calibration(method=Method.EVIDENCE)
+            trajectory = following.traced(take, plain, progress)
         changes = trajectory.kind is not Kind.CONSTANT
         told = following.sentence(trajectory, follow=options.follow)
         notes += [told] if told else []

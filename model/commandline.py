@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from model.align import Options, Outputs, align
 from model.ambisonics import Convention, Fix
+from model.checkpoint import Method
 from model.errors import AvsaError, OptionError
 from model.media import Stereo, open_split_audio, output_suffix
 from model.report import sentence
@@ -62,7 +63,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--windows", type=int, default=8, help="windows that are judged (8)")
     parser.add_argument("--tolerance-deg", type=float, default=10.0, help="still aligned (10)")
-    parser.add_argument("--weights", type=Path, help="another calibration")
+    parser.add_argument(
+        "--method", type=Method, choices=list(Method), default=Method.FUSED,
+        help="fused (default): learned scorer and training-free evidence; or evidence alone",
+    )  # fmt: skip
+    parser.add_argument("--weights", type=Path, help="another calibration of that method")
     parser.add_argument("--float", action="store_true", help="write 32-bit float samples")
     parser.add_argument(
         "--apply-undecided", action="store_true",
@@ -95,6 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             tolerance_deg=arguments.tolerance_deg,
             stereo=arguments.stereo,
             device=arguments.device,
+            method=arguments.method,
             weights=arguments.weights,
             float_output=arguments.float,
             apply_undecided=arguments.apply_undecided,

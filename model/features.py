@@ -215,6 +215,30 @@ def rotated_intensity(cov: Tensor, yaws_rad: Tensor) -> Tensor:
     return torch.stack([turned_x, sin * x + cos * y, z.expand_as(turned_x)], dim=-1)
 
 
+def directional(cov: Tensor, n_azimuths: int = 72) -> Tensor:
+    """What a beam towards each azimuth hears, for networks, [shape=(T, F, 10)] to (A, 4 F, T).
+
+    Per band: the level of W and of a cardioid as logarithms against the band's mean, and the
+    intensity along and across the beam against the energy. All of about unit size, deaf to a
+    microphone's colour, and with the signs that tell front from back.
+    """
+    directions = azimuths(n_azimuths, cov.device).to(cov.dtype)
+    usual = cov[..., WW].mean(0) + 1e-12
+    cardioid = cardioid_power(cov, directions)  # (T, F, A)
+    x, y, _ = intensity(cov).unbind(-1)
+    dense = energy(cov) + 1e-12
+    cos, sin = directions.cos(), directions.sin()
+    along = (x / dense)[..., None] * cos + (y / dense)[..., None] * sin
+    across = (y / dense)[..., None] * cos - (x / dense)[..., None] * sin
+    beam = _level(cardioid / usual[:, None])
+    omni = _level(cov[..., WW] / usual)[..., None].expand_as(beam)
+    return torch.cat([omni, beam, along, 1 - across.abs()], dim=1).permute(2, 1, 0)
+
+
+def _level(power: Tensor) -> Tensor:
+    return 0.4 * (power + 1e-3).log() + 0.6
+
+
 # --- picture -------------------------------------------------------------------------------------
 
 # Size of the frames that motion is measured on: 7 columns per azimuth bin of 72.
@@ -223,6 +247,10 @@ PICTURE_SIZE = (252, 504)
 _MAX_ELEVATION_RAD = math.radians(60)
 # Of a pixel's change: least usual change in grey levels, and the floor and ceiling in its units.
 _NOISE, _FLOOR, _CEILING = 1.0, 4.0, 20.0
+_CHANGE_SCALE = 4.0  # brings the first of the maps to unit size
+# Rows of the picture maps, top to bottom, each of 10 degrees.
+N_ELEVATIONS = 12
+MAPS = ("change", "peak", "raw change", "brightening", "brightness", "contrast", "usual change")
 
 
 @dataclass(frozen=True)
@@ -232,12 +260,15 @@ class Motion:
     Attributes
     ----------
     energy : how much each azimuth bin (in picture order) moves, [shape=(T, A)], not negative.
+    maps : what a learned scorer sees, by `MAPS`, elevation and azimuth bin,
+        [shape=(T, len(MAPS), N_ELEVATIONS, A)], each of about unit size.
     edges_s : times of the T + 1 frames that bound the T intervals.
     cuts : whether the picture was cut within an interval, [shape=(T,)].
     pan_rad : how far the camera turned in each interval, counter-clockwise, [shape=(T,)].
     """
 
     energy: Tensor
+    maps: Tensor
     edges_s: Tensor
     cuts: Tensor
     pan_rad: Tensor
@@ -246,7 +277,7 @@ class Motion:
 def motion(
     frames: Tensor, times_s: Tensor, refreshed: Tensor | None = None, *, n_azimuths: int = 72
 ) -> Motion:
-    """Motion per azimuth between successive frames.
+    """Motion per azimuth between successive frames, and maps of it.
 
     The change of each pixel after evening out brightness (flicker) and turning back what the
     camera turned, in units of the pixel's own usual change (its median over time), above an
@@ -261,31 +292,83 @@ def motion(
     height, width = frames.shape[1:]
     elevation = math.pi * (0.5 - (torch.arange(height, device=frames.device) + 0.5) / height)
     seen = elevation.abs() < _MAX_ELEVATION_RAD
-    picture = frames[:, seen].float()
+    first, n_seen = int(seen.int().argmax()), int(seen.sum())
+    picture = frames[:, first : first + n_seen].float()
     # Evened out against the exposure: the scene's mean brightness stays.
-    level = picture.mean(dim=(1, 2), keepdim=True)
-    picture *= (level.mean() + 1.0) / (level + 1.0)
+    level = picture.mean(dim=(1, 2))
+    picture *= ((level.mean() + 1.0) / (level + 1.0))[:, None, None]
     pan = _pan_columns(picture)
-    change = torch.stack(
-        [
-            (_turned_back(after, columns) - before).abs_()
-            for before, after, columns in zip(picture[:-1], picture[1:], pan.tolist(), strict=True)
-        ]
-    )
-    cuts = _cuts(picture, change)
+    signed = torch.empty_like(picture[1:])
+    for index, columns in enumerate(pan.tolist()):
+        torch.sub(_turned_back(picture[index + 1], columns), picture[index], out=signed[index])
+    cuts = _cuts(picture, signed)
     valid = ~cuts if refreshed is None else ~(cuts | refreshed[1:])
-    usual = _temporal_median(change[valid] if valid.any() else change)
-    change /= usual + 0.5 * usual.median() + _NOISE
-    change.sub_(_FLOOR).clamp_(0, _CEILING).log1p_()
-    weight = elevation[seen].cos()
-    by_column = torch.einsum("thw,h->tw", change, weight / weight.sum())
-    energy = by_column.view(len(change), n_azimuths, -1).mean(-1)
-    return Motion(_bridged(energy, valid), times_s, cuts, pan * (math.tau / width))
+    usual = _usual_change(signed, valid)
+    cells = _Cells(N_ELEVATIONS, n_azimuths)
+    maps = _picture_maps(picture, signed, usual, cells)
+    # The rows' weights within one cell differ by little.
+    weight = elevation[seen].cos().view(N_ELEVATIONS, -1).mean(-1)
+    energy = torch.einsum("tea,e->ta", maps[:, 0], weight / weight.sum())
+    maps[:, 0] *= _CHANGE_SCALE
+    return Motion(
+        _bridged(energy, valid), _bridged(maps, valid), times_s, cuts, pan * (math.tau / width)
+    )
 
 
-def _cuts(picture: Tensor, change: Tensor) -> Tensor:
+def _picture_maps(picture: Tensor, signed: Tensor, usual: Tensor, cells: _Cells) -> Tensor:
+    """What `MAPS` names, [shape=(T, len(MAPS), E, A)], frame by frame: that stays in the cache."""
+    noise = float(usual.median()) + _NOISE
+    scale = 1 / (usual + 0.5 * usual.median() + _NOISE)
+    maps = picture.new_empty(len(signed), len(MAPS), cells.n_rows, cells.n_columns)
+    for seen, change, out in zip(picture[1:], signed, maps, strict=True):
+        magnitude = change.abs()
+        relative = (magnitude * scale).sub_(_FLOOR).clamp_(0, _CEILING).log1p_()
+        out[0], out[1] = cells.mean(relative), cells.peak(relative)
+        out[2], out[3] = (cells.mean(magnitude) / noise).log1p_(), cells.mean(change) / noise
+        out[4], out[5] = cells.mean(seen), cells.mean(seen.square())
+    maps[:, 5] = (maps[:, 5] - maps[:, 4] ** 2).clamp(min=0).sqrt().log1p()
+    maps[:, 3].asinh_()
+    for static in (4, 5):
+        maps[:, static] = _standardised(maps[:, static])
+    maps[:, 6] = (cells.mean(usual) / noise).log1p()
+    return maps
+
+
+def _standardised(series: Tensor) -> Tensor:
+    return (series - series.mean()) / (series.std() + 1e-6)
+
+
+def _usual_change(signed: Tensor, valid: Tensor, n_samples: int = 16) -> Tensor:
+    """Median over time of each pixel's change, from evenly spaced frames: enough, and quick."""
+    usable = torch.nonzero(valid).flatten()
+    if not len(usable):
+        usable = torch.arange(len(signed), device=signed.device)
+    step = max(1, len(usable) // n_samples)
+    return signed[usable[::step]].abs_().median(dim=0).values
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """A grid over the picture's rows and columns."""
+
+    n_rows: int
+    n_columns: int
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Mean of each cell, [shape=(H, W)] to [shape=(n_rows, n_columns)]."""
+        return functional.avg_pool2d(values[None, None], self._size(values))[0, 0]
+
+    def peak(self, values: Tensor) -> Tensor:
+        """Largest value of each cell."""
+        return functional.max_pool2d(values[None, None], self._size(values))[0, 0]
+
+    def _size(self, values: Tensor) -> tuple[int, int]:
+        return values.shape[0] // self.n_rows, values.shape[1] // self.n_columns
+
+
+def _cuts(picture: Tensor, signed: Tensor) -> Tensor:
     """Intervals across which the picture has changed suddenly and in kind, [shape=(T,)]."""
-    mean_change = change.mean(dim=(1, 2))
+    mean_change = torch.stack([change.abs().mean() for change in signed])
     sudden = mean_change > torch.clamp(6 * mean_change.median(), min=12.0)
     # Without each row's mean: sky above and ground below is what all scenes have in common.
     coarse = functional.avg_pool2d(picture[:, None], 4)[:, 0]
@@ -300,12 +383,6 @@ def _bridged(energy: Tensor, valid: Tensor) -> Tensor:
         neighbours = [i for i in (index - 1, index + 1) if 0 <= i < len(energy) and valid[i]]
         bridged[index] = energy[neighbours].mean(0) if neighbours else 0.0
     return bridged
-
-
-def _temporal_median(change: Tensor, n_samples: int = 32) -> Tensor:
-    """Median over time of each pixel, from evenly spaced frames: enough, and quick."""
-    step = max(1, len(change) // n_samples)
-    return change[::step].median(dim=0).values
 
 
 def _pan_columns(picture: Tensor) -> Tensor:

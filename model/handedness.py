@@ -27,7 +27,7 @@ from model.conventions import Diagnosis
 from model.evidence import best_yaw_deg, following
 from model.faults import Finding
 from model.readings import Reading
-from model.scoring import ScoredWindow, Scorer, Window, pool, score
+from model.scoring import ScoredWindow, Scorer, Window, pool, score, training_free
 
 
 class Hypothesis(StrEnum):
@@ -132,7 +132,7 @@ class HandednessTest:
     def __init__(
         self,
         calibration: Calibration,
-        scorers: Sequence[Scorer],
+        scorers: Sequence[Scorer] = (training_free,),
         prior: Mapping[Hypothesis, float] = PRIOR,
     ) -> None:
         self._calibration = calibration
@@ -154,7 +154,7 @@ class HandednessTest:
 
     def _total(self, scored: ScoredWindow) -> Tensor:
         weights = self._calibration.weights
-        terms = [weights.get(name, 0.0) * cue for name, cue in scored.cues.items()]
+        terms = [weights[name] * cue for name, cue in scored.cues.items() if name in weights]
         return torch.stack(terms).sum(0)
 
     def result(self) -> Handedness:

@@ -105,7 +105,12 @@ def build_report(
         "input": {"video": _video_facts(inputs), "audio": _audio_facts(inputs)},
         "sync": sync_as_json(inputs.placement.sync) if inputs.placement.sync else None,
         "output": _output_facts(correction, applied_deg),
-        "model": {"name": calibration.name, "weights_sha256": calibration.sha256, "device": device},
+        "model": {
+            "name": calibration.name,
+            "weights_sha256": calibration.sha256,
+            "scorer_sha256": calibration.scorer or None,
+            "device": device,
+        },
         "timings_s": {stage: round(seconds, 3) for stage, seconds in timings_s.items()},
         "warnings": list(warnings),
     }

@@ -28,12 +28,20 @@ from torch import Tensor
 from tqdm import tqdm
 
 from model.align import correct, judge_take
-from model.checkpoint import Calibration, load_calibration
+from model.checkpoint import Calibration, Method, load_calibration
 from model.errors import AvsaError, OptionError, UnusableContent
 from model.evidence import best_yaw_deg
+from model.learned import scorers_for
 from model.media import output_suffix
 from model.output import whole_file
-from model.scoring import Verdict, confidence_of, credible_arcs, verdict_of
+from model.scoring import (
+    Scorer,
+    Verdict,
+    confidence_of,
+    credible_arcs,
+    training_free,
+    verdict_of,
+)
 from model.take import Take, Track
 
 SCHEMA_VERSION = 1
@@ -272,7 +280,12 @@ def _arc(arc: Sequence[float] | None) -> str:
 
 
 def judge_row(
-    take: RigTake, calibration: Calibration, known: Mapping[str, Row], *, tolerance_deg: float
+    take: RigTake,
+    calibration: Calibration,
+    known: Mapping[str, Row],
+    *,
+    tolerance_deg: float,
+    scorers: Sequence[Scorer] = (training_free,),
 ) -> Row:
     """A take judged by itself, or as an earlier run judged the same files by the same weights."""
     row = Row(take.name, str(take.video), str(take.audio))
@@ -287,8 +300,9 @@ def judge_row(
                     f"{take.audio} does not belong to it: {opened.placement.note}"
                 )
             judgement, _, _ = judge_take(
-                opened, calibration, n_windows=_N_WINDOWS, tolerance_deg=tolerance_deg
-            )
+                opened, calibration, n_windows=_N_WINDOWS, tolerance_deg=tolerance_deg,
+                scorers=scorers,
+            )  # fmt: skip
     except OSError as error:
         return replace(row, error=f"{error.filename} cannot be read: {error.strerror}.")
     except AvsaError as error:
@@ -330,14 +344,17 @@ def run(
     OptionError : the takes cannot be told.
     UnusableContent : no take could be judged; the table says why for each.
     """
-    calibration = load_calibration()
+    calibration = load_calibration(method=Method.FUSED)
+    scorers = scorers_for(calibration)
     takes = find_takes(places)
     if not folder.is_dir():
         raise OptionError(f"The output folder {folder} does not exist.")
     known = read_table(folder)
     rows: list[Row] = []
     for take in tqdm(takes, desc="judging", unit="take", disable=quiet or not sys.stderr.isatty()):
-        rows.append(judge_row(take, calibration, known, tolerance_deg=tolerance_deg))
+        rows.append(
+            judge_row(take, calibration, known, tolerance_deg=tolerance_deg, scorers=scorers)
+        )
         kept = [row for name, row in known.items() if name not in {r.take for r in rows}]
         write_table(folder, [*rows, *kept], None)
     judged = [index for index, row in enumerate(rows) if row.posterior is not None]

@@ -1,15 +1,15 @@
 """From evidence to a verdict: windows are scored, pooled into a posterior over yaw, and judged.
 
 Scorers are the seam for other judges: each gives named log-evidence per rotation for a window, and
-the calibration says how much each name counts. The training-free cues are one scorer; a learned one
-adds its own names.
+may give statistics that say how far to trust it there. The calibration says how much each name
+counts, and when. The training-free cues are one scorer; `model.learned` holds the learned one.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import torch
@@ -49,14 +49,27 @@ class Window:
     motion: Motion
 
 
-# Log-evidence per rotation [shape=(R,)] by name, over `evidence.yaws_deg`.
-Scorer = Callable[[Window], Mapping[str, Tensor]]
+@dataclass(frozen=True)
+class Evidence:
+    """What a scorer says of a window.
+
+    Attributes
+    ----------
+    cues : log-evidence per rotation by name, over `evidence.yaws_deg`, [shape=(R,)] each.
+    statistics : what tells how far to trust a window's cues, by name.
+    """
+
+    cues: Mapping[str, Tensor]
+    statistics: Mapping[str, float] = field(default_factory=dict)
 
 
-def training_free(window: Window) -> Mapping[str, Tensor]:
+Scorer = Callable[[Window], Evidence]
+
+
+def training_free(window: Window) -> Evidence:
     """The cues of `model.evidence`."""
     cues = evidence(window.covariance, window.motion.energy)
-    return dict(zip(CUES, cues, strict=True))
+    return Evidence(dict(zip(CUES, cues, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -67,12 +80,14 @@ class ScoredWindow:
     ----------
     cues : log-evidence by name, [shape=(R,)] each.
     log_posterior : normalised, [shape=(R,)].
+    statistics : by name; see `Evidence`.
     """
 
     start_s: float
     duration_s: float
     cues: Mapping[str, Tensor]
     log_posterior: Tensor
+    statistics: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def best_deg(self) -> float:
@@ -109,12 +124,14 @@ class Judgement:
 
 def score(window: Window, scorers: Sequence[Scorer], calibration: Calibration) -> ScoredWindow:
     """Score a window by all scorers; names without a weight do not count."""
-    cues = {name: cue.double().cpu() for scorer in scorers for name, cue in scorer(window).items()}
+    found = [scorer(window) for scorer in scorers]
+    cues = {name: cue.double().cpu() for given in found for name, cue in given.cues.items()}
+    statistics = {name: value for given in found for name, value in given.statistics.items()}
     total = sum(
-        (calibration.weights.get(name, 0.0) * cue for name, cue in cues.items()),
+        (calibration.weight(name, statistics) * cue for name, cue in cues.items()),
         start=torch.zeros(N_YAWS, dtype=torch.float64),
     )
-    return ScoredWindow(window.start_s, window.duration_s, cues, total.log_softmax(0))
+    return ScoredWindow(window.start_s, window.duration_s, cues, total.log_softmax(0), statistics)
 
 
 def pool(log_posteriors: Tensor, calibration: Calibration) -> Tensor:

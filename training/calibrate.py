@@ -1,19 +1,22 @@
-"""Find how much each cue counts and when the evidence suffices, on synthetic takes only.
+"""Find how much each cue counts, when, and when the evidence suffices, on synthetic takes only.
 
-    python -m training.calibrate --cache CACHE
+    python -m training.data.windows WINDOWS --seed 100000 --count 400
+    python -m training.data.windows LONG --seed 150000 --count 60 --duration-s 30
+    python -m training.calibrate --windows WINDOWS --long LONG --method fused
 
-renders takes to real media files, reads them back as the product does, and fits, each on takes that
+Windows of LONG are cut in three. From WINDOWS come matched takes; foreign ones, the picture of one
+and the sound of another; and ones that hear nothing but diffuse noise. Fitted, each on takes that
 the step before has not seen:
 
-1. the cues' weights: a conditional logit over the rotations of single windows, in which the right
-   one is 0 for every scene (soft target, since a source has an extent);
+1. the cues' weights, and for the fused method the gates: how far the learned scorer, and the rest,
+   are trusted by the window's statistics. A conditional logit over the rotations of single windows,
+   in which the right one is 0 for every scene (soft target, since a source has an extent) and all
+   are alike where nothing fits;
 2. the pooling of windows: how much less than independent they are;
 3. the confidence: a logistic map from the posterior's mass near its peak to being right within
-   15 degrees, on takes of which some have foreign sound or none;
+   15 degrees;
 4. the arcs' mass: split conformal, so that arcs cover the truth in 90 % of takes;
 5. the least confidence: where at most `--wrong` of the verdicts given are more than 30 degrees off.
-
-Rendered windows are kept in CACHE, so a run may be stopped and taken up again.
 """
 
 from __future__ import annotations
@@ -21,9 +24,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-import tempfile
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,74 +34,167 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
-from model.checkpoint import Calibration
-from model.evidence import CUES, evidence, yaws_deg
-from model.scoring import INTERVAL_LEVEL, NEAR_DEG, mass_near_peak, pool
-from model.take import Take, Track
-from training.data.scenes import Conditions, draw_scene
-from training.data.takes import write_take
+from model import features
+from model.checkpoint import LEARNED, Calibration, Method, load_scorer, scorer_path
+from model.evidence import yaws_deg
+from model.learned import LearnedScorer
+from model.media import file_sha256
+from model.scoring import (
+    INTERVAL_LEVEL,
+    NEAR_DEG,
+    Scorer,
+    Window,
+    mass_near_peak,
+    pool,
+    training_free,
+)
+from training.data.soundfield import diffuse_noise
+from training.data.windows import kept_windows, load_window
 
 _TARGET_CONCENTRATION = 60.0  # von Mises, 7.4 degrees
-_PICTURE_HEIGHT = 384
-_MATCHED = Conditions()
-_LONG = Conditions(duration_s=60.0)
-_KINDS = {
-    "matched": _MATCHED,
-    "foreign": Conditions(foreign=True),
-    "silent": Conditions(silent=True),
-    "long": _LONG,
-    "long foreign": Conditions(duration_s=60.0, foreign=True),
-}
+_STATISTICS = ("bias", "belongs", "synchronous")
+_UNFIT_WEIGHT = 0.3  # of windows in which nothing fits, in the cues' weights
 
 
 @dataclass(frozen=True)
-class Rendered:
-    """Cues of the windows of one synthetic take, [shape=(W, len(CUES), R)]; the truth is 0."""
+class ScoredTake:
+    """Cues and statistics of a take's windows; the truth is 0.
+
+    Attributes
+    ----------
+    kind : "matched", "long", "foreign" or "noise".
+    names : of the K cues.
+    cues : [shape=(W, K, R)].
+    statistics : by `_STATISTICS`, [shape=(W, 3)].
+    """
 
     kind: str
+    names: tuple[str, ...]
     cues: Tensor
+    statistics: Tensor
 
     @property
     def matched(self) -> bool:
         """Whether there is a right rotation at all."""
         return self.kind in ("matched", "long")
 
-
-def render(kind: str, seed: int, cache: Path) -> Rendered:
-    """Cues of a take, from the cache or rendered anew through real files."""
-    kept = cache / f"{kind.replace(' ', '-')}-{seed}.pt"
-    if kept.exists():
-        return Rendered(kind, torch.load(kept, weights_only=True))
-    torch.set_num_threads(1)
-    rng = np.random.default_rng([seed, 5])
-    scene = draw_scene(seed, _KINDS[kind])
-    with tempfile.TemporaryDirectory() as folder:
-        files = write_take(
-            scene, Path(folder), "take", height=_PICTURE_HEIGHT, samplerate=24_000, colour=False,
-            rate_hz=float(rng.choice([12.5, 15.0])), crf=int(rng.integers(18, 30)),
-            keyframe_s=float(rng.choice([1.0, 2.0, 5.0, 10.0])),
-        )  # fmt: skip
-        with Take(files.video, Track((files.audio,))) as take:
-            windows = [take.window(*place) for place in take.choose_windows(8)]
-    cues = torch.stack([evidence(w.covariance, w.motion.energy) for w in windows if w])
-    part = kept.with_suffix(".part")
-    torch.save(cues, part)
-    part.replace(kept)
-    return Rendered(kind, cues)
+    def posterior(self, calibration: Calibration) -> Tensor:
+        """Pooled over the windows as the product does, [shape=(R,)]."""
+        log_posteriors = []
+        for cues, values in zip(self.cues, self.statistics.tolist(), strict=True):
+            statistics = dict(zip(_STATISTICS, values, strict=True))
+            weights = [calibration.weight(name, statistics) for name in self.names]
+            log_posteriors.append((cues.new_tensor(weights) @ cues).log_softmax(0))
+        return pool(torch.stack(log_posteriors), calibration)
 
 
-def fit_weights(cues: Tensor, *, decay: float = 0.02, steps: int = 500) -> Tensor:
-    """Weights [shape=(K,)] of a conditional logit over windows [shape=(n, K, R)]."""
-    target = _soft_target()
-    weights = torch.zeros(cues.shape[1], dtype=cues.dtype, requires_grad=True)
-    optimizer = torch.optim.Adam([weights], lr=0.05)
+def scored(kind: str, windows: Sequence[Window], scorers: Sequence[Scorer]) -> ScoredTake:
+    """Score the windows of a take."""
+    names: tuple[str, ...] = ()
+    cues, statistics = [], []
+    for window in windows:
+        found = [scorer(window) for scorer in scorers]
+        named = {name: cue for evidence in found for name, cue in evidence.cues.items()}
+        values = {name: value for evidence in found for name, value in evidence.statistics.items()}
+        names = tuple(named)
+        cues.append(torch.stack([cue.double().cpu() for cue in named.values()]))
+        statistics.append([1.0, *(values.get(name, 0.0) for name in _STATISTICS[1:])])
+    return ScoredTake(kind, names, torch.stack(cues), torch.tensor(statistics, dtype=torch.float64))
+
+
+def takes_of(windows: Sequence[Path], long: Sequence[Path]) -> Iterator[tuple[str, list[Window]]]:
+    """The takes that calibration is made on: kind and windows of each, one after the other."""
+    before: Window | None = None
+    for index, path in enumerate(windows):
+        window = load_window(path)
+        yield "matched", [window]
+        if before is not None and index % 3 == 0:
+            yield "foreign", [with_sound(window, before.covariance)]
+        if index % 8 == 0:
+            yield "noise", [with_sound(window, diffuse(index, window.motion.edges_s))]
+        before = window
+    for path in long:
+        yield "long", thirds(load_window(path))
+
+
+def with_sound(window: Window, covariance: Tensor) -> Window:
+    """A window's picture with another sound, as long as the shorter of both."""
+    return cut(
+        replace(window, covariance=covariance), 0, min(len(covariance), len(window.covariance))
+    )
+
+
+def cut(window: Window, first: int, last: int) -> Window:
+    """A stretch of a window, in intervals."""
+    motion = window.motion
+    edges = motion.edges_s[first : last + 1]
+    part = features.Motion(
+        motion.energy[first:last], motion.maps[first:last], edges, motion.cuts[first:last],
+        motion.pan_rad[first:last],
+    )  # fmt: skip
+    duration_s = float(edges[-1] - edges[0])
+    return Window(float(edges[0]), duration_s, window.covariance[first:last], part)
+
+
+def thirds(window: Window) -> list[Window]:
+    """A window as three in a row."""
+    third = len(window.covariance) // 3
+    return [cut(window, i * third, (i + 1) * third) for i in range(3)]
+
+
+def diffuse(seed: int, edges_s: Tensor) -> Tensor:
+    """Covariances of diffuse noise between the edges."""
+    n = int(float(edges_s[-1]) * features.SAMPLERATE) + 1
+    field = diffuse_noise(np.random.default_rng([seed, 8]), n, 1)
+    return features.covariance(torch.from_numpy(field), edges_s)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Weights [shape=(K,)] and gates [shape=(2, 3)] (learned, evidence; by `_STATISTICS`)."""
+
+    weights: Tensor
+    gates: Tensor | None
+    is_learned: Tensor
+
+    def log_posterior(self, cues: Tensor, statistics: Tensor) -> Tensor:
+        """Of windows [shape=(W, K, R)], normalised, [shape=(W, R)]."""
+        weights = self.weights.expand(len(cues), -1)
+        if self.gates is not None:
+            trust = (statistics @ self.gates.T).sigmoid()  # (W, 2)
+            weights = weights * torch.where(self.is_learned, trust[:, :1], trust[:, 1:])
+        return torch.einsum("wk,wkr->wr", weights, cues).log_softmax(1)
+
+
+def fit_weights(takes: Sequence[ScoredTake], *, steps: int = 500) -> Fit:
+    """A conditional logit over windows; gates are fitted where there is a learned cue."""
+    names = takes[0].names
+    cues = torch.cat([take.cues for take in takes])
+    statistics = torch.cat([take.statistics for take in takes])
+    fits = torch.cat([torch.full((len(take.cues),), take.matched) for take in takes])
+    target = torch.where(fits[:, None], _soft_target(), torch.full_like(cues[:, 0], 1 / 72))
+    share = torch.where(fits, 1.0, _UNFIT_WEIGHT)
+    is_learned = torch.tensor([name == LEARNED for name in names])
+    weights = torch.zeros(len(names), dtype=cues.dtype, requires_grad=True)
+    parameters = [weights]
+    gates: Tensor | None = None
+    if is_learned.any():
+        gates = torch.zeros(2, len(_STATISTICS), dtype=cues.dtype)
+        gates[:, 0] = 1.0
+        parameters.append(gates.requires_grad_(True))
+    fit = Fit(weights, gates, is_learned)
+    optimizer = torch.optim.Adam(parameters, lr=0.05)
+    # The learned cue is evidence already; the others start from nothing and are held near it.
+    decay = torch.where(is_learned, 0.0, 0.02).to(cues.dtype)
     for _ in range(steps):
-        log_posterior = torch.einsum("nkr,k->nr", cues, weights).log_softmax(1)
-        loss = -(log_posterior @ target).mean() + decay * weights.square().sum()
+        losses = -(target * fit.log_posterior(cues, statistics)).sum(1)
+        loss = (share * losses).mean() + (decay * weights.square()).sum()
+        if gates is not None:
+            loss = loss + 1e-3 * gates[:, 1:].square().sum()
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    return weights.detach()
+    return Fit(weights.detach(), None if gates is None else gates.detach(), is_learned)
 
 
 def _soft_target() -> Tensor:
@@ -112,6 +206,7 @@ def _soft_target() -> Tensor:
 class Outcome:
     """A take's pooled posterior against the truth."""
 
+    kind: str
     matched: bool
     posterior: Tensor
 
@@ -127,19 +222,12 @@ class Outcome:
         return math.log(mass / (1 - mass))
 
 
-def outcomes(takes: Sequence[Rendered], calibration: Calibration) -> list[Outcome]:
-    """Pooled posteriors of takes under a calibration."""
-    weights = torch.tensor([calibration.weights[name] for name in CUES], dtype=torch.float64)
-    return [
-        Outcome(
-            take.matched,
-            pool(torch.einsum("wkr,k->wr", take.cues, weights).log_softmax(1), calibration),
-        )
-        for take in takes
-    ]
+def outcomes(takes: Sequence[ScoredTake], calibration: Calibration) -> list[Outcome]:
+    """Pooled posteriors of takes."""
+    return [Outcome(take.kind, take.matched, take.posterior(calibration)) for take in takes]
 
 
-def fit_pooling(takes: Sequence[Rendered], calibration: Calibration) -> Calibration:
+def fit_pooling(takes: Sequence[ScoredTake], calibration: Calibration) -> Calibration:
     """Choose exponent and cap by the likelihood of the truth in takes of many windows."""
     target = _soft_target()
 
@@ -207,26 +295,26 @@ def least_confidence(
     return 0.99
 
 
-def calibrate(takes: Sequence[Rendered], *, wrong: float, data: str) -> Calibration:
+def calibrate(takes: Sequence[ScoredTake], *, wrong: float) -> Calibration:
     """All steps, on disjoint halves where a step must not see the one before."""
-    singles = [take for take in takes if take.kind == "matched"]
-    half = len(singles) // 2
-    weights = fit_weights(torch.cat([take.cues for take in singles[:half]]))
+    singles = [take for take in takes if take.kind != "long"]
+    long = [take for take in takes if take.kind == "long"]
+    fit = fit_weights(singles[: len(singles) // 2])
     calibration = Calibration(
-        name="evidence-1",
-        weights={name: round(float(w), 4) for name, w in zip(CUES, weights, strict=True)},
+        name="",
+        weights={
+            name: round(float(w), 4) for name, w in zip(takes[0].names, fit.weights, strict=True)
+        },
         pooling_exponent=0.0,
         pooling_cap=6.0,
         confidence_slope=1.0,
         confidence_intercept=0.0,
         arc_mass=INTERVAL_LEVEL,
         least_confidence=0.5,
-        provenance={"data": data, "command": "python -m training.calibrate"},
+        gates=_named_gates(fit),
     )
-    long = [take for take in takes if take.kind == "long"]
     calibration = fit_pooling(long[: len(long) // 2], calibration)
-    unseen = [*singles[half:], *long[len(long) // 2 :]]
-    unseen += [take for take in takes if not take.matched]
+    unseen = [*singles[len(singles) // 2 :], *long[len(long) // 2 :]]
     results = outcomes(unseen, calibration)
     calibration = fit_confidence(results[::2], calibration)
     calibration = replace(calibration, arc_mass=round(conformal_mass(results[::2]), 4))
@@ -236,61 +324,74 @@ def calibrate(takes: Sequence[Rendered], *, wrong: float, data: str) -> Calibrat
     return calibration
 
 
+def _named_gates(fit: Fit) -> dict[str, dict[str, float]]:
+    if fit.gates is None:
+        return {}
+    return {
+        group: {name: round(float(c), 4) for name, c in zip(_STATISTICS, row, strict=True)}
+        for group, row in zip((LEARNED, "evidence"), fit.gates, strict=True)
+    }
+
+
 def report(results: Sequence[Outcome], calibration: Calibration) -> None:
     """Print how a calibration does on results it was not fitted on."""
-    matched = [result for result in results if result.matched]
-    errors = np.array([result.error_deg for result in matched])
     confidence = confidences(results, calibration)
     given = confidence >= calibration.least_confidence
     off = np.array([result.error_deg > 30 for result in results])
-    is_matched = np.array([result.matched for result in results])
-    covered = [conformal_mass([result]) <= calibration.arc_mass for result in matched]
+    for kind in dict.fromkeys(result.kind for result in results):
+        of_kind = np.array([result.kind == kind for result in results])
+        line = f"{kind:8} {of_kind.sum():4d} takes, verdicts for {np.mean(given[of_kind]):.0%}"
+        if results[int(of_kind.argmax())].matched:
+            chosen = [result for result in results if result.kind == kind]
+            errors = np.array([result.error_deg for result in chosen])
+            covered = [conformal_mass([result]) <= calibration.arc_mass for result in chosen]
+            line += (
+                f"; median error {np.median(errors):.1f}°, within 10/20/30° "
+                f"{np.mean(errors <= 10):.0%}/{np.mean(errors <= 20):.0%}/"
+                f"{np.mean(errors <= 30):.0%}, arcs cover {np.mean(covered):.0%}"
+            )
+        print(line)
     print(
-        f"held out: {len(matched)} matched takes: median error {np.median(errors):.1f}°, within "
-        f"10/20/30°: {np.mean(errors <= 10):.0%}/{np.mean(errors <= 20):.0%}/"
-        f"{np.mean(errors <= 30):.0%}; arcs cover {np.mean(covered):.0%}\n"
-        f"verdicts: {np.mean(given[is_matched]):.0%} of matched, "
-        f"{np.mean(given[~is_matched]):.0%} of foreign and silent; more than 30° wrong: "
-        f"{np.mean(off[given]) if given.any() else 0:.1%} of verdicts, "
+        f"more than 30° wrong: {np.mean(off[given]) if given.any() else 0:.1%} of verdicts, "
         f"{np.mean(off & given):.1%} of takes"
     )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Render, fit, report, save."""
+    """Score, fit, report, save."""
     parser = argparse.ArgumentParser(
-        prog="python -m training.calibrate",
-        description="Calibrate the training-free judge on synthetic takes.",
+        prog="python -m training.calibrate", description="Calibrate the judge on synthetic takes."
     )
-    parser.add_argument("--cache", type=Path, required=True, help="folder for rendered windows")
-    parser.add_argument("--output", type=Path, default=Path("model/weights/evidence.json"))
-    parser.add_argument("--scenes", type=int, default=800, help="10-s scenes (default 800)")
-    parser.add_argument("--takes", type=int, default=60, help="60-s takes (default 60)")
-    parser.add_argument("--negatives", type=int, default=160, help="scenes with foreign sound")
+    parser.add_argument("--windows", type=Path, required=True, help="folder of 10-s windows")
+    parser.add_argument("--long", type=Path, required=True, help="folder of 30-s windows")
+    parser.add_argument("--method", type=Method, choices=list(Method), default=Method.FUSED)
+    parser.add_argument("--scorer", type=Path, help="learned scorer (default: the shipped one)")
+    parser.add_argument("--output", type=Path, help="(default: model/weights/METHOD.json)")
     parser.add_argument(
         "--wrong", type=float, default=0.05, help="share of verdicts (default 0.05)"
     )
-    parser.add_argument("--seed", type=int, default=100_000)
-    parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args(argv)
-    options.cache.mkdir(parents=True, exist_ok=True)
-    counts = {
-        "matched": options.scenes,
-        "foreign": options.negatives,
-        "silent": options.negatives // 4,
-        "long": options.takes,
-        "long foreign": options.takes // 4,
-    }
-    jobs = [(kind, options.seed + i) for kind, n in counts.items() for i in range(n)]
-    with ProcessPoolExecutor(options.workers) as pool_of_workers:
-        futures = [pool_of_workers.submit(render, *job, options.cache) for job in jobs]
-        takes = [future.result() for future in tqdm(futures, unit="take", desc="rendering")]
-    note = ", ".join(f"{n} {kind}" for kind, n in counts.items())
-    calibration = calibrate(
-        takes, wrong=options.wrong, data=f"synthetic takes from seed {options.seed}: {note}"
+    scorers: list[Scorer] = [training_free]
+    scorer = options.scorer or scorer_path()
+    if options.method is Method.FUSED:
+        scorers.append(LearnedScorer(load_scorer(scorer)))
+    paths = kept_windows(options.windows), kept_windows(options.long)
+    takes = [
+        scored(kind, windows, scorers)
+        for kind, windows in tqdm(takes_of(*paths), unit="take", desc="scoring")
+    ]
+    calibration = replace(
+        calibrate(takes, wrong=options.wrong),
+        name=f"{options.method}-2",
+        scorer=file_sha256(scorer) if options.method is Method.FUSED else "",
+        provenance={
+            "command": f"python -m training.calibrate --method {options.method}",
+            "data": f"{len(paths[0])} synthetic windows and {len(paths[1])} long ones",
+        },
     )
-    calibration.save(options.output)
-    print(options.output)
+    output = options.output or Path(f"model/weights/{options.method}.json")
+    calibration.save(output)
+    print(output)
     return 0
 
 

@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     count = parser.parse_args(argv).count
     shares, features, truth = [], [], []
     for seed in tqdm(range(_FIRST_SEED, _FIRST_SEED + count), unit="scene"):
-        scene = draw_scene(seed, Conditions(duration_s=8))
+        scene = draw_scene(seed, Conditions(duration_s=8, flawless=True))
         rng = np.random.default_rng(seed)
         field = miscoloured(render_sound(scene, samplerate=_RATE), rng)
         power = np.diag(measured(field, _RATE).whitened_covariance.sum(0))[1:]

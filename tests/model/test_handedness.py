@@ -34,7 +34,12 @@ def window(field: np.ndarray, seen_rad: np.ndarray) -> Window:
     energy = ((there.cos() - 1) * 30).exp() + 0.01
     nothing = torch.zeros(len(seen_rad))
     covariance = features.covariance(torch.from_numpy(field), times)
-    return Window(0.0, SECONDS, covariance, Motion(energy, times, nothing.bool(), nothing))
+    return Window(
+        0.0,
+        SECONDS,
+        covariance,
+        Motion(energy, energy.new_zeros(1), times, nothing.bool(), nothing),
+    )
 
 
 def moving(turns: float, offset_rad: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
@@ -50,7 +55,7 @@ def moving(turns: float, offset_rad: float = 0.0) -> tuple[np.ndarray, np.ndarra
 
 
 def judged(*windows: Window) -> dict[Hypothesis, float]:
-    test = HandednessTest(CALIBRATION, (training_free,))
+    test = HandednessTest(CALIBRATION)
     for one in windows:
         test.add(one, score(one, (training_free,), CALIBRATION))
     return dict(test.result().probabilities)
@@ -93,7 +98,7 @@ def test_a_moving_source_tells_which_way_round() -> None:
 def test_the_yaw_is_given_that_fits_once_the_fault_is_undone() -> None:
     field, seen = moving(0.4, offset_rad=math.radians(50))
     mirrored = window(field * np.array(Fix.MIRROR.signs(1))[:, None], seen)
-    test = HandednessTest(CALIBRATION, (training_free,))
+    test = HandednessTest(CALIBRATION)
     test.add(mirrored, score(mirrored, (training_free,), CALIBRATION))
 
     assert test.result().yaws_deg[Hypothesis.MIRRORED] == pytest.approx(50, abs=15)

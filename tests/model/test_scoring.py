@@ -1,7 +1,7 @@
 """From log-evidence to a verdict."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from model.errors import MediaError
 from model.evidence import CUES, N_YAWS, yaws_deg
 from model.features import Motion
 from model.scoring import (
+    Evidence,
     ScoredWindow,
     Verdict,
     Window,
@@ -53,7 +54,9 @@ def window(log_posterior: Tensor) -> ScoredWindow:
 def make_window(seen_deg: float, heard_deg: float) -> Window:
     edges = torch.linspace(0, 8, N + 1)
     still = torch.zeros(N)
-    motion = Motion(movement(seen_deg, LEVEL), edges, still.bool(), still)
+    motion = Motion(
+        movement(seen_deg, LEVEL), torch.zeros(N, 7, 12, 72), edges, still.bool(), still
+    )
     return Window(0.0, 8.0, sound(heard_deg, LEVEL), motion)
 
 
@@ -66,8 +69,9 @@ def test_scoring_a_window_finds_its_rotation() -> None:
 
 
 def test_another_scorer_adds_its_evidence_through_the_seam() -> None:
-    def learned(_window: Window) -> Mapping[str, Tensor]:
-        return {"learned": 40 * bump(-90).exp(), "unweighted": 1000 * bump(20).exp()}
+    def learned(_window: Window) -> Evidence:
+        cues = {"learned": 40 * bump(-90).exp(), "unweighted": 1000 * bump(20).exp()}
+        return Evidence(cues, {"belongs": -3.0})
 
     calibration = replace(CALIBRATION, weights={**CALIBRATION.weights, "learned": 100.0})
 
@@ -77,6 +81,25 @@ def test_another_scorer_adds_its_evidence_through_the_seam() -> None:
     assert alone.best_deg == pytest.approx(110, abs=4)
     assert together.best_deg == pytest.approx(-90, abs=3)
     assert "unweighted" in together.cues
+    assert together.statistics == {"belongs": -3.0}
+
+
+def test_a_gate_shuts_a_cue_out_where_its_statistics_are_bad() -> None:
+    def learned(belongs: float) -> Callable[[Window], Evidence]:
+        return lambda _: Evidence({"learned": 40 * bump(-90).exp()}, {"belongs": belongs})
+
+    calibration = replace(
+        CALIBRATION,
+        weights={**CALIBRATION.weights, "learned": 100.0},
+        gates={"learned": {"bias": 0.0, "belongs": 4.0}},
+    )
+    best = [
+        score(make_window(40, -70), [training_free, learned(belongs)], calibration).best_deg
+        for belongs in (3.0, -3.0)
+    ]
+
+    assert best == pytest.approx([-90, 110], abs=4)
+    assert calibration.weight("learned", {"belongs": 0.0}) == pytest.approx(50)
 
 
 def test_one_window_is_its_own_posterior() -> None:

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from model.checkpoint import load_calibration
+from model.checkpoint import LEARNED, load_calibration
 from model.errors import MediaError
 from model.evidence import CUES, N_YAWS, yaws_deg
+from model.scoring import training_free
 from training import calibrate
-from training.calibrate import Outcome, Rendered
+from training.calibrate import Outcome, ScoredTake
 from training.data import takes
 from training.data.manifest import read_manifest
+from training.data.scenes import Conditions
 from training.data.takes import TakeFiles
+from training.data.windows import render_all
 from training.evaluate import __main__ as command
 from training.evaluate import yaw
 from training.evaluate.yaw import Answer, risk_coverage, summarise
@@ -136,24 +141,27 @@ def synthetic_cues(n: int, strength: float, seed: int = 0) -> torch.Tensor:
     return cues
 
 
+def take(kind: str, cues: torch.Tensor) -> ScoredTake:
+    return ScoredTake(kind, CUES, cues, torch.tensor([[1.0, 0.0, 0.0]] * len(cues)).double())
+
+
 def test_weights_go_to_the_cues_that_tell() -> None:
-    weights = calibrate.fit_weights(synthetic_cues(300, 2.0), steps=200)
+    weights = calibrate.fit_weights([take("matched", synthetic_cues(300, 2.0))], steps=200).weights
 
     assert weights[1] > weights[0] > 5 * weights[2:].abs().max()
 
 
 def test_a_calibration_keeps_its_promises_on_unseen_takes() -> None:
     """Arcs cover 90 %, and of the verdicts given at most one in twenty is far off."""
-    matched = [Rendered("matched", cues[None]) for cues in synthetic_cues(900, 1.5)]
-    long = [Rendered("long", synthetic_cues(6, 1.5, seed=i)) for i in range(60)]
-    foreign = [Rendered("foreign", cues[None]) for cues in synthetic_cues(200, 0.0, seed=1)]
+    matched = [take("matched", cues[None]) for cues in synthetic_cues(900, 1.5)]
+    long = [take("long", synthetic_cues(6, 1.5, seed=i)) for i in range(60)]
+    foreign = [take("foreign", cues[None]) for cues in synthetic_cues(200, 0.0, seed=1)]
 
-    calibration = calibrate.calibrate(
-        [*matched, *long, *foreign], wrong=0.05, data="synthetic cues"
-    )
+    mixed = [t for pair in zip_longest(matched, foreign) for t in pair if t is not None]
+    calibration = calibrate.calibrate([*mixed, *long], wrong=0.05)
 
-    unseen = [Rendered("matched", cues[None]) for cues in synthetic_cues(600, 1.5, seed=99)]
-    strangers = [Rendered("foreign", cues[None]) for cues in synthetic_cues(300, 0.0, seed=98)]
+    unseen = [take("matched", cues[None]) for cues in synthetic_cues(600, 1.5, seed=99)]
+    strangers = [take("foreign", cues[None]) for cues in synthetic_cues(300, 0.0, seed=98)]
     results = calibrate.outcomes([*unseen, *strangers], calibration)
     covered = [calibrate.conformal_mass([r]) <= calibration.arc_mass for r in results if r.matched]
     confidence = calibrate.confidences(results, calibration)
@@ -166,28 +174,60 @@ def test_a_calibration_keeps_its_promises_on_unseen_takes() -> None:
     assert abs(confidence.mean() - right.mean()) < 0.05
 
 
-def test_rendered_takes_are_kept(tmp_path: Path) -> None:
-    first = calibrate.render("silent", 1, tmp_path)
-    (kept,) = tmp_path.iterdir()
-    written = kept.stat().st_mtime_ns
+def test_gates_close_where_statistics_say_so() -> None:
+    """A cue that is right where `belongs` is high, and as sure of nonsense elsewhere."""
+    generator = torch.Generator().manual_seed(2)
+    right = synthetic_cues(400, 3.0)[:, 1]
+    rolls = torch.randint(20, 52, (400,), generator=generator).tolist()
+    wrong = [row.roll(roll) for row, roll in zip(right, rolls, strict=True)]
 
-    again = calibrate.render("silent", 1, tmp_path)
+    def take_of(kind: str, cue: torch.Tensor, belongs: float) -> ScoredTake:
+        statistics = torch.tensor([[1.0, belongs, 0.0]]).double()
+        return ScoredTake(kind, (LEARNED,), cue[None, None], statistics)
 
-    torch.testing.assert_close(again.cues, first.cues)
-    assert kept.stat().st_mtime_ns == written
-    assert not first.matched
+    takes = [
+        made
+        for fits, not_ in zip(right, wrong, strict=True)
+        for made in (take_of("matched", fits, 3.0), take_of("foreign", not_, -3.0))
+    ]
+    long = [replace(made, kind="long") for made in takes[:40:2]]
+
+    calibration = calibrate.calibrate([*takes, *long], wrong=0.05)
+
+    trusted, doubted = (
+        calibration.weight(LEARNED, {"belongs": belongs, "synchronous": 0.0})
+        for belongs in (3.0, -3.0)
+    )
+    assert trusted > 5 * doubted
+    foreign = calibrate.outcomes(takes[1::2], calibration)
+    assert max(float(outcome.posterior.max()) for outcome in foreign) < 0.2
+
+
+def test_takes_to_calibrate_on_come_from_kept_windows(tmp_path: Path) -> None:
+    conditions = Conditions(duration_s=3.0)
+    paths = list(render_all(tmp_path, "scene", conditions, range(4), workers=2))
+    takes = [
+        calibrate.scored(kind, windows, [training_free])
+        for kind, windows in calibrate.takes_of(paths, paths[:1])
+    ]
+
+    assert [t.kind for t in takes] == [
+        "matched", "noise", "matched", "matched", "matched", "foreign", "long",
+    ]  # fmt: skip
+    assert len(takes[-1].cues) == 3
+    assert takes[0].posterior(load_calibration()).sum() == pytest.approx(1)
 
 
 def test_conformal_mass_is_the_mass_that_was_needed() -> None:
     posterior = torch.full((N_YAWS,), 0.5 / (N_YAWS - 1), dtype=torch.float64)
     posterior[yaws_deg().index(90.0)] = 0.5
 
-    result = Outcome(True, posterior)
+    result = Outcome("matched", True, posterior)
 
     assert result.error_deg == 90
     assert calibrate.conformal_mass([result] * 20) == pytest.approx(1)
     right = posterior.roll(yaws_deg().index(0.0) - yaws_deg().index(90.0))
-    assert calibrate.conformal_mass([Outcome(True, right)] * 20) == pytest.approx(0.5)
+    assert calibrate.conformal_mass([Outcome("matched", True, right)] * 20) == pytest.approx(0.5)
 
 
 @pytest.mark.needs("shared-data")

@@ -47,7 +47,8 @@ def draw_background(
     panorama : a real one to use in its place, [shape=(H, W, 3)]; turned by a random angle.
     """
     if panorama is not None:
-        return np.roll(panorama, rng.integers(width), axis=1) / 255.0
+        picture = np.roll(panorama, rng.integers(width), axis=1) / 255.0
+        return np.clip(picture * rng.uniform(0.5, 1.2), 0, 1)
     down = np.linspace(1, -1, height)[:, None, None]
     sky, ground = rng.uniform(0.25, 0.95, 3), rng.uniform(0.1, 0.6, 3)
     horizon = 1 / (1 + np.exp(-down * rng.uniform(5, 40)))
@@ -234,30 +235,117 @@ class Vehicle(Body):
 
 @dataclass
 class Texture(Body):
-    """Moving stuff over a wide stretch: surf, river, leaves; brighter and faster with its drive."""
+    """Moving stuff over a wide stretch: surf, river, leaves; brighter and faster with its drive.
+
+    boil : how much of it is a second pattern that goes the other way, so that the sum changes
+        in place rather than drifts.
+    """
 
     pattern: FloatArray = field(default_factory=lambda: np.zeros((8, 8)))
     height: float = 0.2
     speed: tuple[float, float] = (0.3, 0.1)
     contrast: float = 0.2
+    boil: float = 0.0
 
     def paint(self, x: FloatArray, y: FloatArray, at: AtFrames) -> tuple[FloatArray, FloatArray]:
         cells = self.pattern.shape[0] / max(self.radius, 0.3)
         drive = at(self.drive)
         travelled = at(np.cumsum(0.4 + self.amount * self.drive) / CURVE_RATE)
-        up = (y + travelled * self.speed[1]) * cells
-        across = (x + travelled * self.speed[0] + 0 * y) * cells
-        up, across = np.broadcast_arrays(up, across)
-        pattern = map_coordinates(self.pattern, [up, across], order=1, mode="grid-wrap")
+        pattern = self._moved(x, y, travelled, cells)
+        if self.boil:
+            back = self._moved(x + 1.0, y + 0.7, -travelled, 1.3 * cells)
+            pattern = (pattern + self.boil * back) / np.hypot(1, self.boil)
         edge = 0.25 * self.height
         opacity = _soft(self.radius - np.abs(x), edge) * _soft(self.height - np.abs(y), edge)
         return opacity * 0.9, 1 + self.contrast * pattern * (0.7 + 0.6 * self.amount * drive)
+
+    def _moved(
+        self, x: FloatArray, y: FloatArray, travelled: FloatArray, cells: float
+    ) -> FloatArray:
+        up = (y + travelled * self.speed[1]) * cells
+        across = (x + travelled * self.speed[0] + 0 * y) * cells
+        up, across = np.broadcast_arrays(up, across)
+        return np.asarray(map_coordinates(self.pattern, [up, across], order=1, mode="grid-wrap"))
+
+
+@dataclass
+class Patch(Body):
+    """A piece of other footage: a textured frame that trembles, with things that move within it.
+
+    Attributes
+    ----------
+    pattern : what covers it, a periodic texture.
+    tremble : its own movement across and up, radians, curves.
+    movers : blobs within it, each with its own drive, at an offset (x, y) in radii.
+    """
+
+    pattern: FloatArray = field(default_factory=lambda: np.zeros((8, 8)))
+    aspect: float = 1.0
+    contrast: float = 0.15
+    tremble: tuple[FloatArray, FloatArray] = field(
+        default_factory=lambda: (np.zeros(2), np.zeros(2))
+    )
+    movers: tuple[tuple[float, float, Blob], ...] = ()
+
+    @property
+    def reach(self) -> float:
+        return self.radius * max(1.0, self.aspect) * 1.05
+
+    def still(self, factor: float) -> None:
+        super().still(factor)
+        self.tremble = (factor * self.tremble[0], factor * self.tremble[1])
+        for _, _, mover in self.movers:
+            mover.still(factor)
+
+    def paint(self, x: FloatArray, y: FloatArray, at: AtFrames) -> tuple[FloatArray, FloatArray]:
+        r = self.radius
+        edge = 0.05 * r
+        opacity = _soft(r - np.abs(x), edge) * _soft(r * self.aspect - np.abs(y), edge)
+        cells = self.pattern.shape[0] / max(3 * r, 0.1)
+        up, across = np.broadcast_arrays(
+            (y + at(self.tremble[1])) * cells, (x + at(self.tremble[0])) * cells
+        )
+        brightness = 1 + self.contrast * map_coordinates(
+            self.pattern, [up, across], order=1, mode="grid-wrap"
+        )
+        for right, above, mover in self.movers:
+            part, shade = mover.paint(x - right * r, y - above * r * self.aspect, at)
+            tone = float(mover.colour.mean() / (self.colour.mean() + 0.05))
+            brightness = brightness + part * (shade * tone - brightness)
+        return opacity, brightness
+
+
+@dataclass
+class Particles(Body):
+    """Many small things that burst forth with each onset and fall: sparks, spray, leaves."""
+
+    starts: FloatArray = field(default_factory=lambda: np.zeros((4, 3)))  # x, y (radii), phase
+    speed: float = 1.0
+
+    def paint(self, x: FloatArray, y: FloatArray, at: AtFrames) -> tuple[FloatArray, FloatArray]:
+        r, drive = self.radius, at(self.drive)
+        clock = at(np.arange(len(self.drive)) / CURVE_RATE)
+        opacity = np.zeros(np.broadcast_shapes(x.shape, y.shape))
+        for start_x, start_y, phase in self.starts:
+            age = (clock * self.speed + phase) % 1.0
+            fall = start_y - 1.2 * age**2 + 0.6 * age
+            distance = np.hypot(x - r * start_x * (0.3 + age), y - r * fall)
+            opacity = np.maximum(opacity, _soft(0.07 * r - distance, 0.04 * r))
+        return opacity * np.clip(1.6 * self.amount * drive, 0, 1), 1 + 0.2 * drive + 0 * opacity
 
 
 def random_pattern(rng: np.random.Generator, size: int = 64) -> FloatArray:
     """A periodic texture of unit deviation, [shape=(size, size)]."""
     pattern = gaussian_filter(rng.standard_normal((size, size)), rng.uniform(0.7, 2.5), mode="wrap")
     return np.asarray(pattern / pattern.std())
+
+
+def stitch(rng: np.random.Generator, background: FloatArray) -> FloatArray:
+    """A background as several lenses see it: steps of brightness where their pictures meet."""
+    seams = np.sort(rng.integers(0, background.shape[1], int(rng.integers(2, 7))))
+    lens = np.searchsorted(seams, np.arange(background.shape[1]), side="right") % len(seams)
+    gains = 1 + rng.uniform(0, 0.08) * rng.standard_normal(len(seams))
+    return np.clip(background * gains[lens][None, :, None], 0, 1)
 
 
 def disturb(rng: np.random.Generator, canvas: Canvas, *, flicker: float, noise: float) -> None:

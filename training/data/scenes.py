@@ -6,25 +6,32 @@ size and rate. In a scene sound and picture fit: the right rotation of its field
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import gcd
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.signal import resample_poly
 
+from model.ambisonics import plane_wave_gains
+from model.features import SAMPLERATE
+from training.data.materials import NOTHING, Materials
 from training.data.picture import (
     Blob,
     Body,
     Canvas,
     Figure,
     Hammer,
+    Particles,
+    Patch,
     Texture,
     Vehicle,
     disturb,
     draw_background,
     random_pattern,
     shake,
+    stitch,
 )  # fmt: skip
 from training.data.signals import (
     CURVE_RATE,
@@ -34,9 +41,10 @@ from training.data.signals import (
     draw_drive,
     draw_envelope,
     draw_sound,
+    envelope_of,
     smooth_noise,
 )  # fmt: skip
-from training.data.soundfield import Room, diffuse_noise, place
+from training.data.soundfield import Room, diffuse_noise, microphone, place
 
 FloatArray = NDArray[np.float64]
 
@@ -48,15 +56,17 @@ class Conditions:
     Attributes
     ----------
     n_sources : visible bodies that sound (1 to 3).
-    n_distractors : silent bodies (0 to 5).
+    n_distractors : silent bodies (0 to 5; up to 10 may be asked for).
     calm : whether the silent bodies move less than the sounding ones and stay in place, as in
         most footage, or as much.
     snr_db : sources over diffuse noise (-5 to 30).
     envelope : kind of every source's envelope.
+    body : kind of every visible source's body (one of `BODY_KINDS`).
     offscreen : whether something sounds that is not in the picture.
     shaken : whether the camera trembles.
     foreign : whether the sound belongs to another scene (nothing fits).
     silent : whether nothing sounds but diffuse noise.
+    flawless : whether the microphone's channels are exact.
     """
 
     duration_s: float = 10.0
@@ -65,10 +75,12 @@ class Conditions:
     calm: bool | None = None
     snr_db: float | None = None
     envelope: EnvelopeKind | None = None
+    body: str | None = None
     offscreen: bool | None = None
     shaken: bool | None = None
     foreign: bool = False
     silent: bool = False
+    flawless: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,6 +93,7 @@ class Source:
     level_db: float
     extent_rad: float
     body: Body | None
+    recording: FloatArray | None = None  # its sound at `SAMPLERATE`; None: a synthetic one
 
 
 @dataclass(frozen=True)
@@ -95,6 +108,7 @@ class Scene:
     shake_rad: float
     flicker: float
     noise: float
+    bed_db: float | None = None  # music without a direction, against the sources
 
     @property
     def source_azimuths_rad(self) -> list[float]:
@@ -106,7 +120,9 @@ class Scene:
         ]
 
 
-def draw_scene(seed: int, conditions: Conditions | None = None) -> Scene:
+def draw_scene(
+    seed: int, conditions: Conditions | None = None, materials: Materials = NOTHING
+) -> Scene:
     """The scene of a seed."""
     c = conditions or Conditions()
     rng = np.random.default_rng([seed, 1])
@@ -121,8 +137,8 @@ def draw_scene(seed: int, conditions: Conditions | None = None) -> Scene:
     if c.silent:
         n_distractors += n_sources
     else:
-        sources = [_draw_source(rng, c, visible=True) for _ in range(n_sources)]
-        sources += [_draw_source(rng, c, visible=False)] if offscreen else []
+        sources = [_draw_source(rng, c, materials, visible=True) for _ in range(n_sources)]
+        sources += [_draw_source(rng, c, materials, visible=False)] if offscreen else []
     return Scene(
         seed=seed,
         conditions=c,
@@ -132,17 +148,26 @@ def draw_scene(seed: int, conditions: Conditions | None = None) -> Scene:
         shake_rad=rng.uniform(0.001, 0.012) if shaken else 0.0,
         flicker=rng.uniform(0, 0.02),
         noise=rng.uniform(0.3, 4),
+        bed_db=-rng.uniform(0, 15) if rng.random() < 0.1 else None,
     )
 
 
-def _draw_source(rng: np.random.Generator, c: Conditions, *, visible: bool) -> Source:
-    kind = _BODY_KINDS[rng.choice(len(_BODY_KINDS), p=_BODY_CHANCES)]
+def _draw_source(
+    rng: np.random.Generator, c: Conditions, materials: Materials, *, visible: bool
+) -> Source:
+    kind = BODY_KINDS[rng.choice(len(BODY_KINDS), p=_BODY_CHANCES)]
+    kind = c.body or kind if visible else kind
     envelope_kind = c.envelope
     if envelope_kind is None and kind == "hammer":
         envelope_kind = "strikes"
     if envelope_kind is None and kind in ("vehicle", "texture"):
         envelope_kind = "swell" if rng.random() < 0.5 else "sustained"
-    envelope = draw_envelope(rng, c.duration_s, envelope_kind)
+    recording = None
+    if envelope_kind is None and materials.recordings and rng.random() < 0.5:
+        recording = materials.sound(rng, c.duration_s)
+        envelope = envelope_of(recording, SAMPLERATE)
+    else:
+        envelope = draw_envelope(rng, c.duration_s, envelope_kind)
     azimuth, elevation = _draw_path(rng, c.duration_s, kind)
     drive = draw_drive(
         rng, envelope, strength=rng.uniform(0.35, 1.0), lag_s=rng.uniform(-0.15, 0.08)
@@ -157,12 +182,13 @@ def _draw_source(rng: np.random.Generator, c: Conditions, *, visible: bool) -> S
         level_db=rng.uniform(-6, 6),
         extent_rad=body.radius if kind == "texture" else 0.0,
         body=body if visible else None,
+        recording=recording,
     )
 
 
 def _draw_distractor(rng: np.random.Generator, c: Conditions, *, calm: bool) -> Body:
     """A silent body from the same distribution as the sounding ones; a calm one moves less."""
-    kind = _BODY_KINDS[rng.choice(len(_BODY_KINDS), p=_BODY_CHANCES)]
+    kind = BODY_KINDS[rng.choice(len(BODY_KINDS), p=_BODY_CHANCES)]
     envelope = draw_envelope(rng, c.duration_s, "strikes" if kind == "hammer" else None)
     azimuth, elevation = _draw_path(rng, c.duration_s, kind)
     if calm:
@@ -180,8 +206,10 @@ def _swing(envelope: Envelope) -> FloatArray:
     return np.clip(np.maximum(decaying(hits[::-1], 0.05)[::-1], decaying(hits, 0.15)), 0, 1)
 
 
-_BODY_KINDS = ("blob", "speaker", "player", "hammer", "vehicle", "texture")
-_BODY_CHANCES = (0.3, 0.22, 0.2, 0.1, 0.1, 0.08)
+BODY_KINDS = (
+    "blob", "patch", "speaker", "player", "hammer", "vehicle", "texture", "particles",
+)  # fmt: skip
+_BODY_CHANCES = (0.2, 0.18, 0.17, 0.17, 0.08, 0.08, 0.08, 0.04)
 
 
 def _draw_path(
@@ -192,6 +220,9 @@ def _draw_path(
     t = np.arange(n) / CURVE_RATE
     azimuth = rng.uniform(-np.pi, np.pi) + np.zeros(n)
     elevation = np.clip(rng.normal(-0.08, 0.18), -0.6, 0.6) + np.zeros(n)
+    if kind == "texture":
+        # Water and ground lie low.
+        elevation -= rng.uniform(0, 0.35)
     moves = {"vehicle": 0.9, "hammer": 0.0, "texture": 0.0, "player": 0.1}.get(kind, 0.3)
     if rng.random() < moves:
         if rng.random() < 0.6:
@@ -237,9 +268,48 @@ def _draw_body(
         return Hammer(**base, radius=size(2, 12))
     if kind == "vehicle":
         return Vehicle(**base, radius=size(1.2, 14))
+    if kind == "patch":
+        return _draw_patch(rng, base, radius=size(8, 24))
+    if kind == "particles":
+        starts = np.stack(
+            [rng.normal(0, 0.6, 24), rng.uniform(-0.3, 0.9, 24), rng.uniform(0, 1, 24)], axis=1
+        )
+        return Particles(**base, radius=size(2, 20), starts=starts, speed=rng.uniform(0.4, 2.0))
     return Texture(
-        **base, radius=size(12, 60), pattern=random_pattern(rng), height=size(3, 12),
+        **base, radius=size(12, 85), pattern=random_pattern(rng), height=size(3, 22),
         speed=(rng.uniform(-1, 1), rng.uniform(-0.5, 0.5)), contrast=rng.uniform(0.05, 0.35),
+        boil=rng.uniform(0, 1),
+    )  # fmt: skip
+
+
+def _draw_patch(rng: np.random.Generator, base: dict[str, Any], *, radius: float) -> Patch:
+    """A patch in which one blob moves with the drive and others by themselves."""
+    n = len(base["drive"])
+    movers = []
+    for index in range(int(rng.integers(1, 5))):
+        own = {
+            **base,
+            "drive": base["drive"]
+            if index == 0
+            else draw_envelope(rng, (n - 1) / CURVE_RATE).level,
+            "colour": rng.uniform(0.08, 0.95, 3),
+            "amount": base["amount"] * (1.0 if index == 0 else rng.uniform(0.3, 1.2)),
+        }
+        mover = Blob(
+            **own, radius=radius * rng.uniform(0.12, 0.5),
+            ways=frozenset({str(rng.choice(["grow", "brighten", "bob", "ripple"]))}),
+        )  # fmt: skip
+        movers.append((rng.uniform(-0.6, 0.6), rng.uniform(-0.5, 0.5), mover))
+
+    def tremble() -> FloatArray:
+        amount = rng.choice([0.0, rng.uniform(0.001, 0.01)])
+        return np.asarray(amount * smooth_noise(rng, n, rng.uniform(0.05, 0.4)))
+
+    order = rng.permutation(len(movers))
+    return Patch(
+        **base, radius=radius, pattern=random_pattern(rng), aspect=rng.uniform(0.6, 1.1),
+        contrast=rng.uniform(0.05, 0.3), tremble=(tremble(), tremble()),
+        movers=tuple(movers[index] for index in order),
     )  # fmt: skip
 
 
@@ -249,11 +319,15 @@ def render_picture(
     height: int,
     rate_hz: float,
     colour: bool = False,
-    panorama: NDArray[np.uint8] | None = None,
+    materials: Materials = NOTHING,
 ) -> NDArray[np.uint8]:
     """The picture, [shape=(T, H, 2 H, channels)], uint8, grey or RGB."""
     rng = np.random.default_rng([scene.seed, 2])
+    real = materials.panoramas and rng.random() < 0.7
+    panorama = materials.panorama(rng, height) if real else None
     background = draw_background(rng, height, 2 * height, panorama)
+    if rng.random() < 0.3:
+        background = stitch(rng, background)
     if not colour:
         background = background.mean(axis=-1, keepdims=True)
     n_frames = round(scene.conditions.duration_s * rate_hz)
@@ -271,38 +345,70 @@ def render_picture(
 
 
 def render_sound(
-    scene: Scene, *, samplerate: int, order: int = 1, clips: Sequence[FloatArray] = ()
+    scene: Scene, *, samplerate: int, order: int = 1, materials: Materials = NOTHING
 ) -> FloatArray:
-    """The sound field, ACN/SN3D [shape=(C, N)], peak 0.5.
-
-    clips : recordings at `samplerate` to use as carriers for about half of the sources.
-    """
+    """The sound field, ACN/SN3D [shape=(C, N)], peak 0.5."""
     rng = np.random.default_rng([scene.seed, 3])
     n = round(scene.conditions.duration_s * samplerate)
-    room = Room(rng, samplerate)
+    measured = None
+    if materials.rooms and rng.random() < 0.4:
+        measured = _resampled(materials.room(rng), samplerate)
+    room = Room(rng, samplerate, measured=measured)
     field = np.zeros(((order + 1) ** 2, n))
     sources = scene.sources
     if scene.conditions.foreign:
         sources = draw_scene(
-            scene.seed + 1_000_003, replace(scene.conditions, foreign=False)
+            scene.seed + 1_000_003, replace(scene.conditions, foreign=False), materials
         ).sources
     for source in sources:
-        clip = clips[int(rng.integers(len(clips)))] if clips and rng.random() < 0.5 else None
-        sound = draw_sound(rng, source.envelope, samplerate, clip=clip)[:n]
-        sound *= 10 ** (source.level_db / 20)
-        for offset in _spread(rng, source.extent_rad):
-            part = sound if source.extent_rad == 0 else np.roll(sound, rng.integers(n // 50))
-            field += place(part, source.azimuth + offset, source.elevation, samplerate, order, room)
+        field += _heard(rng, source, n, samplerate, order, room)
     power = float(np.mean(field[0] ** 2)) or 1.0
+    if scene.bed_db is not None:
+        bed = draw_sound(rng, draw_envelope(rng, scene.conditions.duration_s, "swell"), samplerate)
+        field[0] += bed[:n] * np.sqrt(power) * 10 ** (scene.bed_db / 20)
     field += diffuse_noise(rng, n, order) * np.sqrt(power) * 10 ** (-scene.snr_db / 20)
+    if not scene.conditions.flawless:
+        field = microphone(rng, field, samplerate)
     if rng.random() < 0.12:
         # Planar mixes and cameras without a vertical capsule.
         field[[2]] = 0.0
     return np.asarray(0.5 * field / np.abs(field).max())
 
 
+def _heard(
+    rng: np.random.Generator, source: Source, n: int, samplerate: int, order: int, room: Room
+) -> FloatArray:
+    """The field of one source; an extended one is many waves that do not know of each other."""
+    gain = 10 ** (source.level_db / 20)
+    if source.extent_rad == 0:
+        sound = _sound_of(rng, source, samplerate)[:n] * gain
+        return place(sound, source.azimuth, source.elevation, samplerate, order, room)
+    offsets = _spread(rng, source.extent_rad)
+    field = np.zeros(((order + 1) ** 2, n))
+    for offset in offsets:
+        # They stay where they are.
+        sound = np.roll(_sound_of(rng, source, samplerate)[:n], rng.integers(n // 50))
+        gains = plane_wave_gains(source.azimuth[0] + offset, source.elevation[0], order)
+        field += gains[:, None] * sound
+    return np.asarray(field * gain / np.sqrt(len(offsets)))
+
+
+def _sound_of(rng: np.random.Generator, source: Source, samplerate: int) -> FloatArray:
+    if source.recording is None:
+        return draw_sound(rng, source.envelope, samplerate)
+    return _resampled(source.recording, samplerate)
+
+
+def _resampled(sound: FloatArray, samplerate: int) -> FloatArray:
+    """From `SAMPLERATE` to another rate."""
+    if samplerate == SAMPLERATE:
+        return sound
+    divisor = gcd(SAMPLERATE, samplerate)
+    return np.asarray(resample_poly(sound, samplerate // divisor, SAMPLERATE // divisor, axis=-1))
+
+
 def _spread(rng: np.random.Generator, extent_rad: float) -> FloatArray:
     """Offsets in azimuth of the plane waves of a source: one, or several over its extent."""
     if extent_rad == 0:
         return np.zeros(1)
-    return rng.uniform(-extent_rad, extent_rad, max(3, int(np.rad2deg(extent_rad) / 6)))
+    return rng.uniform(-extent_rad, extent_rad, max(3, int(np.rad2deg(extent_rad) / 10)))

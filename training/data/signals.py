@@ -16,7 +16,7 @@ from scipy.signal import butter, lfilter, sosfilt
 FloatArray = NDArray[np.float64]
 
 CURVE_RATE = 100
-EnvelopeKind = Literal["strikes", "speech", "swell", "on-off", "sustained"]
+EnvelopeKind = Literal["strikes", "speech", "swell", "on-off", "sustained", "recorded"]
 
 
 def smooth_noise(rng: np.random.Generator, n: int, scale_s: float) -> FloatArray:
@@ -79,6 +79,16 @@ def draw_envelope(
     level = level / (level.max() + 1e-9)
     rise = np.clip(np.diff(level, prepend=0.0), 0, None)
     return Envelope(kind, level, rise / (rise.max() + 1e-9))
+
+
+def envelope_of(sound: FloatArray, samplerate: int) -> Envelope:
+    """The envelope of a recording [shape=(N,)], by its level over 20 ms, compressed."""
+    hop = samplerate // CURVE_RATE
+    power = np.square(sound[: len(sound) // hop * hop]).reshape(-1, hop).mean(axis=1)
+    level = np.append(gaussian_filter1d(np.sqrt(power), 1.0), 0.0) ** 0.7
+    level = level / (level.max() + 1e-9)
+    rise = np.clip(np.diff(level, prepend=0.0), 0, None)
+    return Envelope("recorded", level, rise / (rise.max() + 1e-9))
 
 
 def _strikes(rng: np.random.Generator, n: int) -> FloatArray:

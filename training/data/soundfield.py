@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import fftconvolve, lfilter
+from scipy.signal import butter, fftconvolve, lfilter, sosfilt
 
-from model.ambisonics import encode, plane_wave_gains
+from model.ambisonics import encode, plane_wave_gains, rotate_yaw
 from training.data.signals import CURVE_RATE
 
 FloatArray = NDArray[np.float64]
@@ -26,11 +26,18 @@ def diffuse_noise(rng: np.random.Generator, n: int, order: int) -> FloatArray:
 
 
 class Room:
-    """A room by its early reflections (exact plane waves) and a diffuse, decaying tail."""
+    """A room by its early reflections (exact plane waves) and a diffuse, decaying tail.
 
-    def __init__(self, rng: np.random.Generator, samplerate: int) -> None:
+    measured : a response to use in their place, without its direct sound, first order at this rate,
+        [shape=(4, N)]; it is turned to each source, higher orders stay dry.
+    """
+
+    def __init__(
+        self, rng: np.random.Generator, samplerate: int, *, measured: FloatArray | None = None
+    ) -> None:
         self._rng = rng
         self._samplerate = samplerate
+        self._measured = measured
         self._decay_s = rng.uniform(0.12, 0.6)
         # Direct-to-reverberant ratio: -3 dB is a hall, 15 dB a field.
         self._reverberant_gain = 10 ** (-rng.uniform(-3, 15) / 20)
@@ -39,6 +46,10 @@ class Room:
     def respond(self, sound: FloatArray, azimuth_rad: float, order: int) -> FloatArray:
         """All that comes back of a sound from a place, without the direct wave, [shape=(C, N)]."""
         rng, rate = self._rng, self._samplerate
+        if self._measured is not None:
+            turned = rotate_yaw(self._measured, azimuth_rad + rng.normal(0, 0.5))
+            wet = fftconvolve(sound[None], turned, axes=1)[:, : len(sound)]
+            return np.pad(wet, ((0, (order + 1) ** 2 - 4), (0, 0)))
         n = int(self._decay_s * rate)
         early = np.zeros(((order + 1) ** 2, n))
         for _ in range(rng.integers(4, 11)):
@@ -61,6 +72,21 @@ class Room:
 
 def _norm(response: FloatArray) -> float:
     return float(np.sqrt(np.sum(response**2)) + 1e-9)
+
+
+def microphone(rng: np.random.Generator, field: FloatArray, samplerate: int) -> FloatArray:
+    """A field as real microphones and mixes leave it, [shape=(C, N)].
+
+    Channels of unequal gain; and, for one in five, figures of eight that break down above the
+    capsules' spatial limit.
+    """
+    gains = rng.normal(0, rng.uniform(0, 0.7), len(field))
+    gains[0] += rng.normal(0, 0.8)
+    field = field * (10 ** (gains / 20))[:, None]
+    if rng.random() < 0.2:
+        limit = butter(2, rng.uniform(4000, 8000), fs=samplerate, output="sos")
+        field[1:] = sosfilt(limit, field[1:], axis=1)
+    return np.asarray(field)
 
 
 def place(

@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.easy:
         conditions = Conditions(
             duration_s=options.duration_s, n_sources=1, n_distractors=2, calm=True, snr_db=25.0,
-            envelope="speech", offscreen=False, shaken=False,
+            envelope="speech", offscreen=False, shaken=False, flawless=True,
         )  # fmt: skip
     with (options.folder / "manifest.jsonl").open("w") as manifest:
         for index in range(options.count):

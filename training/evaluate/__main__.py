@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from model.errors import AvsaError
-from training.evaluate import conventions, reference, rig, sync, trajectory, yaw
+from model.checkpoint import Method, load_calibration
+from model.errors import AvsaError, OptionError
+from training.evaluate import conventions, reference, rig, suite, sync, trajectory, yaw
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,29 +38,51 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _add_yaw(commands: Any) -> Any:
     command = commands.add_parser("yaw", help="error of the rotation, in degrees, and verdicts")
-    command.add_argument("--manifest", type=Path, required=True, help="takes with known answers")
-    command.add_argument("--plot", type=Path, help="write the picture as PNG")
-    command.add_argument("--weights", type=Path, help="another calibration")
+    what = command.add_mutually_exclusive_group(required=True)
+    what.add_argument("--manifest", type=Path, help="takes with known answers")
+    what.add_argument("--suite", choices=["synthetic"], help="scenes of fixed seeds, by condition")
+    command.add_argument("--cache", type=Path, help="folder for the suite's rendered windows")
+    command.add_argument("--scenes", type=int, default=200, help="of each condition (200)")
+    command.add_argument("--workers", type=int, default=2, help="that render the suite (2)")
+    command.add_argument("--plot", type=Path, help="write the picture as PNG (manifest)")
+    _add_judge(command)
     command.add_argument("--windows", type=int, default=8, help="windows of a take (8)")
     command.add_argument("--device", default="cpu", help="cpu (default) or cuda")
-    command.set_defaults(
-        run=lambda a: yaw.run(
-            a.manifest, report=a.report, plot=a.plot, weights=a.weights, n_windows=a.windows,
-            device=a.device,
-        )
-    )  # fmt: skip
+    command.set_defaults(run=_run_yaw)
     return command
+
+
+def _run_yaw(arguments: argparse.Namespace) -> None:
+    calibration = load_calibration(arguments.weights, arguments.method)
+    if arguments.manifest is not None:
+        yaw.run(
+            arguments.manifest, report=arguments.report, plot=arguments.plot,
+            calibration=calibration, n_windows=arguments.windows, device=arguments.device,
+        )  # fmt: skip
+        return
+    if arguments.cache is None:
+        raise OptionError("--suite needs --cache, a folder for what it renders.")
+    suite.run(
+        arguments.cache, calibration=calibration, n_scenes=arguments.scenes,
+        workers=arguments.workers, report=arguments.report,
+    )  # fmt: skip
+
+
+def _add_judge(command: Any) -> None:
+    command.add_argument(
+        "--method", type=Method, choices=list(Method), default=Method.FUSED,
+        help="what takes are judged by (fused)",
+    )  # fmt: skip
+    command.add_argument("--weights", type=Path, help="another calibration of that method")
 
 
 def _add_rig(commands: Any) -> Any:
     command = commands.add_parser("rig", help="rigs of several synthetic takes, pooled")
-    command.add_argument("--cache", type=Path, required=True, help="folder for rendered takes")
-    command.add_argument("--scenes", type=int, default=120, help="that are drawn from (120)")
-    command.add_argument("--seed", type=int, default=300_000, help="of the first (300000)")
-    command.add_argument("--weights", type=Path, help="another calibration")
+    command.add_argument("--windows", type=Path, required=True, help="folder of 10-s windows")
+    _add_judge(command)
     command.set_defaults(
         run=lambda a: rig.run(
-            a.cache, n_scenes=a.scenes, seed=a.seed, report=a.report, weights=a.weights
+            a.windows, report=a.report, calibration=load_calibration(a.weights, a.method)
         )
     )
     return command
@@ -86,12 +109,13 @@ def _add_conventions(commands: Any) -> Any:
     command.add_argument(
         "--picture", action="store_true", help="ask each take's picture which way round it is"
     )
-    command.add_argument("--weights", type=Path, help="another calibration")
+    _add_judge(command)
     command.set_defaults(
         run=lambda a: conventions.run(
-            a.manifest, formats=a.formats, picture=a.picture, weights=a.weights, report=a.report
+            a.manifest, formats=a.formats, report=a.report,
+            picture=load_calibration(a.weights, a.method) if a.picture else None,
         )
-    )
+    )  # fmt: skip
     return command
 
 

@@ -33,13 +33,14 @@ from tqdm import tqdm
 
 from model.ambisonics import ChannelLayout, Convention, Fix
 from model.channels import ChannelStatistics, measure
-from model.checkpoint import Calibration, load_calibration
+from model.checkpoint import Calibration
 from model.conventions import Diagnosis, diagnose, judge_channels
 from model.handedness import HandednessTest, Hypothesis, undone
+from model.learned import scorers_for
 from model.media import open_audio, open_split_audio
 from model.output import whole_file
 from model.readings import ratio_estimate
-from model.scoring import score, training_free
+from model.scoring import score
 from model.take import Take, Track
 from training.data.manifest import KnownTake, read_manifest
 
@@ -235,9 +236,10 @@ class PictureAnswer:
 
 def ask_picture(known: KnownTake, calibration: Calibration) -> Iterator[PictureAnswer]:
     """Which way round the picture says a take is, as it is and mirrored."""
+    scorers = scorers_for(calibration)
     even = {Hypothesis.UPRIGHT: 0.5, Hypothesis.INVERTED: 0.25, Hypothesis.MIRRORED: 0.25}
     tests = {
-        truth: HandednessTest(calibration, (training_free,), even)
+        truth: HandednessTest(calibration, scorers, even)
         for truth in (Hypothesis.UPRIGHT, Hypothesis.MIRRORED)
     }
     with Take(known.video, Track((known.audio,))) as take:
@@ -247,7 +249,7 @@ def ask_picture(known: KnownTake, calibration: Calibration) -> Iterator[PictureA
                 continue
             for truth, test in tests.items():
                 turned = replace(window, covariance=undone(window.covariance, truth))
-                test.add(turned, score(turned, (training_free,), calibration))
+                test.add(turned, score(turned, scorers, calibration))
     for truth, test in tests.items():
         p = test.result().reversed_probability
         name = "upright" if truth is Hypothesis.UPRIGHT else "reversed"
@@ -290,13 +292,12 @@ def run(
     manifest: Path | None,
     *,
     formats: Path | None = None,
-    picture: bool = False,
-    weights: Path | None = None,
+    picture: Calibration | None = None,
     report: Path | None = None,
 ) -> dict[str, Any]:
     """Examine takes and format files, print the tables, return all figures.
 
-    picture : ask the picture of each take as well which way round its field is.
+    picture : what to ask the picture of each take with, which way round its field is.
 
     Raises
     ------
@@ -306,12 +307,11 @@ def run(
     if manifest is not None:
         takes = tqdm(read_manifest(manifest), unit="take", desc="examining")
         figures["takes"] = _figures([answer for known in takes for answer in examine(known)])
-        if picture:
-            calibration = load_calibration(weights)
+        if picture is not None:
             seen = [
                 answer
                 for known in tqdm(read_manifest(manifest), unit="take", desc="looking")
-                for answer in ask_picture(known, calibration)
+                for answer in ask_picture(known, picture)
             ]
             print(picture_table(seen))
             figures["picture"] = [asdict(answer) for answer in seen]

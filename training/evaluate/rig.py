@@ -1,18 +1,16 @@
 """How pooling the takes of a rig does, on synthetic takes that the calibration has not seen.
 
-    python -m training.evaluate rig --cache CACHE
+    python -m training.data.windows WINDOWS --seed 310000 --count 120
+    python -m training.evaluate rig --windows WINDOWS
 
-Takes of ten seconds are rendered once and kept in CACHE; rigs of 1 to 16 of them are drawn, all
-with the same rotation. For each size: error, width and coverage of the interval; then, one take of
-each rig misplaced by a random angle, how often it is named, and how often another one is.
+Each window is a take of ten seconds; rigs of 1 to 16 of them are drawn, all with the same
+rotation. For each size: error, width and coverage of the interval; then, one take of each rig
+misplaced by a random angle, how often it is named, and how often another one is.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,28 +19,18 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from model.checkpoint import Calibration, load_calibration
-from model.evidence import CUES, N_YAWS
+from model.checkpoint import Calibration
+from model.evidence import N_YAWS
+from model.learned import scorers_for
 from model.output import whole_file
 from model.rig import DISAGREES, RigSolution, solve
-from model.scoring import pool
-from training.calibrate import Rendered, render
+from training.calibrate import scored
+from training.data.windows import kept_windows, load_window
 
 SIZES = (1, 2, 4, 8, 16)
 _DRAWS = 300
 _LEAST_MISPLACED_BINS = 6  # 30 degrees
 _SURE = 0.8
-
-
-def posteriors(takes: Sequence[Rendered], calibration: Calibration) -> Tensor:
-    """Each take's own posterior, [shape=(n, R)]; the truth is 0."""
-    weights = torch.tensor([calibration.weights[name] for name in CUES], dtype=torch.float64)
-    return torch.stack(
-        [
-            pool(torch.einsum("wkr,k->wr", take.cues, weights).log_softmax(1), calibration)
-            for take in takes
-        ]
-    )
 
 
 def _width(solution: RigSolution) -> float:
@@ -99,19 +87,17 @@ def misplaced(known: Tensor, size: int, calibration: Calibration) -> dict[str, f
     }
 
 
-def run(
-    cache: Path, *, n_scenes: int, seed: int, report: Path | None, weights: Path | None
-) -> dict[str, Any]:
-    """Render what is not in the cache, pool, print, and return the figures."""
-    calibration = load_calibration(weights)
-    cache.mkdir(parents=True, exist_ok=True)
-    seeds = range(seed, seed + n_scenes)
-    with ProcessPoolExecutor(2) as workers:
-        one = partial(render, "matched", cache=cache)
-        takes = list(tqdm(workers.map(one, seeds), total=n_scenes, unit="take", desc="rendering"))
-    known = posteriors(takes, calibration)
+def run(windows: Path, *, report: Path | None, calibration: Calibration) -> dict[str, Any]:
+    """Score, pool, print, and return the figures."""
+    scorers = scorers_for(calibration)
+    known = torch.stack(
+        [
+            scored("matched", [load_window(path)], scorers).posterior(calibration)
+            for path in tqdm(kept_windows(windows), unit="take", desc="scoring")
+        ]
+    )
     figures: dict[str, Any] = {
-        "scenes": n_scenes,
+        "takes": len(known),
         "sizes": {size: of_size(known, size, calibration) for size in SIZES},
         "one_misplaced_of_8": misplaced(known, 8, calibration),
     }

@@ -20,10 +20,11 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from model import features
-from model.checkpoint import Calibration, load_calibration
+from model.checkpoint import Calibration
 from model.evidence import best_yaw_deg
+from model.learned import scorers_for
 from model.output import whole_file
-from model.scoring import Verdict, Window, judge, score, training_free
+from model.scoring import Scorer, Verdict, Window, judge, score, training_free
 from model.take import Take, Track
 from training.data.manifest import WEAK, KnownTake, read_manifest
 
@@ -67,14 +68,18 @@ def read_windows(known: KnownTake, *, n_windows: int, device: str) -> list[Windo
 
 
 def answer(
-    known: KnownTake, windows: Sequence[Window], rotation_deg: float, calibration: Calibration
+    known: KnownTake,
+    windows: Sequence[Window],
+    rotation_deg: float,
+    calibration: Calibration,
+    scorers: Sequence[Scorer] = (training_free,),
 ) -> Answer:
     """Judge a take whose field is first turned by a rotation."""
     turned = [
         replace(w, covariance=features.rotated(w.covariance, math.radians(rotation_deg)))
         for w in windows
     ]
-    scored = [score(window, [training_free], calibration) for window in turned]
+    scored = [score(window, scorers, calibration) for window in turned]
     judgement = judge(scored, calibration, tolerance_deg=10.0)
     right_deg = -(known.rotated_deg + rotation_deg)
 
@@ -176,7 +181,7 @@ def run(
     *,
     report: Path | None = None,
     plot: Path | None = None,
-    weights: Path | None = None,
+    calibration: Calibration,
     n_windows: int = 8,
     device: str = "cpu",
 ) -> dict[str, Any]:
@@ -186,11 +191,11 @@ def run(
     ------
     AvsaError : the manifest or one of its files cannot be read; the file is named.
     """
-    calibration = load_calibration(weights)
+    scorers = scorers_for(calibration, device)
     answers = []
     for known in tqdm(read_manifest(manifest), unit="take", desc="judging"):
         windows = read_windows(known, n_windows=n_windows, device=device)
-        answers += [answer(known, windows, r, calibration) for r in known.rotations_deg]
+        answers += [answer(known, windows, r, calibration, scorers) for r in known.rotations_deg]
     figures = build(answers, calibration)
     print(table(figures))
     if report is not None:

@@ -1,0 +1,1 @@
+"""Networks: `torch.nn` modules and nothing else."""

@@ -1,0 +1,111 @@
+"""The scorer of all rotations: equivariant, small, and right about the sense of rotation."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from model import features
+from model.ambisonics import encode, rotate_yaw
+from model.checkpoint import load_scorer, save_scorer
+from model.errors import MediaError
+from model.evidence import N_YAWS, yaws_deg
+from model.learned import sound_input
+from model.networks.equivariant import EquivariantConfig, EquivariantScorer
+
+N_FRAMES = 20
+
+
+@pytest.fixture
+def network() -> EquivariantScorer:
+    torch.manual_seed(0)
+    return EquivariantScorer().eval()
+
+
+def picture(seed: int = 0, n: int = 2) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    shape = (n, N_FRAMES, len(features.MAPS), features.N_ELEVATIONS, N_YAWS)
+    return torch.randn(shape, generator=generator)
+
+
+def covariance(seed: int = 0) -> torch.Tensor:
+    rng = np.random.default_rng(seed)
+    field = encode(rng.standard_normal(2 * features.SAMPLERATE), 1.0, 0.1, 1)
+    field += 0.3 * rng.standard_normal(field.shape)
+    edges = torch.linspace(0, 1.9, N_FRAMES + 1, dtype=torch.float64)
+    return features.covariance(torch.from_numpy(field), edges)
+
+
+@pytest.mark.parametrize("bins", [1, 17, -30])
+def test_rolled_picture_and_rotated_field_roll_the_scores(
+    network: EquivariantScorer, bins: int
+) -> None:
+    """To the left by so many columns is a greater azimuth: the field has to follow."""
+    maps, cov = picture(n=1), covariance()
+    turned = features.rotated(cov, math.radians(5 * bins))
+    with torch.no_grad():
+        plain = network(maps, sound_input(cov)[None])
+        rolled = network(maps.roll(-bins, -1), sound_input(cov)[None])
+        rotated = network(maps, sound_input(turned)[None])
+        both = network(maps.roll(-bins, -1), sound_input(turned)[None])
+
+    for scores, roll in ((rolled, bins), (rotated, -bins), (both, 0)):
+        torch.testing.assert_close(scores.yaw, plain.yaw.roll(roll, 1), atol=2e-5, rtol=0)
+        torch.testing.assert_close(scores.belongs, plain.belongs, atol=2e-5, rtol=0)
+        torch.testing.assert_close(scores.synchronous, plain.synchronous, atol=2e-5, rtol=0)
+    assert plain.yaw.std() > 1e-3
+
+
+def test_the_field_is_turned_as_the_covariance_is() -> None:
+    rng = np.random.default_rng(3)
+    field = rng.standard_normal((4, features.SAMPLERATE))
+    edges = torch.linspace(0, 0.9, 10, dtype=torch.float64)
+    of_rotated = features.covariance(torch.from_numpy(rotate_yaw(field, math.radians(35))), edges)
+    rotated = features.rotated(
+        features.covariance(torch.from_numpy(field), edges), math.radians(35)
+    )
+
+    torch.testing.assert_close(sound_input(of_rotated), sound_input(rotated), atol=1e-5, rtol=0)
+    # Azimuth falls along the bins: 35 degrees to the left are 7 bins towards the beginning.
+    plain = sound_input(features.covariance(torch.from_numpy(field), edges))
+    torch.testing.assert_close(sound_input(rotated), plain.roll(-7, 0), atol=1e-5, rtol=0)
+
+
+def test_scores_equal_a_slow_sum_over_pairs(network: EquivariantScorer) -> None:
+    """Every rotation by itself: the heard embedding rolled, pairs at equal bins compared."""
+    torch.manual_seed(1)
+    config = network.config
+    seen, heard = (torch.randn(1, N_YAWS, config.widths[-1], N_FRAMES) for _ in range(2))
+    with torch.no_grad():
+        fast = network.scores(seen, heard).yaw[0]
+        pairs = torch.cat([network._synchrony(seen, heard), network._co_location(seen, heard)], 1)
+        for index in (0, 20, 35, 71):
+            bins = round(yaws_deg()[index] / 5)
+            total = sum(
+                network.weigh(network.compare(pairs[0, :, column, (column + bins) % N_YAWS]))
+                for column in range(N_YAWS)
+            )
+            assert float(fast[index]) == pytest.approx(float(total) / 6, abs=1e-4)
+
+
+def test_it_is_small_and_keeps_its_sizes(tmp_path, network: EquivariantScorer) -> None:  # type: ignore[no-untyped-def]
+    save_scorer(tmp_path / "scorer.safetensors", network, {"data": "none"})
+    again = load_scorer(tmp_path / "scorer.safetensors")
+
+    assert sum(parameter.numel() for parameter in network.parameters()) < 4_000_000
+    assert (tmp_path / "scorer.safetensors").stat().st_size < 16 * 2**20
+    assert again.config == network.config == EquivariantConfig()
+    maps, sound = picture(n=1), sound_input(covariance())[None]
+    with torch.no_grad():
+        torch.testing.assert_close(again(maps, sound).yaw, network(maps, sound).yaw)
+
+
+def test_what_is_no_scorer_is_refused(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "notes.safetensors").write_text("hello")
+    with pytest.raises(MediaError, match=r"notes\.safetensors is not a scorer"):
+        load_scorer(tmp_path / "notes.safetensors")
+    with pytest.raises(MediaError, match=r"missing\.safetensors cannot be read"):
+        load_scorer(tmp_path / "missing.safetensors")

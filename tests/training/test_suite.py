@@ -1,0 +1,77 @@
+"""The synthetic suite: figures against plain arithmetic, and a small run to the table."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.checkpoint import Method, load_calibration
+from model.evidence import N_YAWS, yaws_deg
+from tests.model.test_scoring import CALIBRATION, bump
+from training.data.scenes import Conditions
+from training.evaluate import suite
+from training.evaluate.suite import SUITE, Result, figures_of, judged
+
+
+def test_figures_are_shares_with_intervals() -> None:
+    results = (
+        [Result(5, True, True)] * 6 + [Result(40, False, True)] * 2 + [Result(170, True, False)] * 2
+    )
+
+    figures = figures_of(results)
+
+    assert figures["takes"] == 10
+    assert figures["within_20_deg"][0] == 0.6
+    assert figures["beyond_150_deg"][0] == figures["wrong_and_confident"][0] == 0.2
+    assert (figures["verdict"][0], figures["arcs_cover"][0]) == (0.8, 0.8)
+    share, low, high = figures["within_20_deg"]
+    # A binomial of ten: the 95 % interval of 6 is 0.3 to 0.9.
+    assert low == pytest.approx(0.3, abs=0.1)
+    assert high == pytest.approx(0.9, abs=0.1)
+    assert share == 0.6
+
+
+def test_a_posterior_is_judged_as_a_take_is() -> None:
+    sharp = judged(bump(0.0, height=60).exp(), CALIBRATION)
+    off = judged(bump(120.0, height=60).exp(), CALIBRATION)
+    flat = judged(torch.full((N_YAWS,), 1 / N_YAWS).double(), CALIBRATION)
+
+    assert sharp.error_deg == pytest.approx(0, abs=0.5)
+    assert sharp.covered
+    assert sharp.decided
+    assert off.error_deg == pytest.approx(120, abs=0.5)
+    assert not off.covered
+    assert not flat.decided
+    assert yaws_deg()[0] == -175
+
+
+def test_every_condition_has_seeds_of_its_own_and_a_right_answer_or_none() -> None:
+    assert {name for name, c in SUITE.items() if not c.fits} == {"foreign sound", "noise"}
+    assert SUITE["the same, 5 s"].scenes == SUITE["the same, 10 s"].scenes
+    assert len({c.scenes for c in SUITE.values()}) == 8
+
+
+def test_from_scenes_to_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = Conditions(duration_s=3.0, n_sources=1, n_distractors=0)
+    names = ("the same, 5 s", "foreign sound", "noise")
+    monkeypatch.setattr(
+        suite, "SUITE", {name: replace(SUITE[name], scenes=short) for name in names}
+    )
+    calibration = load_calibration(method=Method.FUSED)
+
+    figures = suite.run(
+        tmp_path / "cache", calibration=calibration, n_scenes=2, workers=2,
+        report=tmp_path / "r.json",
+    )  # fmt: skip
+
+    assert json.loads((tmp_path / "r.json").read_text()) == figures
+    assert figures["the same, 5 s"]["learned"]["takes"] == 2
+    assert set(figures["foreign sound"]) == {"learned", "evidence", "fusion", "fits"}
+    assert "the same, 5 s" in capsys.readouterr().out
+    assert len(list((tmp_path / "cache").iterdir())) == 2

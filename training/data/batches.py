@@ -1,0 +1,107 @@
+"""Batches of kept windows, each a pure function of a seed and a step.
+
+So a run that resumes sees the batches it would have seen, and ranks that share a step split one and
+the same batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from model.features import Motion
+from model.learned import sound_input
+from model.scoring import Window
+from training.data.windows import load_window
+
+# Covariance terms that change sign when left and right are exchanged: WY, XY, YZ.
+_ODD_TERMS = [5, 7, 9]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Scenes that fit at a rotation of 0: the network's inputs, [shape=(B, ...)]."""
+
+    maps: Tensor
+    sound: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on a device, without waiting where memory is pinned."""
+        return Batch(
+            self.maps.to(device, non_blocking=True), self.sound.to(device, non_blocking=True)
+        )
+
+    def pin_memory(self) -> Batch:
+        """What a data loader calls."""
+        return Batch(self.maps.pin_memory(), self.sound.pin_memory())
+
+
+class WindowBatches(Dataset[Batch]):
+    """Batches by step: random windows, cut to a random length, mirrored as often as not.
+
+    Parameters
+    ----------
+    batch : scenes over all ranks, a multiple of 4 times the ranks.
+    shortest, longest : of a cut, in frames.
+    rank, world : which part of each batch to read.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        *,
+        batch: int,
+        shortest: int,
+        longest: int,
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        if batch % (4 * world):
+            raise ValueError(f"a batch of {batch} is not a multiple of 4 on {world} ranks")
+        if len(paths) < batch:
+            raise ValueError(f"{len(paths)} windows do not fill a batch of {batch}")
+        self._paths = paths
+        self._batch, self._shortest, self._longest = batch, shortest, longest
+        self._seed, self._rank, self._world = seed, rank, world
+
+    def __getitem__(self, step: int) -> Batch:
+        """The part of this rank in a step's batch."""
+        rng = np.random.default_rng([self._seed, step])
+        chosen = rng.choice(len(self._paths), self._batch, replace=False)
+        n_frames = int(rng.integers(self._shortest, self._longest + 1))
+        places, mirrored = rng.random(self._batch), rng.random(self._batch) < 0.5
+        mine = np.array_split(np.arange(self._batch), self._world)[self._rank]
+        windows = [load_window(self._paths[chosen[i]]) for i in mine]
+        n_frames = min([n_frames, *(len(window.covariance) for window in windows)])
+        examples = [
+            _example(window, n_frames, places[i], mirrored=bool(mirrored[i]))
+            for i, window in zip(mine, windows, strict=True)
+        ]
+        maps, sound = zip(*examples, strict=True)
+        return Batch(torch.stack(maps), torch.stack(sound))
+
+
+def _example(
+    window: Window, n_frames: int, place: float, *, mirrored: bool
+) -> tuple[Tensor, Tensor]:
+    first = int(place * (len(window.covariance) - n_frames + 1))
+    covariance = window.covariance[first : first + n_frames]
+    maps = window.motion.maps[first : first + n_frames]
+    if mirrored:
+        maps = maps.flip(-1)
+        covariance = covariance.clone()
+        covariance[..., _ODD_TERMS] *= -1
+    return maps, sound_input(covariance)
+
+
+def inputs(window: Window) -> Batch:
+    """A whole window as a batch of one."""
+    motion: Motion = window.motion
+    return Batch(motion.maps.float()[None], sound_input(window.covariance)[None])

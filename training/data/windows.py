@@ -1,0 +1,192 @@
+"""Windows of synthetic scenes, ready to be scored: rendered once, kept, read by training.
+
+    python -m training.data.windows FOLDER --count 4000 --workers 2
+
+A window is rendered at the size that features are computed at; half of the pictures and a third of
+the sounds go through real coders on the way, whole frames and whole fields, so that nothing that
+sounds is coded differently from what does not. Kept windows are safetensors files; a run that was
+stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from model import features
+from model.media import VideoReader
+from model.media.encode import write_video
+from model.scoring import Window
+from training.data.materials import NOTHING, Materials, add_materials_arguments, read_materials
+from training.data.scenes import (
+    BODY_KINDS,
+    Conditions,
+    Scene,
+    draw_scene,
+    render_picture,
+    render_sound,
+)
+
+_RATES_HZ = (10.0, 12.0, 12.5, 15.0)
+_CODED_PICTURES, _CODED_SOUNDS = 0.5, 0.33
+
+
+def render_window(scene: Scene, materials: Materials = NOTHING) -> Window:
+    """A whole scene as one window, fitting at a rotation of 0."""
+    rng = np.random.default_rng([scene.seed, 6])
+    rate_hz = float(rng.choice(_RATES_HZ))
+    frames = render_picture(
+        scene, height=features.PICTURE_SIZE[0], rate_hz=rate_hz, materials=materials
+    )[..., 0]
+    refreshed = np.zeros(len(frames), bool)
+    if rng.random() < _CODED_PICTURES:
+        frames, refreshed = _picture_coded(rng, frames, rate_hz)
+    field = render_sound(scene, samplerate=features.SAMPLERATE, materials=materials)
+    if rng.random() < _CODED_SOUNDS:
+        field = _sound_coded(rng, field)
+    times_s = torch.arange(len(frames), dtype=torch.float64) / rate_hz
+    motion = features.motion(torch.from_numpy(frames), times_s, torch.from_numpy(refreshed))
+    covariance = features.covariance(torch.from_numpy(field), times_s)
+    return Window(0.0, scene.conditions.duration_s, covariance, motion)
+
+
+def _picture_coded(
+    rng: np.random.Generator, frames: NDArray[np.uint8], rate_hz: float
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Frames after H.264, and where it began afresh."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "scene.mp4"
+        write_video(
+            path, frames[..., None], rate_hz=rate_hz, crf=int(rng.integers(18, 31)),
+            keyframe_s=float(rng.choice([1.0, 2.0, 5.0, 10.0])), preset="ultrafast",
+        )  # fmt: skip
+        with VideoReader(path) as reader:
+            seen = reader.read(
+                0.0, len(frames) / rate_hz, size=features.PICTURE_SIZE, max_rate_hz=2 * rate_hz
+            )
+    return seen.frames, seen.refreshed
+
+
+def _sound_coded(rng: np.random.Generator, field: NDArray[np.floating]) -> NDArray[np.float64]:
+    """A field after Vorbis, all channels in one stream."""
+    file = io.BytesIO()
+    quality = float(rng.uniform(0.2, 0.9))
+    soundfile.write(
+        file, field.T, features.SAMPLERATE, format="OGG", subtype="VORBIS",
+        compression_level=1 - quality,
+    )  # fmt: skip
+    file.seek(0)
+    decoded = soundfile.read(file, dtype="float64", always_2d=True)[0].T
+    return np.asarray(decoded[:, : field.shape[1]])
+
+
+def save_window(path: Path, window: Window) -> None:
+    """Keep what scoring needs of a window, under a temporary name first."""
+    motion = window.motion
+    tensors = {
+        "covariance": window.covariance.float(),
+        "energy": motion.energy.float(),
+        "maps": motion.maps.half(),
+        "edges_s": motion.edges_s.float(),
+        "cuts": motion.cuts,
+        "pan_rad": motion.pan_rad.float(),
+        "place_s": torch.tensor([window.start_s, window.duration_s]),
+    }
+    part = path.with_suffix(".part")
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part)
+    part.replace(path)
+
+
+def load_window(path: Path) -> Window:
+    """Read what `save_window` wrote."""
+    kept = load_file(path)
+    motion = features.Motion(
+        kept["energy"], kept["maps"].float(), kept["edges_s"].double(), kept["cuts"],
+        kept["pan_rad"],
+    )  # fmt: skip
+    start_s, duration_s = kept["place_s"].tolist()
+    return Window(start_s, duration_s, kept["covariance"].double(), motion)
+
+
+def kept_windows(folder: Path) -> list[Path]:
+    """The windows of a folder, by name."""
+    return sorted(folder.glob("*.safetensors"))
+
+
+def _render_and_keep(seed: int, conditions: Conditions, materials: Materials, path: Path) -> Path:
+    torch.set_num_threads(1)
+    if not path.exists():
+        save_window(path, render_window(draw_scene(seed, conditions, materials), materials))
+    return path
+
+
+def render_all(
+    folder: Path,
+    name: str,
+    conditions: Conditions,
+    seeds: Sequence[int],
+    materials: Materials = NOTHING,
+    *,
+    workers: int = 1,
+) -> Iterator[Path]:
+    """Windows of many seeds as `folder/NAME-SEED.safetensors`, by processes, in order."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with ProcessPoolExecutor(workers) as pool:
+        futures = [
+            pool.submit(
+                _render_and_keep, seed, conditions, materials,
+                folder / f"{name}-{seed:07d}.safetensors",
+            )
+            for seed in seeds
+        ]  # fmt: skip
+        for future in futures:
+            yield future.result()
+
+
+def stacked(windows: Sequence[Window], n_intervals: int) -> tuple[Tensor, Tensor]:
+    """Maps and covariances of windows cut to a length, [shape=(B, T, ...)]."""
+    maps = torch.stack([window.motion.maps[:n_intervals] for window in windows])
+    covariance = torch.stack([window.covariance[:n_intervals] for window in windows])
+    return maps, covariance
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Render windows for training."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.data.windows", description="Render windows of synthetic scenes."
+    )
+    parser.add_argument("folder", type=Path, help="where they are kept; made if it is not there")
+    parser.add_argument("--count", type=int, default=4000, help="scenes (default 4000)")
+    parser.add_argument("--seed", type=int, default=0, help="of the first (default 0)")
+    parser.add_argument("--duration-s", type=float, default=10.0, help="of each (default 10)")
+    parser.add_argument("--body", choices=BODY_KINDS, help="of every source (default: any)")
+    parser.add_argument("--workers", type=int, default=1, help="processes (default 1)")
+    add_materials_arguments(parser)
+    options = parser.parse_args(argv)
+    materials = read_materials(options.panoramas, options.sounds, options.rooms)
+    seeds = range(options.seed, options.seed + options.count)
+    conditions = Conditions(duration_s=options.duration_s, body=options.body)
+    rendered = render_all(
+        options.folder, options.body or "scene", conditions, seeds, materials,
+        workers=options.workers,
+    )  # fmt: skip
+    for _ in tqdm(rendered, total=len(seeds), unit="scene", desc="rendering"):
+        pass
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

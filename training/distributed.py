@@ -1,0 +1,67 @@
+"""Several processes, one training run: torchrun's environment in, a `Ranks` out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """One process among those of a run."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this one writes logs and checkpoints."""
+        return self.rank == 0
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """A module whose gradients are averaged over the ranks."""
+        if self.world == 1:
+            return module
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        return DistributedDataParallel(module, device_ids=ids)
+
+    def mean(self, values: dict[str, float]) -> dict[str, float]:
+        """Means of numbers over the ranks."""
+        if self.world == 1:
+            return values
+        tensor = torch.tensor(list(values.values()), dtype=torch.float64, device=self.device)
+        dist.all_reduce(tensor)
+        return dict(zip(values, (tensor / self.world).tolist(), strict=True))
+
+    def any(self, flag: bool) -> bool:
+        """Whether it is so on any rank."""
+        return self.mean({"flag": float(flag)})["flag"] > 0
+
+
+@contextmanager
+def ranks(device: str) -> Iterator[Ranks]:
+    """Join the run that torchrun started, or be alone.
+
+    device : `cpu` or `cuda`; with several ranks each takes the GPU of its local rank.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield Ranks(0, 1, torch.device(device))
+        return
+    own = torch.device(device)
+    if own.type == "cuda":
+        own = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(own)
+    dist.init_process_group("nccl" if own.type == "cuda" else "gloo")
+    try:
+        yield Ranks(dist.get_rank(), world, own)
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,197 @@
+"""How the judge does on synthetic scenes of fixed seeds, condition by condition.
+
+    python -m training.evaluate yaw --suite synthetic --cache CACHE
+
+Scenes are procedural throughout, so anyone can make them again; no calibration or training has seen
+their seeds. Each condition is told for the learned scorer alone, the training-free evidence alone,
+and their fusion, with 95 % bootstrap intervals over scenes. Windows are kept in CACHE.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from model.checkpoint import LEARNED, Calibration, Method, load_calibration
+from model.evidence import best_yaw_deg
+from model.learned import scorers_for
+from model.output import whole_file
+from model.scoring import Verdict, Window, confidence_of, credible_arcs, verdict_of
+from training.calibrate import ScoredTake, cut, diffuse, scored, thirds, with_sound
+from training.data.scenes import Conditions
+from training.data.windows import load_window, render_all
+
+_PLAIN: dict[str, Any] = {"n_sources": 1, "offscreen": False, "shaken": False, "calm": False}
+_BASE = Conditions(snr_db=10.0, n_distractors=2, **_PLAIN)
+_ONE = Conditions(snr_db=15.0, n_distractors=0, **_PLAIN)
+_SEED = 500_000
+_N_BOOTSTRAPS = 1000
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A row: which scenes, and what is made of each.
+
+    Attributes
+    ----------
+    windows : a take's windows, from a scene's window and its neighbour's.
+    fits : whether there is a right rotation.
+    """
+
+    scenes: Conditions
+    windows: Callable[[Window, Window], list[Window]]
+    fits: bool = True
+
+
+def _first(duration_s: float) -> Callable[[Window, Window], list[Window]]:
+    def windows(window: Window, _: Window) -> list[Window]:
+        n = int((window.motion.edges_s <= duration_s + 1e-6).sum()) - 1
+        return [cut(window, 0, n)]
+
+    return windows
+
+
+_WHOLE = _first(10.0)
+SUITE = {
+    "SNR 10, 2 silent bodies, 2 s": Condition(_BASE, _first(2.0)),
+    "the same, 5 s": Condition(_BASE, _first(5.0)),
+    "the same, 10 s": Condition(_BASE, _WHOLE),
+    "the same, 30 s": Condition(
+        Conditions(duration_s=30.0, snr_db=10.0, n_distractors=2, **_PLAIN),
+        lambda window, _: thirds(window),
+    ),
+    "5 silent bodies": Condition(Conditions(snr_db=10.0, n_distractors=5, **_PLAIN), _WHOLE),
+    "10 silent bodies": Condition(Conditions(snr_db=10.0, n_distractors=10, **_PLAIN), _WHOLE),
+    "SNR -5 dB": Condition(Conditions(snr_db=-5.0, n_distractors=2, **_PLAIN), _WHOLE),
+    "sustained sound": Condition(
+        Conditions(snr_db=10.0, n_distractors=2, envelope="sustained", **_PLAIN), _WHOLE
+    ),
+    "fully random": Condition(Conditions(), _WHOLE),
+    "one source": Condition(_ONE, _WHOLE),
+    "foreign sound": Condition(
+        _ONE, lambda window, other: [with_sound(window, other.covariance)], fits=False
+    ),
+    "noise": Condition(
+        _ONE, lambda window, _: [with_sound(window, diffuse(1, window.motion.edges_s))], fits=False
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """One take under one judge; the truth is 0."""
+
+    error_deg: float
+    covered: bool
+    decided: bool
+
+
+def judged(posterior: Tensor, calibration: Calibration) -> Result:
+    """What a calibration makes of a pooled posterior."""
+    best = best_yaw_deg(posterior.clamp(min=1e-12).log())
+    verdict = verdict_of(best, confidence_of(posterior, calibration), calibration, tolerance_deg=10)
+    arcs = credible_arcs(posterior, calibration.arc_mass)
+    covered = any(
+        -low % 360 <= (high - low) % 360 or high - low == 360 for low, high in arcs
+    )  # fmt: skip
+    return Result(abs(best), covered, verdict is not Verdict.UNDECIDABLE)
+
+
+def _judges(take: ScoredTake, fused: Calibration, evidence: Calibration) -> dict[str, Result]:
+    results = {"fusion": judged(take.posterior(fused), fused)}
+    if LEARNED in take.names:
+        learned = take.cues[:, take.names.index(LEARNED)].log_softmax(1).sum(0).softmax(0)
+        results = {
+            "learned": judged(learned, fused),
+            "evidence": judged(take.posterior(evidence), evidence),
+            **results,
+        }
+    return results
+
+
+def figures_of(results: Sequence[Result]) -> dict[str, Any]:
+    """Shares with intervals, over the takes of a condition."""
+    errors = np.array([result.error_deg for result in results])
+    decided = np.array([result.decided for result in results])
+    return {
+        "takes": len(results),
+        "median_error_deg": _interval(errors, lambda e: float(np.median(e))),
+        "within_10_deg": _interval(errors <= 10),
+        "within_20_deg": _interval(errors <= 20),
+        "beyond_150_deg": _interval(errors > 150),
+        "verdict": _interval(decided),
+        "wrong_and_confident": _interval(decided & (errors > 30)),
+        "arcs_cover": _interval(np.array([result.covered for result in results])),
+    }
+
+
+def _interval(
+    values: NDArray[Any], figure: Callable[[NDArray[Any]], float] = lambda v: float(np.mean(v))
+) -> list[float]:
+    """A figure and its 95 % bootstrap interval."""
+    rng = np.random.default_rng(0)
+    drawn = [
+        figure(values[rng.integers(len(values), size=len(values))]) for _ in range(_N_BOOTSTRAPS)
+    ]
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return [round(float(value), 4) for value in (figure(values), low, high)]
+
+
+def run(
+    cache: Path, *, calibration: Calibration, n_scenes: int, workers: int, report: Path | None
+) -> dict[str, Any]:
+    """Render what is not in the cache, judge, print a table, and return the figures."""
+    evidence = load_calibration(method=Method.EVIDENCE)
+    scorers = scorers_for(calibration)
+    figures: dict[str, Any] = {}
+    for name, condition in tqdm(SUITE.items(), unit="condition"):
+        number = [*dict.fromkeys(c.scenes for c in SUITE.values())].index(condition.scenes)
+        seeds = range(_SEED + 10_000 * number, _SEED + 10_000 * number + n_scenes)
+        paths = [
+            *render_all(cache, f"suite{number}", condition.scenes, seeds, workers=workers)
+        ]  # fmt: skip
+        by_judge: dict[str, list[Result]] = {}
+        for path, other in zip(paths, [*paths[1:], paths[0]], strict=True):
+            windows = condition.windows(load_window(path), load_window(other))
+            take = scored(name, windows, scorers)
+            for judge, result in _judges(take, calibration, evidence).items():
+                by_judge.setdefault(judge, []).append(result)
+        figures[name] = {judge: figures_of(results) for judge, results in by_judge.items()}
+        figures[name]["fits"] = condition.fits
+    print(table(figures))
+    if report is not None:
+        with whole_file(report) as part:
+            part.write_text(json.dumps(figures, indent=1) + "\n")
+    return figures
+
+
+def table(figures: dict[str, Any]) -> str:
+    """Figures for a terminal: within 20 degrees by each judge, the rest of the fusion."""
+    header = (
+        "learned", "evidence", "fusion", "95 %", "<=10", "median", ">150", "verdict", "wrong",
+        "cover",
+    )  # fmt: skip
+    lines = [f"{'within 20 degrees by':30}" + "".join(f"{name:>10}" for name in header)]
+    for name, of in figures.items():
+        fusion = of["fusion"]
+        verdict = f"{fusion['verdict'][0]:10.0%}"
+        if not of["fits"]:
+            lines.append(f"{name:30}" + " " * 70 + verdict)
+            continue
+        shares = [of[judge]["within_20_deg"][0] if judge in of else np.nan for judge in header[:3]]
+        low, high = fusion["within_20_deg"][1:]
+        lines.append(
+            f"{name:30}" + "".join(f"{share:10.0%}" for share in shares)
+            + f"{f'{low:.0%}-{high:.0%}':>10}{fusion['within_10_deg'][0]:10.0%}"
+            + f"{fusion['median_error_deg'][0]:10.1f}{fusion['beyond_150_deg'][0]:10.1%}{verdict}"
+            + f"{fusion['wrong_and_confident'][0]:10.1%}{fusion['arcs_cover'][0]:10.0%}"
+        )  # fmt: skip
+    return "\n".join(lines)

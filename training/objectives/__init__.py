@@ -1,0 +1,1 @@
+"""Training objectives: embeddings or scores in, a loss and what to log out."""

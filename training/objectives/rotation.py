@@ -1,0 +1,73 @@
+"""All rotations as candidates: cross-entropy over yaw, and whether sound and picture fit at all.
+
+Every other rotation of a scene's own field is a hard negative (InfoNCE over all of them, with a
+soft target since sources have an extent). Negatives of the trust heads come from within the batch:
+pairs of neighbours swap their sound (foreign), others hear their own at another time.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from model.evidence import N_YAWS, yaws_deg
+from model.networks.equivariant import EquivariantScorer
+
+CONCENTRATION = 90.0  # of the target, von Mises: a deviation of 6 degrees
+TRUST_WEIGHT = 0.2
+
+
+def rotation_target(device: torch.device | str = "cpu") -> Tensor:
+    """Share of each rotation for a scene that fits as it is, [shape=(R,)], sums to 1."""
+    yaws = torch.tensor(yaws_deg(), device=device).deg2rad()
+    return (CONCENTRATION * (yaws.cos() - 1)).softmax(0)
+
+
+def rotation_loss(
+    network: EquivariantScorer, maps: Tensor, sound: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss of a batch of scenes that all fit at a rotation of 0, and means to log.
+
+    Scenes come in fours: the first two of each swap sounds, the other two are shifted in time, so
+    that the loss of a batch is the mean of those of its parts, whichever way it is split by fours.
+
+    maps, sound : see `EquivariantScorer`; B is a multiple of 4.
+    """
+    seen, heard = network.picture(maps), network.sound(sound)
+    fitting = network.scores(seen, heard)
+    log_posterior = fitting.yaw.float().log_softmax(-1)
+    rotation = -(log_posterior @ rotation_target(maps.device)).mean()
+
+    swapped = _in_fours(heard)[:, [1, 0]]
+    late = _in_fours(heard.roll(heard.shape[-1] // 2, dims=-1))[:, [2, 3]]
+    wrong = network.scores(seen, torch.cat([swapped, late], dim=1).flatten(0, 1))
+    foreign = _in_fours(wrong.belongs.float())[:, :2].flatten()
+    belongs = _binary(fitting.belongs.float(), 1.0) + _binary(foreign, 0.0)
+    synchronous = _binary(fitting.synchronous.float(), 1.0) + _binary(
+        wrong.synchronous.float(), 0.0
+    )
+    loss = rotation + TRUST_WEIGHT * (belongs + synchronous) / 2
+    error_deg = errors_deg(fitting.yaw)
+    return loss, {
+        "loss": loss.detach(),
+        "rotation": rotation.detach(),
+        "belongs": belongs.detach() / 2,
+        "synchronous": synchronous.detach() / 2,
+        "within 20": (error_deg <= 20).float().mean(),
+    }
+
+
+def _in_fours(batch: Tensor) -> Tensor:
+    return batch.reshape(-1, 4, *batch.shape[1:])
+
+
+def _binary(logits: Tensor, target: float) -> Tensor:
+    return functional.binary_cross_entropy_with_logits(logits, torch.full_like(logits, target))
+
+
+def errors_deg(yaw: Tensor) -> Tensor:
+    """Distance of each best rotation from 0, [shape=(B, R)] to [shape=(B,)], in whole bins."""
+    step = 360 / N_YAWS
+    best = (yaw.argmax(-1) + 1) * step - 180
+    return best.abs()
