@@ -321,8 +321,13 @@ class Chaos:
         """All jobs, as the API lists them."""
         path = "/jobs?limit=200"
         while path:
-            page = self._deployment.get(path)
-            assert page is not None, "the API does not list its jobs"
+            page: dict[str, Any] = {}
+
+            def listed(path: str = path, page: dict[str, Any] = page) -> bool:
+                page.update(self._deployment.get(path) or {})
+                return bool(page)
+
+            self._deployment.until(listed, "the API lists its jobs", 300)
             yield from page["jobs"]
             cursor = page["next_cursor"]
             path = f"/jobs?limit=200&cursor={cursor}" if cursor is not None else ""
@@ -375,7 +380,7 @@ class Chaos:
         results = self._deployment.data_dir / "results" / job.id
         left = sorted(folder.name for folder in results.iterdir()) if results.exists() else []
         if job.state is State.SUCCEEDED:
-            response = httpx.get(f"{self._deployment.url}/jobs/{job.id}/audio/0", timeout=20)
+            response = httpx.get(f"{self._deployment.url}/jobs/{job.id}/audio/0", timeout=120)
             if response.content != expected(request.body, request.audio):
                 self._books.wrong["lost"].append(f"a wrong result: {told}")
             # What a killed worker had begun may be left where the end was told and the worker

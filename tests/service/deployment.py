@@ -146,7 +146,7 @@ class Deployment:
     def get(self, path: str) -> Any:
         """The JSON of an answer; None if there is none, or an error."""
         with suppress(httpx.HTTPError):
-            response = httpx.get(self.url + path, timeout=10)
+            response = httpx.get(self.url + path, timeout=30)
             if response.status_code == 200:
                 return response.json()
         return None
