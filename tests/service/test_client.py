@@ -105,7 +105,10 @@ def test_a_download_goes_on_where_it_broke_off(
 def test_patience_has_an_end(server: Server) -> None:
     server.stop()
     began = time.monotonic()
-    with Client(server.url, patience_s=0.5) as client, pytest.raises(NotReached, match=r"127\.0\.0\.1"):
+    with (
+        Client(server.url, patience_s=0.5) as client,
+        pytest.raises(NotReached, match=r"127\.0\.0\.1"),
+    ):
         client.job("x")
     assert time.monotonic() - began < 30
 

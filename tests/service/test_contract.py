@@ -1,6 +1,6 @@
 """The OpenAPI document against the service: requests made from it, by schemathesis.
 
-A short form of `make contract`, which sends over 500.
+A short form of `python -m tests.service.contract`, which sends over 500.
 """
 
 from __future__ import annotations
@@ -22,6 +22,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def test_no_request_breaks_the_contract(served: Server) -> None:
-    done = check(served, examples=6)
+    done = check(served, examples=4, phases="fuzzing")
     assert done.returncode == 0, done.stdout[-6000:]
     assert re.search(r"(\d+) generated", done.stdout), done.stdout[-2000:]
