@@ -1,0 +1,9 @@
+# Refits model/weights/fused.json and evidence.json on scenes that no training has seen.
+set -e
+python=.venv/bin/python
+from="--panoramas $MATERIALS/panoramas --sounds $MATERIALS/sounds --rooms $MATERIALS/rooms"
+$python -m training.data.windows runs/calibration --count 260 --seed 100000 --workers 2 $from
+$python -m training.data.windows runs/calibration --count 257 --seed 2000000 --workers 2 $from
+$python -m training.data.windows runs/calibration-long --count 48 --seed 150000 --duration-s 30 --workers 2 $from
+$python -m training.calibrate --windows runs/calibration --long runs/calibration-long --method fused
+$python -m training.calibrate --windows runs/calibration --long runs/calibration-long --method evidence
