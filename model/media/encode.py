@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -49,3 +50,19 @@ def write_audio(
 ) -> None:
     """Write channels [shape=(n_channels, N)] as a sound file of the kind its suffix names."""
     soundfile.write(path, field.T, samplerate, subtype=subtype)
+
+
+def through_vorbis(
+    field: NDArray[np.floating], samplerate: int, *, quality: float
+) -> NDArray[np.float64]:
+    """A field [shape=(C, N)] after lossy coding, all channels in one stream.
+
+    quality : 0 (smallest) to 1 (best).
+    """
+    file = io.BytesIO()
+    soundfile.write(
+        file, field.T, samplerate, format="OGG", subtype="VORBIS", compression_level=1 - quality
+    )
+    file.seek(0)
+    decoded = soundfile.read(file, dtype="float64", always_2d=True)[0].T
+    return np.asarray(decoded[:, : field.shape[1]])

@@ -125,6 +125,6 @@ def test_half_precision_does_not_round_the_rotations_off(network: EquivariantSco
 
     before = rounding()
     with torch.no_grad():
-        network.weigh.bias += 40.0
+        network.weigh.bias.add_(40.0)
 
     assert rounding() < 1.5 * before + 1e-3
