@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from model.ambisonics import YOUTUBE_51_CHANNELS
+from model.media.audio import YOUTUBE_51_CHANNELS
 
 
 def write_video(
