@@ -101,7 +101,7 @@ def crowd(seconds: int = 3) -> np.ndarray:
     bursts = rng.standard_normal((20 * seconds, 2400)) / 10
     places = rng.uniform([-math.pi, -0.6], [math.pi, 0.6], (len(bursts), 2))
     return np.concatenate(
-        [encode(burst, *place, 1) for burst, place in zip(bursts, places, strict=True)], axis=1
+        [encode(burst, at[0], at[1], 1) for burst, at in zip(bursts, places, strict=True)], axis=1
     )
 
 

@@ -153,12 +153,13 @@ def motion_interest(maps: Tensor) -> FloatArray:
 
 
 def sound_interest(cov: Tensor) -> FloatArray:
-    """How much sound comes from each direction, from covariances [shape=(T, F, 10)], nothing to null.
+    """How much sound comes from each direction, of covariances [shape=(T, F, 10)], none to null.
 
     Each band of each stretch of time is a bell where its intensity points, by the intensity's
     length. A beam on the whole sound would look between two sources; few bands hold both at once.
     """
-    cells = torch.stack([part.sum(0) for part in cov.double().split(_STRETCH)]).flatten(0, 1)
+    parts = torch.split(cov.double(), _STRETCH)
+    cells = torch.stack([part.sum(0) for part in parts]).flatten(0, 1)
     vectors = features.intensity(cells)
     length = vectors.norm(dim=-1)
     # A field without direction differs from none by rounding only.
