@@ -14,27 +14,44 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import problems
 from service.jobs import JobTable
+from service.object_routes import router as objects_router
+from service.objectstore import ObjectStore
 from service.queue import EmbeddedQueue
 from service.routes import Service, router
-from service.schemas import PathRequest, ProblemDocument
+from service.schemas import AlignRequest, ProblemDocument
 from service.settings import Settings
 from service.storage import Storage
+from service.sweeper import Sweeper
+from service.upload_routes import TusVersion
+from service.upload_routes import router as uploads_router
+from service.uploads import UploadStore
 from service.worker import Worker
 
 
 def create_app(settings: Settings) -> FastAPI:
     """The service with its embedded queue; starting and stopping it is the lifespan's."""
     table = JobTable(settings.database)
-    storage = Storage(settings.data_dir)
+    storage = Storage(settings.data_dir, settings.reserve_bytes)
+    uploads = UploadStore(
+        settings.data_dir, storage,
+        max_bytes=settings.max_upload_bytes, ttl_s=settings.upload_ttl_s,
+    )  # fmt: skip
+    sweeper = Sweeper(
+        uploads, storage, lambda name: table.get(name) is not None,
+        every_s=settings.upload_sweep_s, ttl_s=settings.upload_ttl_s,
+    )  # fmt: skip
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         queue = EmbeddedQueue(table, Worker(table, storage, settings), settings)
-        app.state.service = Service(settings, table, storage, queue)
+        objects = ObjectStore(settings)
+        app.state.service = Service(settings, table, storage, queue, uploads, objects)
         queue.start()
+        sweeper.start()
         try:
             yield
         finally:
+            await run_sync(sweeper.stop)
             await run_sync(queue.stop)
 
     app = FastAPI(
@@ -45,7 +62,9 @@ def create_app(settings: Settings) -> FastAPI:
     )
     problems.install(app)
     app.add_middleware(SecurityHeaders)
-    app.include_router(router)
+    app.add_middleware(TusVersion)
+    for part in (router, uploads_router, objects_router):
+        app.include_router(part)
     page = str(resources.files("service") / "web")
     app.mount("/", StaticFiles(directory=page, html=True), name="page")
     _describe(app)
@@ -83,7 +102,7 @@ def _describe(app: FastAPI) -> None:
         schema = generate()
         schemas = schema["components"]["schemas"]
         template = "#/components/schemas/{model}"
-        for name, model in (("PathRequest", PathRequest), ("Problem", ProblemDocument)):
+        for name, model in (("AlignRequest", AlignRequest), ("Problem", ProblemDocument)):
             described = model.model_json_schema(ref_template=template)
             schemas.update(described.pop("$defs", {}))
             schemas[name] = described

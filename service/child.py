@@ -48,13 +48,30 @@ def _tell(lines: TextIO, kind: str, **fields: Any) -> None:
 
 def _do(job: dict[str, Any], lines: TextIO) -> None:
     """Align every track of a job; one that fails does not stop the others."""
-    tracks = job["tracks"]
-    for index, track in enumerate(tracks):
+    from model.errors import AvsaError
+    from service.transfer import drop_inputs, fetch_inputs, store_outputs
+
+    def tell(stage: str, fraction: float) -> None:
+        _tell(lines, "progress", stage=stage, fraction=fraction)
+
+    n_tracks, error = len(job["tracks"]), None
+    try:
+        job = fetch_inputs(job, lambda fraction: tell("fetching", 0.2 * fraction))
+    except AvsaError as fault:
+        error = {"error": {"code": fault.code, "detail": str(fault)}}
+    for index, track in enumerate(job["tracks"]):
 
         def notify(stage: str, fraction: float, index: int = index) -> None:
-            _tell(lines, "progress", stage=stage, fraction=(index + fraction) / len(tracks))
+            tell(stage, (index + fraction) / n_tracks)
 
-        _tell(lines, "track", index=index, result=_align(job, track, index, notify))
+        result = error or _align(job, track, index, notify)
+        if "error" not in result:
+            try:
+                result = store_outputs(job, index, result)
+            except AvsaError as fault:
+                result = {"error": {"code": fault.code, "detail": str(fault)}}
+        _tell(lines, "track", index=index, result=result)
+    drop_inputs(job)
     _tell(lines, "done")
 
 

@@ -12,6 +12,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from model.errors import AvsaError
+
 log = logging.getLogger("avsa.http")
 
 MEDIA_TYPE = "application/problem+json"
@@ -30,6 +32,8 @@ STATUS_OF_CODE = {
     "worker_lost": 500,
     "time_limit": 500,
 }
+# Of states that are no part of HTTP itself.
+_TITLES = {460: "Checksum Mismatch"}
 
 
 class Problem(Exception):
@@ -56,12 +60,18 @@ def document(problem: Problem) -> dict[str, Any]:
     """The body of a problem."""
     return {
         "type": f"urn:avsa-align:problem:{problem.code}",
-        "title": HTTPStatus(problem.status).phrase,
+        "title": _TITLES.get(problem.status) or HTTPStatus(problem.status).phrase,
         "status": problem.status,
         "code": problem.code,
         "detail": problem.detail,
         **problem.fields,
     }
+
+
+def described(status: int, description: str) -> dict[int | str, dict[str, Any]]:
+    """A problem among the `responses` of a route, for the OpenAPI document."""
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {status: {"description": description, "content": {MEDIA_TYPE: {"schema": schema}}}}
 
 
 def response(problem: Problem) -> JSONResponse:
@@ -78,6 +88,10 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, Problem)
         return response(error)
 
+    async def of_ours(_request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, AvsaError)
+        return response(of_job_error({"code": error.code, "detail": str(error)}))
+
     async def of_http(_request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
         phrase = HTTPStatus(error.status_code).phrase
@@ -93,6 +107,7 @@ def install(app: FastAPI) -> None:
         return response(Problem(500, "internal", "The service failed; its log has the trace."))
 
     app.add_exception_handler(Problem, of_problem)
+    app.add_exception_handler(AvsaError, of_ours)
     app.add_exception_handler(HTTPException, of_http)
     app.add_exception_handler(RequestValidationError, of_validation)
     app.add_exception_handler(Exception, of_anything)

@@ -13,17 +13,20 @@ from typing import Annotated, Any
 
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, Query, Request, Response
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse, JSONResponse, RedirectResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from service import problems
 from service.jobs import Job, JobTable, State, new_id
+from service.objectstore import ObjectName, ObjectStore
 from service.problems import Problem
 from service.queue import EmbeddedQueue
 from service.schemas import Health, JobInfo, JobPage
 from service.settings import Settings
 from service.storage import Storage
-from service.submission import read_submission
+from service.submission import Intake, read_submission
+from service.upload_routes import Owner
+from service.uploads import UploadStore
 
 _POLL_S = 0.1
 _RETRY_AFTER = {"Retry-After": "2"}
@@ -37,6 +40,8 @@ class Service:
     table: JobTable
     storage: Storage
     queue: EmbeddedQueue
+    uploads: UploadStore
+    objects: ObjectStore
 
     async def job(self, job_id: str) -> Job:
         """A job by its id; 404 if there is none."""
@@ -57,6 +62,21 @@ class Service:
     def result_file(self, job: Job, name: str) -> Path:
         """A file that the attempt that counts has written."""
         return self.storage.result_folder(job.id, job.attempt) / name
+
+    def report(self, job: Job, track: int) -> bytes:
+        """The report of a track, from the disk or the object store."""
+        objects = job.results[track].get("objects")
+        if objects:
+            return self.objects.read(ObjectName.parse(objects["report"]))
+        return self.result_file(job, f"report-{track}.json").read_bytes()
+
+    def forget_files(self, job: Job) -> None:
+        """Delete all files of a job, but not what it wrote where its request told it to."""
+        self.storage.purge(job.id)
+        if job.spec.get("output") == self.settings.results_url:
+            for result in job.results:
+                for uri in result.get("objects", {}).values():
+                    self.objects.delete(ObjectName.parse(uri))
 
 
 def _service(request: Request) -> Service:
@@ -86,6 +106,7 @@ def _problem(description: str) -> dict[str, Any]:
 
 _NOT_FOUND: Responses = {404: _problem("no such job")}
 _RESULT: Responses = {
+    307: {"description": "it lies in an object store, there"},
     404: _problem("no such job or track"),
     409: _problem("not ended yet, or cancelled"),
     422: _problem("the job failed for its input"),
@@ -106,7 +127,7 @@ _BODY = {
                     },
                 }
             },
-            "application/json": {"schema": {"$ref": "#/components/schemas/PathRequest"}},
+            "application/json": {"schema": {"$ref": "#/components/schemas/AlignRequest"}},
         },
     }
 }
@@ -130,16 +151,18 @@ _BODY = {
         507: _problem("no space left"),
     },
 )
-async def align(request: Request, service: ServiceDep) -> Response:
+async def align(request: Request, service: ServiceDep, owner: Owner) -> Response:
     """Align one or more ambisonic tracks with a 360 video.
 
     Multipart with the files `video` and `audio` (repeated for several tracks; left out: the sound
-    inside the video) and `options` as JSON; or a JSON body that names files on the server.
+    inside the video) and `options` as JSON; or a JSON body that names finished uploads, files on
+    the server, or objects of a store.
     """
     job_id = new_id()
     folder = service.storage.upload_folder(job_id)
+    intake = Intake(folder, owner, service.settings, service.uploads, service.objects)
     try:
-        submission = await read_submission(request, folder, service.storage, service.settings)
+        submission = await read_submission(request, service.storage, intake)
         job = await run_sync(
             lambda: service.table.submit(submission.spec, label=submission.label, job_id=job_id)
         )
@@ -172,7 +195,7 @@ def _finished(service: Service, job: Job) -> Response:
     reports = [
         problems.document(problems.of_job_error(result["error"]))
         if result.get("error")
-        else json.loads(service.result_file(job, f"report-{index}.json").read_bytes())
+        else json.loads(service.report(job, index))
         for index, result in enumerate(job.results)
     ]
     return JSONResponse(
@@ -263,7 +286,7 @@ async def purge_job(job: JobDep, service: ServiceDep) -> None:
     if not await run_sync(service.table.purge, job.id):
         detail = f"The job {job.id} is {job.state}: cancel it first."
         raise Problem(409, "job_not_ended", detail)
-    await run_sync(service.storage.purge, job.id)
+    await run_sync(service.forget_files, job)
 
 
 # --- fetching ------------------------------------------------------------------------------------
@@ -291,14 +314,14 @@ def _result(job: Job, track: int) -> dict[str, Any]:
     operation_id="get_audio",
     responses=_RESULT,
 )
-async def get_audio(job: JobDep, track: int, service: ServiceDep) -> FileResponse:
+async def get_audio(job: JobDep, track: int, service: ServiceDep) -> Response:
     """The corrected file of a track."""
     result = _result(job, track)
-    return FileResponse(
-        service.result_file(job, result["audio"]),
-        filename=result["name"],
-        media_type="application/octet-stream",
-    )
+    media_type, name = "application/octet-stream", result["name"]
+    if "objects" in result:
+        return await _redirect(service, result["objects"]["audio"], name, media_type)
+    path = service.result_file(job, result["audio"])
+    return FileResponse(path, filename=name, media_type=media_type)
 
 
 @router.get(
@@ -307,11 +330,13 @@ async def get_audio(job: JobDep, track: int, service: ServiceDep) -> FileRespons
     operation_id="get_report",
     responses=_RESULT,
 )
-async def get_report(job: JobDep, service: ServiceDep, track: TrackNumber = 0) -> FileResponse:
+async def get_report(job: JobDep, service: ServiceDep, track: TrackNumber = 0) -> Response:
     """The report of a track."""
-    _result(job, track)
+    result, media_type = _result(job, track), "application/json"
+    if "objects" in result:
+        return await _redirect(service, result["objects"]["report"], "report.json", media_type)
     path = service.result_file(job, f"report-{track}.json")
-    return FileResponse(path, media_type="application/json")
+    return FileResponse(path, media_type=media_type)
 
 
 @router.get(
@@ -320,10 +345,18 @@ async def get_report(job: JobDep, service: ServiceDep, track: TrackNumber = 0) -
     operation_id="get_plot",
     responses=_RESULT,
 )
-async def get_plot(job: JobDep, service: ServiceDep, track: TrackNumber = 0) -> FileResponse:
+async def get_plot(job: JobDep, service: ServiceDep, track: TrackNumber = 0) -> Response:
     """The picture of a track's result."""
-    _result(job, track)
-    return FileResponse(service.result_file(job, f"plot-{track}.png"), media_type="image/png")
+    result, media_type = _result(job, track), "image/png"
+    if "objects" in result:
+        return await _redirect(service, result["objects"]["plot"], "plot.png", media_type)
+    return FileResponse(service.result_file(job, f"plot-{track}.png"), media_type=media_type)
+
+
+async def _redirect(service: Service, uri: str, name: str, media_type: str) -> Response:
+    """To an object of the store, at an address that holds for some hours."""
+    link = await run_sync(service.objects.link, ObjectName.parse(uri), name, media_type)
+    return RedirectResponse(link, 307, headers={"Cache-Control": "no-store"})
 
 
 # --- health --------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,9 +24,14 @@ EXAMPLE = Conditions(
 )  # fmt: skip
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
+TUSJS = Path(__file__).parent / "service" / "tusjs"
 COMPONENTS = {
+    "tus-js-client": lambda: (
+        shutil.which("node") is not None and (TUSJS / "node_modules" / "tus-js-client").is_dir()
+    ),
     "chromium": lambda: shutil.which("chromium") is not None,
     "ffmpeg": lambda: shutil.which("ffmpeg") is not None,
+    "rclone": (Path(sys.executable).parent / "rclone").is_file,
     "root": lambda: os.geteuid() == 0,
     "cuda": torch.cuda.is_available,
     "shared-data": SHARED_DATA.is_dir,
