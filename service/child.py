@@ -17,6 +17,11 @@ import traceback
 from pathlib import Path
 from typing import Any, TextIO
 
+from model.media.probe import Probe
+
+# Files are opened in its cage before they are opened here.
+_PROBE = Probe()
+
 
 def main() -> int:
     """Serve jobs until the input ends."""
@@ -89,6 +94,9 @@ def _align(job: dict[str, Any], track: dict[str, Any], index: int, notify: Any) 
     names = dict(zip(track["paths"], track["labels"], strict=True))
     names[job["video"]["path"]] = job["video"]["label"]
     try:
+        _PROBE.check(Path(job["video"]["path"]), "video", stereo=options["stereo"])
+        for path in paths:
+            _PROBE.check(path, "audio")
         with open_split_audio(paths) as reader:
             own = len(paths) == 1 and not options.get("lay_on_picture")
             suffix = output_suffix(reader.info) if own else ".wav"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import sys
@@ -31,6 +32,7 @@ COMPONENTS = {
     ),
     "chromium": lambda: shutil.which("chromium") is not None,
     "ffmpeg": lambda: shutil.which("ffmpeg") is not None,
+    "landlock": lambda: ctypes.CDLL(None).syscall(444, None, ctypes.c_size_t(0), 1) >= 1,
     "rclone": (Path(sys.executable).parent / "rclone").is_file,
     "root": lambda: os.geteuid() == 0,
     "cuda": torch.cuda.is_available,
