@@ -122,6 +122,7 @@ def _align(job: Job, track: dict[str, Any], index: int, notify: Any) -> dict[str
     """One track: its outputs' names, or its error."""
     from model.align import Options, Outputs, align
     from model.ambisonics import Convention, Fix
+    from model.checkpoint import Method
     from model.errors import AvsaError
     from model.media import open_split_audio, output_suffix
     from model.take import Track
@@ -155,6 +156,7 @@ def _align(job: Job, track: dict[str, Any], index: int, notify: Any) -> dict[str
             Options(
                 n_windows=options["windows"],
                 tolerance_deg=options["tolerance_deg"],
+                method=Method(options.get("method", Method.FUSED)),
                 stereo=options["stereo"],
                 device=job["device"],
                 float_output=options["float_output"],

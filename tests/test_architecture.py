@@ -1,6 +1,10 @@
 """Imports run one way, and each concern has one owner."""
 
 import ast
+import re
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -47,6 +51,37 @@ def test_imports_run_one_way(path: Path) -> None:
     wrong = [n for n in imports(path) for f in forbidden[package] if starts_with(n, f)]
 
     assert not wrong
+
+
+@pytest.mark.parametrize(
+    ("package", "extras"),
+    [
+        ("model", "model"),
+        ("training", "model training"),
+        ("service", "service"),
+        ("tests", "model training service dev"),
+    ],
+)
+def test_what_is_imported_is_declared_and_pinned(package: str, extras: str) -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    of_extras = declared["optional-dependencies"]
+    asked = {distribution(line) for extra in extras.split() for line in of_extras[extra]}
+    pinned = {distribution(line) for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    ours = {*PACKAGES, "tests", "__future__", *sys.stdlib_module_names}
+    sold_as = packages_distributions()
+    found = {
+        name.split(".")[0] for path in (ROOT / package).rglob("*.py") for name in imports(path)
+    }
+
+    for name in found - ours:
+        assert name in sold_as, f"{name} is not installed"
+        assert {distribution(sold) for sold in sold_as[name]} & asked & pinned, name
+    assert asked <= pinned
+
+
+def distribution(line: str) -> str:
+    """The name in a requirement, as PEP 503 writes it."""
+    return re.sub(r"[-_.]+", "-", re.split(r"[\s<>=;\[]", line)[0]).lower()
 
 
 @pytest.mark.parametrize("leaf", LEAVES)

@@ -89,6 +89,7 @@ def test_options_reach_the_report(page: Page, server: Server, take: TakeFiles) -
     page.set_input_files("#audio", take.audio)
     page.click("summary")
     page.select_option("#fix", "mirror")
+    page.select_option("#method", "evidence")
     page.check("#follow")
     page.fill("#offset", "0.5")
     page.click("#start")
@@ -97,6 +98,7 @@ def test_options_reach_the_report(page: Page, server: Server, take: TakeFiles) -
     newest = httpx.get(f"{server.url}/jobs?limit=1").json()["jobs"][0]["id"]
     report = httpx.get(f"{server.url}/jobs/{newest}/report.json").json()
     assert report["fix"] == "mirror"
+    assert report["model"]["scorer_sha256"] is None
     assert report["trajectory"]["kind"]
     assert report["input"]["audio"]["offset_s"] == 0.5
 

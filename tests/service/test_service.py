@@ -18,6 +18,8 @@ import httpx
 import jsonschema
 import pytest
 
+from model.checkpoint import Method, load_calibration
+from service.schemas import AlignOptions
 from tests.bad_inputs import BAD_INPUTS
 from tests.service.conftest import Server
 from training.data.takes import TakeFiles
@@ -122,6 +124,19 @@ def test_events_tell_the_stages_and_end(server: Server, take: TakeFiles) -> None
     assert fractions[-1] == 1
 
 
+def test_the_evidence_alone_may_judge(
+    server: Server, take: TakeFiles, done: dict[str, Any]
+) -> None:
+    fused = httpx.get(server.url + done["results"][0]["report_url"]).json()
+    alone = post(server, take.video, take.audio, wait_s=60, options={"method": "evidence"}).json()
+
+    assert fused["model"]["scorer_sha256"] == load_calibration(method=Method.FUSED).scorer
+    assert alone["model"]["scorer_sha256"] is None
+    assert alone["model"]["weights_sha256"] == load_calibration(method=Method.EVIDENCE).sha256
+    offered = AlignOptions.model_json_schema()["properties"]["method"]["enum"]
+    assert offered == list(Method)
+
+
 def test_several_tracks_one_of_them_bad(server: Server, take: TakeFiles, tmp_path: Path) -> None:
     _, bad, words = BAD_INPUTS["mono"](take.video, take.audio, tmp_path)
 
@@ -162,6 +177,7 @@ def test_bad_input_is_answered_with_a_problem(
         ({"convention": "b-format"}, r"convention.*b-format"),
         ({"fix": "upside"}, r"fix.*upside"),
         ({"windows": 0}, "windows"),
+        ({"method": "guess"}, r"method.*guess"),
         ({"colour": "blue"}, "colour"),
         ({"offset_s": "late"}, "offset_s"),
     ],

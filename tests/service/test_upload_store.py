@@ -94,7 +94,7 @@ class Cuts(RuleBasedStateMachine):
 
 
 TestCuts = Cuts.TestCase
-TestCuts.settings = settings(max_examples=60, stateful_step_count=20, deadline=None)
+TestCuts.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
 
 
 def test_another_owners_upload_is_not_there(tmp_path: Path) -> None:

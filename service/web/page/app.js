@@ -51,6 +51,7 @@ function body() {
   const options = {
     convention: $("convention").value,
     fix: $("fix").value || null,
+    method: $("method").value,
     follow: $("follow").checked,
     float_output: $("float").checked,
     apply_undecided: $("apply").checked,
