@@ -39,7 +39,16 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--report", type=Path, help="write the report as JSON")
     parser.add_argument("--plot", type=Path, help="write the picture as PNG")
-    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    _add_reading(parser)
+    _add_judging(parser)
+    parser.add_argument("--json", action="store_true", help="print the report")
+    parser.add_argument("--quiet", action="store_true", help="print errors only")
+    parser.add_argument("--debug", action="store_true", help="show a trace with our faults")
+    return parser.parse_args(argv)
+
+
+def _add_reading(parser: argparse.ArgumentParser) -> None:
+    """How the files are to be read."""
     parser.add_argument(
         "--convention", choices=["auto", *Convention], default="auto",
         help="order and weights of the tracks (auto: as declared, else as they surely sound, "
@@ -61,6 +70,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         type=float,
         help="time in VIDEO at which AUDIO begins (else: as the camera's own sound says)",
     )
+
+
+def _add_judging(parser: argparse.ArgumentParser) -> None:
+    """What is judged, by what, and what is made of it."""
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument("--windows", type=int, default=8, help="windows that are judged (8)")
     parser.add_argument("--tolerance-deg", type=float, default=10.0, help="still aligned (10)")
     parser.add_argument(
@@ -84,10 +98,6 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--lay-on-picture", action="store_true",
         help="write the track shifted and resampled to the picture's clock, and as long (WAV)",
     )  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="print the report")
-    parser.add_argument("--quiet", action="store_true", help="print errors only")
-    parser.add_argument("--debug", action="store_true", help="show a trace with our faults")
-    return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -285,12 +285,16 @@ def confidences(results: Sequence[Outcome], calibration: Calibration) -> np.ndar
 def least_confidence(
     results: Sequence[Outcome], calibration: Calibration, *, wrong: float
 ) -> float:
-    """The lowest threshold at which at most `wrong` of the verdicts are off by 30 degrees."""
+    """The lowest threshold at which at most `wrong` of the verdicts are off by 30 degrees.
+
+    One more wrong verdict is counted than was seen, as in conformal risk control (Angelopoulos et
+    al., 2022), so that it also holds for takes to come.
+    """
     confidence = confidences(results, calibration)
     off = np.array([result.error_deg > 30 for result in results])
     for threshold in np.arange(0.3, 1.0, 0.01).round(2):
         given = confidence >= threshold
-        if given.any() and off[given].mean() <= wrong:
+        if (off[given].sum() + 1) / (given.sum() + 1) <= wrong:
             return float(threshold)
     return 0.99
 

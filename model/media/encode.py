@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -67,3 +68,19 @@ def write_youtube_audio(path: Path, field: NDArray[np.floating], samplerate: int
         frame.sample_rate = samplerate
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+
+
+def through_vorbis(
+    field: NDArray[np.floating], samplerate: int, *, quality: float
+) -> NDArray[np.float64]:
+    """A field [shape=(C, N)] after lossy coding, all channels in one stream.
+
+    quality : 0 (smallest) to 1 (best).
+    """
+    file = io.BytesIO()
+    soundfile.write(
+        file, field.T, samplerate, format="OGG", subtype="VORBIS", compression_level=1 - quality
+    )
+    file.seek(0)
+    decoded = soundfile.read(file, dtype="float64", always_2d=True)[0].T
+    return np.asarray(decoded[:, : field.shape[1]])

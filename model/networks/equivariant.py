@@ -165,9 +165,11 @@ class EquivariantScorer(nn.Module):
         index = self.heard.expand(*pairs.shape[:2], -1, -1)
         # (B, channels, seen, yaw): what is heard there once the field is turned by the yaw.
         by_yaw = pairs.gather(3, index).permute(0, 2, 3, 1)
-        compared = self.compare(by_yaw)
-        yaw = self.weigh(compared).squeeze(-1).mean(dim=1) * (N_AZIMUTHS / 6)
-        return Scores(yaw, *self._trust(compared.mean(dim=1), yaw).unbind(-1))
+        compared = self.compare(by_yaw).mean(dim=1, dtype=torch.float32)  # (B, yaw, channels)
+        # In full precision: what all rotations share may grow large, and would round the rest off.
+        with torch.autocast(compared.device.type, enabled=False):
+            yaw = self.weigh(compared).squeeze(-1) * (N_AZIMUTHS / 6)
+            return Scores(yaw, *self._trust(compared, yaw).unbind(-1))
 
     def _trust(self, by_yaw: Tensor, yaw: Tensor) -> Tensor:
         """Whether anything fits at all, from the best rotation against all, [shape=(B, 2)]."""

@@ -57,7 +57,7 @@ def test_a_manifest_is_evaluated(
     assert max(errors) <= 10
     assert np.ptp(errors) <= 3
     assert figures["overall"]["within_10_deg"]["takes"] == 1
-    assert set(figures["cues_within_20_deg"]) == set(CUES)
+    assert set(figures["cues_within_20_deg"]) == {*CUES, LEARNED}
 
 
 @pytest.mark.parametrize(

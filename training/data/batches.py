@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -78,14 +80,21 @@ class WindowBatches(Dataset[Batch]):
         n_frames = int(rng.integers(self._shortest, self._longest + 1))
         places, mirrored = rng.random(self._batch), rng.random(self._batch) < 0.5
         mine = np.array_split(np.arange(self._batch), self._world)[self._rank]
+        n_frames = min([n_frames, *(_length(self._paths[i]) for i in chosen)])
         windows = [load_window(self._paths[chosen[i]]) for i in mine]
-        n_frames = min([n_frames, *(len(window.covariance) for window in windows)])
         examples = [
             _example(window, n_frames, places[i], mirrored=bool(mirrored[i]))
             for i, window in zip(mine, windows, strict=True)
         ]
         maps, sound = zip(*examples, strict=True)
         return Batch(torch.stack(maps), torch.stack(sound))
+
+
+@lru_cache(maxsize=1 << 20)
+def _length(path: Path) -> int:
+    """Intervals of a kept window, without reading it."""
+    with safe_open(path, "pt") as file:
+        return int(file.get_slice("covariance").get_shape()[0])
 
 
 def _example(

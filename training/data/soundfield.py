@@ -84,7 +84,8 @@ def microphone(rng: np.random.Generator, field: FloatArray, samplerate: int) -> 
     gains[0] += rng.normal(0, 0.8)
     field = field * (10 ** (gains / 20))[:, None]
     if rng.random() < 0.2:
-        limit = butter(2, rng.uniform(4000, 8000), fs=samplerate, output="sos")
+        limit_hz = min(rng.uniform(4000, 8000), 0.45 * samplerate)
+        limit = butter(2, limit_hz, fs=samplerate, output="sos")
         field[1:] = sosfilt(limit, field[1:], axis=1)
     return np.asarray(field)
 

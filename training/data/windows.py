@@ -11,7 +11,6 @@ stopped goes on where it was.
 from __future__ import annotations
 
 import argparse
-import io
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -19,7 +18,6 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
@@ -28,7 +26,7 @@ from tqdm import tqdm
 
 from model import features
 from model.media import VideoReader
-from model.media.encode import write_video
+from model.media.encode import through_vorbis, write_video
 from model.scoring import Window
 from training.data.materials import NOTHING, Materials, add_materials_arguments, read_materials
 from training.data.scenes import (
@@ -56,7 +54,7 @@ def render_window(scene: Scene, materials: Materials = NOTHING) -> Window:
         frames, refreshed = _picture_coded(rng, frames, rate_hz)
     field = render_sound(scene, samplerate=features.SAMPLERATE, materials=materials)
     if rng.random() < _CODED_SOUNDS:
-        field = _sound_coded(rng, field)
+        field = through_vorbis(field, features.SAMPLERATE, quality=rng.uniform(0.2, 0.9))
     times_s = torch.arange(len(frames), dtype=torch.float64) / rate_hz
     motion = features.motion(torch.from_numpy(frames), times_s, torch.from_numpy(refreshed))
     covariance = features.covariance(torch.from_numpy(field), times_s)
@@ -78,19 +76,6 @@ def _picture_coded(
                 0.0, len(frames) / rate_hz, size=features.PICTURE_SIZE, max_rate_hz=2 * rate_hz
             )
     return seen.frames, seen.refreshed
-
-
-def _sound_coded(rng: np.random.Generator, field: NDArray[np.floating]) -> NDArray[np.float64]:
-    """A field after Vorbis, all channels in one stream."""
-    file = io.BytesIO()
-    quality = float(rng.uniform(0.2, 0.9))
-    soundfile.write(
-        file, field.T, features.SAMPLERATE, format="OGG", subtype="VORBIS",
-        compression_level=1 - quality,
-    )  # fmt: skip
-    file.seek(0)
-    decoded = soundfile.read(file, dtype="float64", always_2d=True)[0].T
-    return np.asarray(decoded[:, : field.shape[1]])
 
 
 def save_window(path: Path, window: Window) -> None:

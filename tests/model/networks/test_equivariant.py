@@ -109,3 +109,22 @@ def test_what_is_no_scorer_is_refused(tmp_path) -> None:  # type: ignore[no-unty
         load_scorer(tmp_path / "notes.safetensors")
     with pytest.raises(MediaError, match=r"missing\.safetensors cannot be read"):
         load_scorer(tmp_path / "missing.safetensors")
+
+
+def test_half_precision_does_not_round_the_rotations_off(network: EquivariantScorer) -> None:
+    """A bias that all rotations share may drift in training; it must cost no precision."""
+    maps, sound = picture(n=1), sound_input(covariance())[None]
+
+    def rounding() -> float:
+        with torch.no_grad():
+            exact = network(maps, sound).yaw
+            with torch.autocast("cpu", torch.bfloat16):
+                rounded = network(maps, sound).yaw
+        assert rounded.dtype == torch.float32
+        return float(((exact - exact.mean()) - (rounded - rounded.mean())).abs().max())
+
+    before = rounding()
+    with torch.no_grad():
+        network.weigh.bias.add_(40.0)
+
+    assert rounding() < 1.5 * before + 1e-3
