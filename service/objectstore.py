@@ -79,7 +79,8 @@ class ObjectStore:
                 import boto3
                 from botocore.config import Config
 
-                self._client = boto3.client(
+                # A session of its own: the default one is shared, and keeps the first keys it saw.
+                self._client = boto3.session.Session().client(
                     "s3",
                     endpoint_url=self._settings.object_endpoint or None,
                     config=Config(
