@@ -62,8 +62,10 @@ def open_container(path: Path) -> Iterator[InputContainer]:
     options = {
         "protocol_whitelist": "file",
         "format_whitelist": ",".join(FORMATS),
-        # For the decoders with which FFmpeg looks into the streams while opening.
+        # For the decoders with which FFmpeg looks into the streams while opening. Twice the limit:
+        # what is a little too large is then refused by its size, and not as having no picture.
         **_decoder_options(),
+        "max_pixels": str(2 * MAX_PIXELS),
     }
     try:
         # An absolute path, so that FFmpeg never takes a name for a protocol ("concat:a|b").
