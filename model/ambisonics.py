@@ -53,9 +53,6 @@ FUMA_TO_SN3D = (
     math.sqrt(5) / 3,
     math.sqrt(5 / 8),
 )
-# FFmpeg decodes YouTube's 5.1 AAC ambisonics as X, Y, W, (silence), Z, (silence): the file
-# channel of W, Y, Z, X.
-YOUTUBE_51_CHANNELS = (2, 1, 4, 0)
 
 
 class Convention(StrEnum):

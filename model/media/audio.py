@@ -36,7 +36,8 @@ _VORBIS_71 = (0, 2, 1, 7, 5, 6, 3, 4)
 _PREROLL_S = 0.25
 # Below this level against the loudest channel a lossy coder's channel counts as silent.
 _SILENT_DB = -60.0
-# FFmpeg's order of the YouTube 5.1 carrier: X, Y, W, -, Z, - (model.ambisonics).
+# FFmpeg decodes YouTube's 5.1 AAC ambisonics as X, Y, W, (silence), Z, (silence): the file
+# channel of W, Y, Z, X.
 YOUTUBE_51_CHANNELS = (2, 1, 4, 0)
 _YOUTUBE_51_SILENT = (3, 5)
 

@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from model.ambisonics import YOUTUBE_51_CHANNELS
+from model.media.audio import YOUTUBE_51_CHANNELS
 
 
 def write_video(
@@ -55,12 +55,16 @@ def write_audio(
 
 
 def write_youtube_audio(path: Path, field: NDArray[np.floating], samplerate: int) -> None:
-    """Write a first-order field (W, Y, Z, X) [shape=(4, N)] as YouTube does: AAC 5.1 in MP4."""
+    """Write a first-order field (W, Y, Z, X) [shape=(4, N)] as YouTube does: AAC 5.1 in MP4.
+
+    Direction is what channels share and by how much they differ, so the coder may neither put noise
+    in a band's place (substitution) nor one waveform in both of X and Y (intensity stereo). Its
+    slow search for steps makes levels differ by band where there is much to code; "fast" does not.
+    """
     channels = np.zeros((6, field.shape[1]), dtype=np.float32)
     channels[list(YOUTUBE_51_CHANNELS)] = field
     with av.open(str(path), "w", format="mp4") as container:
-        # Noise substitution would replace what channels share, which is the direction.
-        options = {"aac_pns": "0"}
+        options = {"aac_pns": "0", "aac_is": "0", "aac_coder": "fast"}
         stream = container.add_stream("aac", rate=samplerate, layout="5.1", options=options)
         stream.bit_rate = 256_000
         packed = np.ascontiguousarray(channels.T.reshape(1, -1))

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,12 @@ class Locked:
     def submit(self, key: str | None, **options: Any) -> httpx.Response:
         body = {"video": str(self.server.data_dir.parent / "take.wav"), "options": options}
         return self.ask(key, "POST", "/align", json=body)
+
+    def wait_for(self, job_id: str, state: str, timeout_s: float = 60) -> None:
+        deadline = time.monotonic() + timeout_s
+        while (job := self.ask(ADMIN, "GET", f"/jobs/{job_id}").json())["state"] != state:
+            assert time.monotonic() < deadline, f"{job}\n{self.server.log()}"
+            time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
@@ -302,6 +309,7 @@ def test_every_answer_has_the_safe_headers(locked: Locked, path: str) -> None:
 def test_logs_are_json_with_the_ids_of_request_and_job_and_without_secrets(locked: Locked) -> None:
     request_id = "mine-123"
     job_id = locked.submit(locked.alice, label="x").json()["id"]
+    locked.wait_for(job_id, "running")
     answer = locked.ask(
         locked.alice, "GET", f"/jobs/{job_id}", headers={"X-Request-ID": request_id}
     )
@@ -378,8 +386,7 @@ def test_jobs_on_the_command_line(locked: Locked) -> None:
     assert refused.returncode == 2
     assert "cancel it first" in refused.stderr
     assert cancelled.returncode == 0
-    while locked.ask(ADMIN, "GET", f"/jobs/{job_id}").json()["state"] != "cancelled":
-        pass
+    locked.wait_for(job_id, "cancelled")
     assert command(server, "jobs", "purge", job_id).returncode == 0
     assert code(locked.ask(ADMIN, "GET", f"/jobs/{job_id}")) == (404, "job_not_found")
     assert "There is no job" in command(server, "jobs", "show", job_id).stderr

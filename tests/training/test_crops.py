@@ -160,6 +160,23 @@ def test_sound_guides_to_what_sounds(azimuth: float, elevation: float) -> None:
     assert grid.max() == 1
 
 
+def test_sound_guides_to_each_of_two_sources_and_not_between() -> None:
+    rng = np.random.default_rng(0)
+    turns = np.repeat(rng.random(20) < 0.5, SAMPLERATE // 10)
+    noise = rng.standard_normal(len(turns))
+    places = (0.0, 0.0), (math.radians(90), 0.0)
+    field = encode(noise * turns, *places[0], 1) + encode(noise * ~turns, *places[1], 1)
+
+    grid = sound_interest(covariance(torch.tensor(field)))
+
+    centres = np.stack(np.meshgrid(*cell_centres()[::-1]), axis=-1)
+    for place in places:
+        near = grid[np.degrees(angle_between(centres, np.array(place))) < 8].max()
+        assert near > 0.5
+    between = np.degrees(angle_between(centres, np.array([math.radians(45), 0.0]))) < 8
+    assert grid[between].max() < 0.1
+
+
 def test_sound_without_direction_guides_nowhere() -> None:
     mono = np.zeros((4, SAMPLERATE // 4))
     mono[0] = np.random.default_rng(0).standard_normal(SAMPLERATE // 4)

@@ -26,7 +26,8 @@ MAX_ELEVATION_RAD = math.radians(60)
 MIN_APART_RAD = math.radians(36)
 FIELDS_OF_VIEW_RAD = (math.radians(25), math.radians(90))
 _ANYWHERE = 0.1  # share of guided directions that are drawn without regard to interest
-_BEAM_SHARPNESS = 4  # exponent of a cardioid's power, which is broad
+_STRETCH = 10  # times of sound that are heard together: 0.1 s
+_BELL_RAD = math.radians(10)  # deviation
 _TRIES = 1000
 
 
@@ -152,19 +153,24 @@ def motion_interest(maps: Tensor) -> FloatArray:
 
 
 def sound_interest(cov: Tensor) -> FloatArray:
-    """How loud it is towards each direction, from covariances [shape=(T, F, 10)], mono to null.
+    """How much sound comes from each direction, of covariances [shape=(T, F, 10)], none to null.
 
-    Power of the cardioid, over all bands and times, above that of the quietest direction.
+    Each band of each stretch of time is a bell where its intensity points, by the intensity's
+    length. A beam on the whole sound would look between two sources; few bands hold both at once.
     """
-    elevations, azimuths = (torch.from_numpy(axis) for axis in cell_centres())
-    grid = torch.meshgrid(elevations, azimuths, indexing="ij")
-    power = features.cardioid_power(cov.sum((0, 1)), grid[1].flatten(), grid[0].flatten())
-    above = (power - power.min()).view(N_ELEVATIONS, N_AZIMUTHS)
-    peak = above.max()
-    # A field without direction differs by rounding only.
-    if not peak > 1e-6 * power.max():
-        return np.zeros((N_ELEVATIONS, N_AZIMUTHS))
-    return np.asarray(((above / peak) ** _BEAM_SHARPNESS).numpy())
+    parts = torch.split(cov.double(), _STRETCH)
+    cells = torch.stack([part.sum(0) for part in parts]).flatten(0, 1)
+    vectors = features.intensity(cells)
+    length = vectors.norm(dim=-1)
+    # A field without direction differs from none by rounding only.
+    length = torch.where(length > 1e-6 * features.energy(cells), length, 0.0)
+    centres = np.stack(np.meshgrid(*cell_centres()[::-1]), axis=-1)
+    cosines = torch.nn.functional.normalize(vectors, dim=-1) @ torch.from_numpy(
+        unit_vectors(centres).reshape(-1, 3).T
+    )
+    interest = length @ torch.exp((cosines - 1) / _BELL_RAD**2)
+    peak = float(interest.max())
+    return np.asarray(interest.view(N_ELEVATIONS, N_AZIMUTHS).numpy() / (peak or 1.0))
 
 
 # --- cutting -------------------------------------------------------------------------------------

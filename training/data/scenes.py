@@ -67,6 +67,7 @@ class Conditions:
     foreign : whether the sound belongs to another scene (nothing fits).
     silent : whether nothing sounds but diffuse noise.
     flawless : whether the microphone's channels are exact.
+    planar : whether Z is silent.
     """
 
     duration_s: float = 10.0
@@ -81,6 +82,7 @@ class Conditions:
     foreign: bool = False
     silent: bool = False
     flawless: bool = False
+    planar: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -369,9 +371,9 @@ def render_sound(
     field += diffuse_noise(rng, n, order) * np.sqrt(power) * 10 ** (-scene.snr_db / 20)
     if not scene.conditions.flawless:
         field = microphone(rng, field, samplerate)
-    if rng.random() < 0.12:
-        # Planar mixes and cameras without a vertical capsule.
-        field[[2]] = 0.0
+    planar = rng.random() < 0.12  # mixes, and cameras without a vertical capsule
+    if planar if scene.conditions.planar is None else scene.conditions.planar:
+        field[2] = 0.0
     return np.asarray(0.5 * field / np.abs(field).max())
 
 

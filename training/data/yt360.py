@@ -8,8 +8,9 @@
 
 examines every pair and writes `ROOT/index.jsonl`; a run that was stopped goes on where it was.
 Distributed-style files hold YouTube's 5.1 AAC, whose channels are X, Y, W, -, Z, -; a decoder that
-is asked for four channels mixes them. Here channels are read as they are, and a clip counts only if
-its own sound agrees that W is where it should be. Clips that cannot be used are counted by reason.
+is asked for four channels mixes them. Here channels are read as they are, and a clip counts unless
+its own sound says that another reading is likelier. Clips that cannot be used are counted by
+reason.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ from typing import Any, cast
 
 from tqdm import tqdm
 
-from model.conventions import READING_CODES, SURE, diagnose
+from model.conventions import LIKELY, READING_CODES, Diagnosis, diagnose
 from model.errors import AvsaError, InputError, MediaError, UnsupportedMedia
+from model.faults import Finding
 from model.media import AudioReader, VideoReader, open_audio
 from model.output import whole_file
 from training.data.clips import Clip
@@ -38,6 +40,7 @@ SOUND_SUFFIXES = (".m4a", ".mp4", ".flac", ".wav", ".opus", ".ogg", ".webm", ".m
 ID_LENGTH = 11
 _LEAST_S = 1.5
 _SILENT_Z_DB = -50.0
+_MISREAD = READING_CODES | {"capsules", "w_elsewhere"}  # W, Y, Z, X are not where they should be
 _FORMAT = 1
 
 
@@ -208,15 +211,25 @@ def _examine_sound(reader: AudioReader) -> tuple[list[int], bool]:
     if info.components is None and info.n_channels != 4:
         raise _Unusable("not_ambisonic", f"{info.path} has {info.n_channels} channels.")
     components = list(info.components or range(4))[:4]
-    diagnosis = diagnose(reader, components=components)
-    for finding in diagnosis.problems:
-        spoils = finding.spoils_reading or finding.code in READING_CODES
-        if finding.code == "silent" or (spoils and finding.probability >= SURE):
-            raise _Unusable(finding.code, finding.sentence)
+    why = _misread(diagnose(reader, components=components))
+    if why is not None:
+        raise _Unusable(why.code, why.sentence)
     count = min(info.n_samples, 10 * info.samplerate)
     power = (reader.read(0, count)[components] ** 2).mean(axis=1)
     level_db = 10 * math.log10((power[2] + 1e-30) / (power[0] + 1e-30))
     return components, bool(level_db < _SILENT_Z_DB)
+
+
+def _misread(diagnosis: Diagnosis) -> Finding | None:
+    """Why the channels are likelier no field in AmbiX than one; None if they are one.
+
+    Few sources leave open which wrong order it is, so the wrong ones, which exclude one another,
+    count together. A good clip that is left out costs less than one learned wrongly.
+    """
+    against = [f for f in diagnosis.findings if f.spoils_reading or f.code in _MISREAD]
+    if sum(finding.probability for finding in against) < LIKELY:
+        return None
+    return max(against, key=lambda finding: finding.probability)
 
 
 def _pairs(root: Path) -> dict[str, tuple[Path | None, Path | None]]:

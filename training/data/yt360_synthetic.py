@@ -32,9 +32,7 @@ def identity(seed: int) -> str:
     return f"synth{seed:06d}"
 
 
-def write_clip(
-    scene: Scene, root: Path, name: str, *, height: int = 360, planar: bool = False
-) -> None:
+def write_clip(scene: Scene, root: Path, name: str, *, height: int = 360) -> None:
     """Render a scene as `video/name.mp4` and `audio/name.m4a`; the picture is 16:9."""
     write_video(
         root / "video" / f"{name}.mp4",
@@ -43,8 +41,6 @@ def write_clip(
         crf=26,
     )
     field = render_sound(scene, samplerate=_SAMPLERATE)
-    if planar:
-        field[2] = 0.0
     write_youtube_audio(root / "audio" / f"{name}.m4a", field, _SAMPLERATE)
 
 
@@ -62,16 +58,19 @@ def write_layout(
     root: Path, *, recordings: int, clips: int, conditions: Conditions, seed: int = 0,
     height: int = 360,
 ) -> None:  # fmt: skip
-    """Write folders and lists: clips of one recording are moments of like scenes."""
+    """Write folders and lists: clips of one recording are moments of like scenes.
+
+    `conditions.planar` is replaced: every fourth recording is planar, all others are not.
+    """
     for folder in ("video", "audio"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     starts = [clip * _SPACING_S for clip in range(clips)]
     names = [identity(seed + index) for index in range(recordings)]
     for index, name in enumerate(names):
         for start in starts:
-            scene = draw_scene(1000 * (seed + index) + start, conditions)
-            planar = index % 4 == 3
-            write_clip(scene, root, f"{name}-{start}", height=height, planar=planar)
+            seed_of_clip = 1000 * (seed + index) + start
+            scene = draw_scene(seed_of_clip, replace(conditions, planar=index % 4 == 3))
+            write_clip(scene, root, f"{name}-{start}", height=height)
     n_test = max(1, recordings // 5)
     (root / "train.txt").write_text("".join(f"{name}\n" for name in names[:-n_test]))
     (root / "test.txt").write_text("".join(f"{name}\n" for name in names[-n_test:]))
