@@ -21,15 +21,21 @@ setup: .venv/dev
 	$(PIP) install -c constraints.txt -e '.[model,training,service,dev]'
 	@touch $@
 
-# Real components of the tests, from Debian's packages where that is possible.
+# Real components of the tests, from Debian's packages where that is possible; the upload client
+# of browsers from npm, where there is one.
 components:
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	  for package in chromium redis-server wrk; do \
+	  for package in chromium curl redis-server wrk; do \
 	    command -v $$package >/dev/null || { \
 	      echo "Installing $$package"; \
 	      apt-get update -qq && apt-get install -y -qq --no-install-recommends $$package >/dev/null; \
 	    }; \
 	  done; \
+	fi
+	@if command -v npm >/dev/null && [ ! -d tests/service/tusjs/node_modules ]; then \
+	  echo "Installing tus-js-client"; \
+	  npm install --prefix tests/service/tusjs --no-package-lock --no-audit --no-fund --silent \
+	    || echo "tus-js-client could not be installed"; \
 	fi
 
 # --- work ------------------------------------------------------------------------------------------

@@ -32,7 +32,13 @@ _COOKIE = APIKeyCookie(
 )
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="avsa-align"'}
 # What needs another scope than its method says.
-_SCOPES = {"metrics": Scope.METRICS}
+_SCOPES = {
+    "metrics": Scope.METRICS,
+    # To go on with an upload one asks where it stands, and is told where its parts may go.
+    "get_upload": Scope.SUBMIT,
+    "get_upload_offset": Scope.SUBMIT,
+    "get_direct_upload": Scope.SUBMIT,
+}
 # What a load balancer or a page asks before it has a key.
 OPEN = frozenset({"livez", "readyz", "open_session", "close_session"})
 
@@ -173,7 +179,13 @@ def caller_of(request: Request) -> Caller:
     return caller
 
 
+def owner_of(caller: Annotated[Caller, Depends(caller_of)]) -> str:
+    """Whose is what the caller makes."""
+    return caller.owner
+
+
 CallerDep = Annotated[Caller, Depends(caller_of)]
+Owner = Annotated[str, Depends(owner_of)]
 
 # --- the page's way in ---------------------------------------------------------------------------
 

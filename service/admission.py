@@ -16,7 +16,7 @@ from starlette.requests import Request
 from service.jobs import Job, JobTable, Limits, NewJob, QueueFull, TableUnreachable
 from service.problems import Problem
 from service.settings import Settings
-from service.submission import Submission
+from service.submission import StoredObject, Submission
 
 # A submission is stored as soon as the table is back, if it is back within this.
 _PATIENCE_S = 5.0
@@ -103,7 +103,13 @@ def idempotency_key(request: Request) -> str | None:
 def fingerprint(submission: Submission, folder: Path) -> str:
     """A digest of what a request asks for: content of files in `folder`, names of others."""
     digest = hashlib.sha256(submission.options.model_dump_json().encode())
+    digest.update(submission.output.encode())
     for file in (submission.video, *submission.audio):
+        facts: list[str | int]
+        if isinstance(file, StoredObject):
+            facts = [file.name.uri, file.facts.size, file.facts.etag]
+            digest.update(json.dumps(facts).encode())
+            continue
         facts = [file.label, file.size]
         if file.path.is_relative_to(folder):
             with file.path.open("rb") as content:

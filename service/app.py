@@ -18,12 +18,18 @@ from service.admission import Admission
 from service.jobs import open_table
 from service.metrics import Metrics
 from service.middleware import RequestLog, SafeHeaders, SameSite, is_loopback
+from service.object_routes import router as objects_router
+from service.objectstore import ObjectStore
 from service.pool import Pool
 from service.queue import Reconciler, WakeUps, make_celery
-from service.retention import Retention
+from service.retention import Purge, Retention
 from service.routes import Service, router
 from service.settings import Settings
 from service.storage import Storage
+from service.sweeper import Sweeper
+from service.upload_routes import TusVersion
+from service.upload_routes import router as uploads_router
+from service.uploads import UploadStore
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -32,20 +38,33 @@ def create_app(settings: Settings) -> FastAPI:
     Embedded, the workers are in this process; in a cluster (`redis_url`) they are elsewhere.
     """
     table = open_table(settings)
-    storage = Storage(settings.data_dir)
+    storage = Storage(settings.data_dir, settings.reserve_bytes)
+    objects = ObjectStore(settings)
+    purge = Purge(table, storage, objects, settings)
+    uploads = UploadStore(
+        settings.data_dir, storage,
+        max_bytes=settings.max_upload_bytes, ttl_s=settings.upload_ttl_s,
+    )  # fmt: skip
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         celery = make_celery(settings)
         pool = None if settings.redis_url else Pool(celery, table, storage, settings)
-        chores = [Retention(table, storage, settings).sweep]
+        chores = [Retention(table, purge, settings).sweep]
         if pool is not None:
             chores += [pool.announce, pool.keep_working]
             pool.start()
         reconciler = Reconciler(table, WakeUps(celery, table), settings, chores)
         reconciler.start()
         admission = Admission(table, settings)
-        app.state.service = Service(settings, table, storage, reconciler, admission)
+        sweeper = Sweeper(
+            uploads, storage, lambda name: table.get(name) is not None,
+            every_s=settings.upload_sweep_s, ttl_s=settings.upload_ttl_s,
+        )  # fmt: skip
+        sweeper.start()
+        app.state.service = Service(
+            settings, table, storage, reconciler, admission, uploads, objects, purge
+        )
         deliveries = asyncio.create_task(webhooks.deliver(table, settings))
         try:
             yield
@@ -53,6 +72,7 @@ def create_app(settings: Settings) -> FastAPI:
             deliveries.cancel()
             with suppress(asyncio.CancelledError):
                 await deliveries
+            await run_sync(sweeper.stop)
             await run_sync(reconciler.stop)
             if pool is not None:
                 await run_sync(pool.stop)
@@ -68,8 +88,12 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.gate = access.open_gate(settings)
     app.state.metrics = Metrics(table, storage.free_bytes)
     problems.install(app)
+    app.add_middleware(TusVersion)
     _add_middleware(app, settings)
-    for part in (router, access.router, webhooks.router, health.router):
+    parts = (
+        router, access.router, webhooks.router, health.router, uploads_router, objects_router,
+    )  # fmt: skip
+    for part in parts:
         app.include_router(part, dependencies=[Depends(access.authorise)])
     _add_pages(app)
     openapi.describe(app)

@@ -15,8 +15,13 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from model.errors import AvsaError
+    from model.media.probe import Probe
 
 Job = dict[str, Any]
 Tell = Callable[..., None]
@@ -75,13 +80,42 @@ def _read_jobs(jobs: queue.Queue[Job]) -> None:
 
 def _do(job: Job, tell: Tell) -> None:
     """Align every track of a job; one that fails does not stop the others."""
-    tracks = job["tracks"]
-    for index, track in enumerate(tracks):
+    from model.errors import AvsaError
+    from service.transfer import drop_inputs, fetch_inputs, store_outputs
+
+    def fetching(fraction: float) -> None:
+        tell("progress", stage="fetching", fraction=0.2 * fraction)
+
+    n_tracks, error = len(job["tracks"]), None
+    try:
+        job = fetch_inputs(job, fetching)
+    except AvsaError as fault:
+        error = _failed(fault)
+    for index, track in enumerate(job["tracks"]):
 
         def notify(stage: str, fraction: float, index: int = index) -> None:
-            tell("progress", stage=stage, fraction=(index + fraction) / len(tracks))
+            tell("progress", stage=stage, fraction=(index + fraction) / n_tracks)
 
-        tell("track", index=index, result=_align(job, track, index, notify))
+        result = error or _align(job, track, index, notify)
+        if "error" not in result:
+            try:
+                result = store_outputs(job, index, result)
+            except AvsaError as fault:
+                result = _failed(fault)
+        tell("track", index=index, result=result)
+    drop_inputs(job)
+
+
+def _failed(fault: AvsaError) -> dict[str, Any]:
+    return {"error": {"code": fault.code, "detail": str(fault)}}
+
+
+@cache
+def _probe() -> Probe:
+    """Files are opened in its cage before they are opened here."""
+    from model.media.probe import Probe
+
+    return Probe()
 
 
 def _align(job: Job, track: dict[str, Any], index: int, notify: Any) -> dict[str, Any]:
@@ -99,6 +133,9 @@ def _align(job: Job, track: dict[str, Any], index: int, notify: Any) -> dict[str
     names = dict(zip(track["paths"], track["labels"], strict=True))
     names[job["video"]["path"]] = job["video"]["label"]
     try:
+        _probe().check(Path(job["video"]["path"]), "video", stereo=options["stereo"])
+        for path in paths:
+            _probe().check(path, "audio")
         with open_split_audio(paths) as reader:
             own = len(paths) == 1 and not options.get("lay_on_picture")
             suffix = output_suffix(reader.info) if own else ".wav"

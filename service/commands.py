@@ -20,6 +20,8 @@ from service.access import open_gate
 from service.doctor import examine
 from service.jobs import Job, JobTable, State, open_table
 from service.keys import Scope, make_key
+from service.objectstore import ObjectStore
+from service.retention import Purge
 from service.schemas import JobInfo
 from service.settings import Settings
 from service.storage import Storage
@@ -169,8 +171,7 @@ def _purge_job(settings: Settings, arguments: argparse.Namespace) -> int:
     job = _known(table, arguments.id)
     if not job.state.final:
         raise ValueError(f"The job {job.id} is {job.state}: cancel it first.")
-    Storage(settings.data_dir).purge(job.id)
-    table.purge(job.id)
+    Purge(table, Storage(settings.data_dir), ObjectStore(settings), settings)(job)
     return 0
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from service import problems
 from service.access import OPEN
-from service.schemas import PathRequest, ProblemDocument, WebhookEvent
+from service.schemas import AlignRequest, ProblemDocument, WebhookEvent
 
 _TEMPLATE = "#/components/schemas/{model}"
 # What every operation may answer, by who asks and how the service is; the codes are examples.
@@ -47,7 +47,8 @@ def describe(app: FastAPI) -> None:
 def _complete(document: dict[str, Any]) -> None:
     schemas = document["components"]["schemas"]
     models: list[tuple[str, type[BaseModel]]] = [
-        ("PathRequest", PathRequest), ("Problem", ProblemDocument), ("WebhookEvent", WebhookEvent),
+        ("AlignRequest", AlignRequest), ("Problem", ProblemDocument),
+        ("WebhookEvent", WebhookEvent),
     ]  # fmt: skip
     for name, model in models:
         described = model.model_json_schema(ref_template=_TEMPLATE)

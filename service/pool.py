@@ -16,8 +16,9 @@ from celery.worker import state as celery_state
 
 from service.gpu import gpu_memory
 from service.jobs import JobTable, open_table
+from service.objectstore import ObjectStore
 from service.queue import TASK, Reconciler, WakeUps, make_celery
-from service.retention import Retention
+from service.retention import Purge, Retention
 from service.settings import Settings
 from service.storage import Storage
 from service.worker import Worker
@@ -121,9 +122,10 @@ def _leave_logging_alone(**_: Any) -> None:
 def run_worker(settings: Settings) -> int:
     """Be a worker of a cluster until SIGTERM; returns the exit status."""
     table, storage = open_table(settings), Storage(settings.data_dir)
+    purge = Purge(table, storage, ObjectStore(settings), settings)
     celery = make_celery(settings)
     pool = Pool(celery, table, storage, settings)
-    chores = [pool.announce, Retention(table, storage, settings).sweep]
+    chores = [pool.announce, Retention(table, purge, settings).sweep]
     reconciler = Reconciler(table, WakeUps(celery, table), settings, chores)
     reconciler.start()
     try:

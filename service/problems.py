@@ -12,9 +12,12 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
+from model.errors import AvsaError
 from service.jobs import KeyReused, QueueFull, QuotaReached, TableUnreachable
 
 MEDIA_TYPE = "application/problem+json"
+# What a route may answer, for the OpenAPI document.
+Responses = dict[int | str, dict[str, Any]]
 # Status of every code that a job can end with: those of `model.errors`, and the service's own.
 STATUS_OF_CODE = {
     "invalid_input": 422,
@@ -30,6 +33,8 @@ STATUS_OF_CODE = {
     "worker_lost": 500,
     "time_limit": 500,
 }
+# Of states that are no part of HTTP itself.
+_TITLES = {460: "Checksum Mismatch"}
 
 
 class Problem(Exception):
@@ -56,7 +61,7 @@ def document(problem: Problem) -> dict[str, Any]:
     """The body of a problem."""
     return {
         "type": f"urn:avsa-align:problem:{problem.code}",
-        "title": HTTPStatus(problem.status).phrase,
+        "title": _TITLES.get(problem.status) or HTTPStatus(problem.status).phrase,
         "status": problem.status,
         "code": problem.code,
         "detail": problem.detail,
@@ -87,6 +92,10 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, Problem)
         return response(error)
 
+    async def of_ours(_request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, AvsaError)
+        return response(of_job_error({"code": error.code, "detail": str(error)}))
+
     async def of_http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
         phrase = HTTPStatus(error.status_code).phrase
@@ -106,6 +115,7 @@ def install(app: FastAPI) -> None:
         return response(Problem(status, code, str(error), headers=headers))
 
     app.add_exception_handler(Problem, of_problem)
+    app.add_exception_handler(AvsaError, of_ours)
     app.add_exception_handler(HTTPException, of_http)
     app.add_exception_handler(RequestValidationError, of_validation)
     for kind in _OF_THE_TABLE:

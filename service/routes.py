@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, Query, Request, Response
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse, JSONResponse, RedirectResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from service import problems, webhooks
@@ -32,12 +32,15 @@ from service.jobs import (
     TableUnreachable,
     new_id,
 )
-from service.problems import Problem
+from service.objectstore import ObjectName, ObjectStore
+from service.problems import Problem, Responses
 from service.queue import Reconciler
+from service.retention import Purge
 from service.schemas import JobInfo, JobPage
 from service.settings import Settings
 from service.storage import Storage
-from service.submission import read_submission
+from service.submission import Intake, read_submission
+from service.uploads import UploadStore
 
 log = logging.getLogger("avsa.http")
 
@@ -54,6 +57,9 @@ class Service:
     storage: Storage
     reconciler: Reconciler
     admission: Admission
+    uploads: UploadStore
+    objects: ObjectStore
+    purge: Purge
 
     async def job(self, job_id: str, caller: Caller) -> Job:
         """A job by its id; 404 if there is none, or none of the caller's."""
@@ -84,6 +90,13 @@ class Service:
         """A file that the attempt that counts has written."""
         return self.storage.result_folder(job.id, job.attempt) / name
 
+    def report(self, job: Job, track: int) -> bytes:
+        """The report of a track, from the disk or the object store."""
+        objects = job.results[track].get("objects")
+        if objects:
+            return self.objects.read(ObjectName.parse(objects["report"]))
+        return self.result_file(job, f"report-{track}.json").read_bytes()
+
 
 def _not_found(job_id: str) -> Problem:
     return Problem(404, "job_not_found", f"There is no job {job_id}.")
@@ -104,13 +117,13 @@ async def _known_job(job_id: str, service: ServiceDep, caller: CallerDep) -> Job
 JobDep = Annotated[Job, Depends(_known_job)]
 Wait = Annotated[float, Query(ge=0, description="seconds to wait for the job's end")]
 TrackNumber = Annotated[int, Query(ge=0, description="which of the request's tracks")]
-Responses = dict[int | str, dict[str, Any]]
 
 router = APIRouter()
 
 
 _NOT_FOUND: Responses = {404: problems.described("no such job")}
 _RESULT: Responses = {
+    307: {"description": "it lies in an object store, there"},
     404: problems.described("no such job or track"),
     409: problems.described("not ended yet, or cancelled"),
     422: problems.described("the job failed for its input"),
@@ -131,7 +144,7 @@ _BODY = {
                     },
                 }
             },
-            "application/json": {"schema": {"$ref": "#/components/schemas/PathRequest"}},
+            "application/json": {"schema": {"$ref": "#/components/schemas/AlignRequest"}},
         },
     }
 }
@@ -162,7 +175,8 @@ async def align(request: Request, service: ServiceDep, caller: CallerDep) -> Res
     """Align one or more ambisonic tracks with a 360 video.
 
     Multipart with the files `video` and `audio` (repeated for several tracks; left out: the sound
-    inside the video) and `options` as JSON; or a JSON body that names files on the server.
+    inside the video) and `options` as JSON; or a JSON body that names finished uploads, files on
+    the server, or objects of a store.
     """
     key = idempotency_key(request)
     await run_sync(service.admission.check_room)
@@ -186,8 +200,9 @@ async def _submitted(request: Request, service: Service, caller: Caller, key: st
     """Read a request and store its job, or find the one that it repeats."""
     job_id = new_id()
     folder = service.storage.upload_folder(job_id)
+    intake = Intake(folder, caller.owner, service.settings, service.uploads, service.objects)
     try:
-        submission = await read_submission(request, folder, service.storage, service.settings)
+        submission = await read_submission(request, service.storage, intake)
         notify = webhooks.notice(submission.options.notify_url, service.settings)
         digest = await run_sync(fingerprint, submission, folder) if key else None
     except BaseException:
@@ -220,7 +235,7 @@ def _finished(service: Service, job: Job) -> Response:
     reports = [
         problems.document(problems.of_job_error(result["error"]))
         if result.get("error")
-        else json.loads(service.result_file(job, f"report-{index}.json").read_bytes())
+        else json.loads(service.report(job, index))
         for index, result in enumerate(job.results)
     ]
     return JSONResponse(
@@ -313,9 +328,7 @@ async def purge_job(job: JobDep, service: ServiceDep) -> None:
     if not job.state.final:
         detail = f"The job {job.id} is {job.state}: cancel it first."
         raise Problem(409, "job_not_ended", detail)
-    # Files first: an ended job stays ended, and files of no job would be found by none.
-    await run_sync(service.storage.purge, job.id)
-    await run_sync(service.table.purge, job.id)
+    await run_sync(service.purge, job)
 
 
 # --- fetching ------------------------------------------------------------------------------------
@@ -343,14 +356,14 @@ def _result(job: Job, track: int) -> dict[str, Any]:
     operation_id="get_audio",
     responses=_RESULT,
 )
-async def get_audio(job: JobDep, track: int, service: ServiceDep) -> FileResponse:
+async def get_audio(job: JobDep, track: int, service: ServiceDep) -> Response:
     """The corrected file of a track."""
     result = _result(job, track)
-    return FileResponse(
-        service.result_file(job, result["audio"]),
-        filename=result["name"],
-        media_type="application/octet-stream",
-    )
+    media_type, name = "application/octet-stream", result["name"]
+    if "objects" in result:
+        return await _redirect(service, result["objects"]["audio"], name, media_type)
+    path = service.result_file(job, result["audio"])
+    return FileResponse(path, filename=name, media_type=media_type)
 
 
 @router.get(
@@ -359,11 +372,13 @@ async def get_audio(job: JobDep, track: int, service: ServiceDep) -> FileRespons
     operation_id="get_report",
     responses=_RESULT,
 )
-async def get_report(job: JobDep, service: ServiceDep, track: TrackNumber = 0) -> FileResponse:
+async def get_report(job: JobDep, service: ServiceDep, track: TrackNumber = 0) -> Response:
     """The report of a track."""
-    _result(job, track)
+    result, media_type = _result(job, track), "application/json"
+    if "objects" in result:
+        return await _redirect(service, result["objects"]["report"], "report.json", media_type)
     path = service.result_file(job, f"report-{track}.json")
-    return FileResponse(path, media_type="application/json")
+    return FileResponse(path, media_type=media_type)
 
 
 @router.get(
@@ -372,7 +387,15 @@ async def get_report(job: JobDep, service: ServiceDep, track: TrackNumber = 0) -
     operation_id="get_plot",
     responses=_RESULT,
 )
-async def get_plot(job: JobDep, service: ServiceDep, track: TrackNumber = 0) -> FileResponse:
+async def get_plot(job: JobDep, service: ServiceDep, track: TrackNumber = 0) -> Response:
     """The picture of a track's result."""
-    _result(job, track)
-    return FileResponse(service.result_file(job, f"plot-{track}.png"), media_type="image/png")
+    result, media_type = _result(job, track), "image/png"
+    if "objects" in result:
+        return await _redirect(service, result["objects"]["plot"], "plot.png", media_type)
+    return FileResponse(service.result_file(job, f"plot-{track}.png"), media_type=media_type)
+
+
+async def _redirect(service: Service, uri: str, name: str, media_type: str) -> Response:
+    """To an object of the store, at an address that holds for some hours."""
+    link = await run_sync(service.objects.link, ObjectName.parse(uri), name, media_type)
+    return RedirectResponse(link, 307, headers={"Cache-Control": "no-store"})

@@ -64,16 +64,95 @@ class AlignOptions(BaseModel):
     )  # fmt: skip
 
 
-class PathRequest(BaseModel):
-    """A request that names files on the server, below its media roots."""
+class OnServer(BaseModel):
+    """A file on the server."""
 
     model_config = ConfigDict(extra="forbid")
 
-    video: str = Field(description="path of the 360 video")
-    audio: list[str] = Field(
-        default_factory=list, description="paths of the tracks; none: the sound inside the video"
+    path: str = Field(description="below one of the service's media roots")
+
+
+class Uploaded(BaseModel):
+    """A finished upload."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    upload: str = Field(description="its id")
+
+
+class Stored(BaseModel):
+    """An object of an S3-compatible store."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    uri: str = Field(description="s3://BUCKET/KEY, below one of the service's object roots")
+
+
+Source = OnServer | Uploaded | Stored
+
+
+class AlignRequest(BaseModel):
+    """A request that names its files instead of sending them."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    video: Source | str = Field(description="the 360 video; a text is a path on the server")
+    audio: list[Source | str] = Field(
+        default_factory=list, description="the tracks; none: the sound inside the video"
     )
     options: AlignOptions = Field(default_factory=AlignOptions)
+    output: str | None = Field(
+        None, description="s3://BUCKET/PREFIX/ below one of the service's object roots: results "
+        "are written under it, in a folder of the job's id, and kept there when it is purged"
+    )  # fmt: skip
+
+
+class UploadInfo(BaseModel):
+    """Where an upload stands."""
+
+    id: str
+    state: Literal["waiting", "complete"] = Field(description="complete: a job may name it")
+    name: str
+    offset: int = Field(ge=0, description="bytes that are there")
+    length: int | None = Field(description="bytes of the whole; null while that is not known")
+    sha256: str | None = Field(description="of the whole, where it came in one piece")
+    expires_at: datetime = Field(description="swept then; later after every byte")
+
+
+class DirectUploadRequest(BaseModel):
+    """A file that the client wants to send to the object store itself."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(max_length=500, description="the file's name")
+    size: int = Field(gt=0, le=10_000 * (5 << 30), description="its bytes")
+
+
+class Part(BaseModel):
+    """A part that is missing yet."""
+
+    number: int = Field(ge=1, le=10_000)
+    offset: int = Field(description="where in the file it begins")
+    size: int
+    url: str = Field(description="send its bytes there with PUT")
+
+
+class DirectUpload(BaseModel):
+    """A multipart upload to the object store. Asked again, it tells what is missing still."""
+
+    id: str
+    uri: str = Field(description="what a job names, once the upload is complete")
+    size: int
+    part_size: int
+    missing: list[Part] = Field(description="at most 1000 at a time")
+    expires_at: datetime = Field(description="of the addresses; ask for new ones after that")
+
+
+class CompletedUpload(BaseModel):
+    """An object that is there."""
+
+    uri: str
+    size: int
 
 
 class ErrorInfo(BaseModel):
@@ -95,6 +174,7 @@ class TrackResult(BaseModel):
     audio_url: str | None = Field(None, description="the corrected file")
     report_url: str | None = None
     plot_url: str | None = None
+    audio_uri: str | None = Field(None, description="where it lies in an object store")
     error: ErrorInfo | None = None
 
 
@@ -182,4 +262,5 @@ def _result(job: Job, index: int, result: dict[str, Any]) -> TrackResult:
         audio_url=f"{base}/audio/{index}",
         report_url=f"{base}/report.json?track={index}",
         plot_url=f"{base}/plot.png?track={index}",
+        audio_uri=result.get("objects", {}).get("audio"),
     )

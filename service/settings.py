@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -33,8 +33,28 @@ class Settings(BaseSettings):
     media_roots: list[Path] = Field(
         default_factory=list, description="folders whose files may be named in a request"
     )
-    max_upload_bytes: int = Field(200 << 30, gt=0, description="of one request")
+    max_upload_bytes: int = Field(200 << 30, gt=0, description="of one request or upload")
     reserve_bytes: int = Field(1 << 30, ge=0, description="disk space that uploads leave free")
+    upload_ttl_s: float = Field(48 * 3600.0, gt=0, description="an untouched upload is swept")
+    upload_idle_s: float = Field(60.0, gt=0, description="longest silence within a body")
+    upload_sweep_s: float = Field(60.0, gt=0, description="how often expired uploads are swept")
+    object_roots: list[str] = Field(
+        default_factory=list,
+        description="s3://BUCKET/PREFIX/ under which a request may name objects and outputs",
+    )
+    objects_url: str = Field(
+        "", description="s3://BUCKET/PREFIX/ to which clients may upload directly; none: off"
+    )
+    results_url: str = Field(
+        "", description="s3://BUCKET/PREFIX/ for results of requests that name no output; none: "
+        "they stay on the worker's disk"
+    )  # fmt: skip
+    object_endpoint: str = Field(
+        "", description="address of the object store as clients reach it too; none: AWS"
+    )
+    object_addressing: Literal["auto", "path", "virtual"] = Field(
+        "auto", description="whether buckets are named in the path or in the host"
+    )
     max_wait_s: float = Field(60.0, ge=0, description="longest wait a request may ask for")
     job_limit_s: float = Field(6 * 3600.0, gt=0, description="longest run of one attempt")
     lease_s: float = Field(30.0, gt=0, description="a worker silent for so long has lost its job")

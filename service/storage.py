@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+
+from model.errors import DiskFull
+
+
+@dataclass
+class StoredFile:
+    """A file on disk, and the name its sender gave it."""
+
+    path: Path
+    label: str
+    size: int = 0
 
 
 class Storage:
-    """Folders under the data directory: `uploads/JOB/` and `results/JOB/ATTEMPT/`."""
+    """Folders under the data directory: `uploads/JOB/` and `results/JOB/ATTEMPT/`.
 
-    def __init__(self, data_dir: Path) -> None:
+    data_dir : made if it is not there.
+    reserve_bytes : disk space that uploads leave free; the corrected files take about as much as
+        their tracks.
+    """
+
+    def __init__(self, data_dir: Path, reserve_bytes: int = 0) -> None:
         self._uploads = data_dir / "uploads"
         self._results = data_dir / "results"
+        self._reserve_bytes = reserve_bytes
         for folder in (self._uploads, self._results):
             folder.mkdir(parents=True, exist_ok=True)
 
@@ -35,9 +56,44 @@ class Storage:
         shutil.rmtree(self._uploads / job_id, ignore_errors=True)
         shutil.rmtree(self._results / job_id, ignore_errors=True)
 
+    def sweep(self, is_job: Callable[[str], bool], *, older_than_s: float) -> list[str]:
+        """Delete uploads that never became a job, for their request died; returns their names.
+
+        is_job : whether a name is a job's id.
+        older_than_s : a folder in which something was written later is left alone.
+        """
+        swept = []
+        for folder in self._uploads.iterdir():
+            if _last_change(folder) < time.time() - older_than_s and not is_job(folder.name):
+                shutil.rmtree(folder, ignore_errors=True)
+                swept.append(folder.name)
+        return swept
+
     def free_bytes(self) -> int:
         """Space left on the disk."""
         return shutil.disk_usage(self._uploads).free
+
+    def check_space(self, n_bytes: int) -> None:
+        """Refuse what the disk cannot take.
+
+        Raises
+        ------
+        DiskFull : fewer than `n_bytes` are free above the reserve.
+        """
+        free = self.free_bytes() - self._reserve_bytes
+        if free < n_bytes:
+            raise DiskFull(
+                f"The service has no space left for {n_bytes} bytes: {max(0, free)} are free."
+            )
+
+
+def _last_change(folder: Path) -> float:
+    """When something was last written in a folder; now, if it vanishes under our eyes."""
+    try:
+        with os.scandir(folder) as entries:
+            return max((entry.stat().st_mtime for entry in entries), default=folder.stat().st_mtime)
+    except OSError:
+        return time.time()
 
 
 def safe_suffix(label: str) -> str:

@@ -1,32 +1,58 @@
-"""From a request's body to a job: uploaded files, or paths on the server, and options."""
+"""From a request's body to a job: files sent along, or named ones, and options."""
 
 from __future__ import annotations
 
+import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from anyio.to_thread import run_sync
 from pydantic import ValidationError
 from starlette.requests import Request
 
+from model.errors import MediaError
 from service import problems
+from service.multipart import Received, receive
+from service.objectstore import ObjectFacts, ObjectName, ObjectStore
 from service.problems import Problem
-from service.schemas import AlignOptions, PathRequest
+from service.schemas import AlignOptions, AlignRequest, OnServer, Source, Uploaded
 from service.settings import Settings
-from service.storage import Storage, safe_label
-from service.uploads import Received, ReceivedFile, receive
+from service.storage import Storage, StoredFile, safe_label
+from service.uploads import UploadStore
 
 # The sound inside the video, named as on the command line.
 _INSIDE = "-"
 
 
 @dataclass(frozen=True)
-class Submission:
-    """A request understood."""
+class StoredObject:
+    """A file that lies in an object store."""
 
-    video: ReceivedFile
-    audio: list[ReceivedFile]
+    name: ObjectName
+    facts: ObjectFacts
+
+    @property
+    def label(self) -> str:
+        """What to call it."""
+        return safe_label(self.name.key)
+
+
+Input = StoredFile | StoredObject
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A request understood.
+
+    output : s3://BUCKET/PREFIX/ that results are moved to; empty: they stay on the disk.
+    """
+
+    video: Input
+    audio: list[Input]
     options: AlignOptions
+    output: str = ""
 
     @property
     def label(self) -> str:
@@ -39,68 +65,155 @@ class Submission:
         groups = [[file] for file in self.audio]
         if self.options.join and self.audio:
             groups = [self.audio]
-        return {
-            "video": {"path": str(self.video.path), "label": self.video.label},
-            "tracks": [
-                {"paths": [str(f.path) for f in group], "labels": [f.label for f in group]}
-                for group in groups or [[self.video]]
-            ],
+        spec = {
+            "video": _entry(self.video),
+            "tracks": [_track(group) for group in groups or [[self.video]]],
             "options": self.options.model_dump(exclude={"join", "label", "priority", "notify_url"}),
         }
+        return {**spec, "output": self.output} if self.output else spec
 
 
-async def read_submission(
-    request: Request, folder: Path, storage: Storage, settings: Settings
-) -> Submission:
-    """Read a request; uploaded files go to `folder`, which the caller deletes after a failure.
+def _entry(file: Input) -> dict[str, Any]:
+    """A file as the child takes it; one in an object store has no path yet."""
+    if isinstance(file, StoredFile):
+        return {"path": str(file.path), "label": file.label}
+    pinned = {"uri": file.name.uri, "size": file.facts.size, "etag": file.facts.etag}
+    return {"path": None, "label": file.label, "object": pinned}
+
+
+def _track(group: list[Input]) -> dict[str, Any]:
+    entries = [_entry(file) for file in group]
+    return {
+        "paths": [entry["path"] for entry in entries],
+        "labels": [entry["label"] for entry in entries],
+        "objects": [entry.get("object") for entry in entries],
+    }
+
+
+@dataclass(frozen=True)
+class Intake:
+    """What named files are looked up in.
+
+    folder : of the job to come; files are put there.
+    owner : who asks.
+    """
+
+    folder: Path
+    owner: str
+    settings: Settings
+    uploads: UploadStore
+    objects: ObjectStore
+
+    def resolve(self, source: Source | str, number: int) -> Input:
+        """A named file.
+
+        Raises
+        ------
+        Problem : it is not there, not finished, or nothing a request may name.
+        AvsaError : the object store does not have it.
+        """
+        if isinstance(source, str):
+            source = OnServer(path=source)
+        if isinstance(source, OnServer):
+            return self._below_roots(source.path)
+        if isinstance(source, Uploaded):
+            file = self.uploads.take(source.upload, self.folder, str(number), owner=self.owner)
+            _refuse_empty(file.label, file.size)
+            return file
+        name = self.allowed(source.uri)
+        facts = self.objects.facts(name)
+        _refuse_empty(source.uri, facts.size)
+        return StoredObject(name, facts)
+
+    def allowed(self, uri: str) -> ObjectName:
+        """An object, or a folder of them, below the object roots or among the direct uploads.
+
+        Raises
+        ------
+        OptionError : no address of an object.
+        Problem : not allowed (422).
+        """
+        name = ObjectName.parse(uri)
+        roots = [*self.settings.object_roots, self.settings.objects_url]
+        if not any(name.is_below(ObjectName.parse(root)) for root in filter(None, roots)):
+            detail = f"{uri} is not below an object root of the service (AVSA_OBJECT_ROOTS)."
+            raise Problem(422, "path_not_allowed", detail)
+        return name
+
+    def _below_roots(self, name: str) -> StoredFile:
+        """A regular file below one of the media roots, links followed."""
+        try:
+            path = Path(name).resolve()
+        except (OSError, RuntimeError, ValueError) as error:  # loops of links, zero bytes
+            raise MediaError(f"{name[:500]!r} is no path of a file.") from error
+        if not any(path.is_relative_to(root.resolve()) for root in self.settings.media_roots):
+            detail = f"The path {name} is not below a media root of the service (AVSA_MEDIA_ROOTS)."
+            raise Problem(422, "path_not_allowed", detail)
+        try:
+            # Without following a link that was put there since, or waiting for a pipe's other end.
+            handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError as error:
+            raise MediaError(f"{name} does not exist or cannot be opened.") from error
+        try:
+            facts = os.fstat(handle)
+        finally:
+            os.close(handle)
+        if not stat.S_ISREG(facts.st_mode):
+            raise MediaError(f"{name} is not a file.")
+        return StoredFile(path, safe_label(name), facts.st_size)
+
+
+async def read_submission(request: Request, storage: Storage, intake: Intake) -> Submission:
+    """Read a request; files go to the intake's folder, which the caller deletes after a failure.
 
     Raises
     ------
-    Problem : what is wrong with the request, or no space for it.
+    Problem, AvsaError : what is wrong with the request, or no space for it.
     """
+    settings = intake.settings
     if request.headers.get("content-type", "").split(";")[0].strip() == "application/json":
-        return _from_paths(await request.body(), settings)
+        body = await request.body()
+        return await run_sync(_from_names, body, intake)
     received = await receive(
         request,
-        folder,
+        intake.folder,
         storage,
         max_bytes=settings.max_upload_bytes,
-        reserve_bytes=settings.reserve_bytes,
+        idle_s=settings.upload_idle_s,
     )
-    return _from_upload(received)
+    return _from_upload(received, settings)
 
 
-def _from_paths(body: bytes, settings: Settings) -> Submission:
+def _from_names(body: bytes, intake: Intake) -> Submission:
     try:
-        named = PathRequest.model_validate_json(body)
+        named = AlignRequest.model_validate_json(body)
     except ValidationError as error:
         raise problems.of_validation_errors(error.errors()) from error
-    video, *audio = (_below_roots(path, settings) for path in (named.video, *named.audio))
-    return Submission(video, audio, named.options)
+    output = intake.settings.results_url
+    if named.output is not None:
+        output = intake.allowed(named.output).uri
+    video, *audio = (
+        intake.resolve(source, number)
+        for number, source in enumerate((named.video, *named.audio), start=1)
+    )
+    return Submission(video, audio, named.options, output)
 
 
-def _below_roots(name: str, settings: Settings) -> ReceivedFile:
-    """A regular file below one of the media roots, links followed."""
-    path = Path(name).resolve()
-    if not any(path.is_relative_to(root.resolve()) for root in settings.media_roots):
-        detail = f"The path {name} is not below a media root of the service (AVSA_MEDIA_ROOTS)."
-        raise Problem(422, "path_not_allowed", detail)
-    if not path.is_file():
-        raise Problem(422, "unreadable_media", f"{name} does not exist or is not a file.")
-    return ReceivedFile(path, safe_label(name), path.stat().st_size)
-
-
-def _from_upload(received: Received) -> Submission:
+def _from_upload(received: Received, settings: Settings) -> Submission:
     _check_fields(received)
     video, audio = received.files["video"][0], received.files.get("audio", [])
     for file in (video, *audio):
-        if file.size == 0:
-            raise Problem(422, "unreadable_media", f"{file.label} is empty.")
+        _refuse_empty(file.label, file.size)
     try:
         options = AlignOptions.model_validate_json(received.fields.get("options") or "{}")
     except ValidationError as error:
         raise problems.of_validation_errors(error.errors()) from error
-    return Submission(video, audio, options)
+    return Submission(video, [*audio], options, settings.results_url)
+
+
+def _refuse_empty(name: str, size: int) -> None:
+    if size == 0:
+        raise MediaError(f"{name} is empty.")
 
 
 def _check_fields(received: Received) -> None:

@@ -1,200 +1,378 @@
-"""Multipart bodies, written to disk as they come in; nothing of a file is held in memory."""
+"""Uploads that survive every cut: the length of the file on disk is the offset.
+
+An upload is a folder `incoming/ID/` with `upload.json` (what its creator said; never changed) and
+`data.part`, which becomes `data` when all of it has come. A lock on `upload.json` keeps two writers
+apart, also across processes. While bytes are written whose checksum is not proven yet, the file
+`unproven` holds the length to go back to if the process dies before it is.
+"""
 
 from __future__ import annotations
 
-import errno
+import fcntl
+import hashlib
+import json
 import os
-from contextlib import suppress
-from dataclasses import dataclass, field
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
 
-import anyio.to_thread
-from python_multipart.exceptions import MultipartParseError
-from python_multipart.multipart import MultipartParser, parse_options_header
-from starlette.requests import ClientDisconnect, Request
-
+from service.body import full_disk_told
 from service.problems import Problem
-from service.storage import Storage, safe_label, safe_suffix
+from service.storage import Storage, StoredFile, safe_suffix
 
-_FIELD_BYTES = 64 << 10
-_MAX_PARTS = 100
-# Bytes are handed to the disk in batches of this size, in a thread.
-_BATCH = 4 << 20
-
-
-@dataclass
-class ReceivedFile:
-    """A file on disk, and the name its sender gave it."""
-
-    path: Path
-    label: str
-    size: int = 0
+# A power cut costs at most so much of what was sent; and the disk keeps pace with the sender.
+_SYNC_BYTES = 64 << 20
+# How long a writer waits for the one before it, whose connection may just have broken.
+_LOCK_WAIT_S = 3.0
 
 
-@dataclass
-class Received:
-    """The parts of a body, by field name."""
+@dataclass(frozen=True)
+class Upload:
+    """What is known of an upload.
 
-    files: dict[str, list[ReceivedFile]] = field(default_factory=dict)
-    fields: dict[str, str] = field(default_factory=dict)
-
-
-class _Receiver:
-    """Writes each file part to a folder while it is parsed."""
-
-    def __init__(self, boundary: bytes, folder: Path) -> None:
-        self.received = Received()
-        self.complete = False
-        self._folder = folder
-        self._headers: dict[bytes, bytes] = {}
-        self._name, self._value = b"", b""
-        self._file: BinaryIO | None = None
-        self._current: ReceivedFile | None = None
-        self._field: tuple[str, bytearray] | None = None
-        self._n_parts = 0
-        self._parser = MultipartParser(
-            boundary,
-            {
-                "on_part_begin": self._part_begins,
-                "on_header_field": self._header_name,
-                "on_header_value": self._header_value,
-                "on_header_end": self._header_ends,
-                "on_headers_finished": self._headers_end,
-                "on_part_data": self._part_data,
-                "on_part_end": self._part_ends,
-                "on_end": self._body_ends,
-            },
-        )
-
-    def write(self, data: bytes) -> None:
-        """Parse and store the next bytes; raises OSError, MultipartParseError, Problem."""
-        self._parser.write(data)
-
-    def close(self) -> None:
-        """Close the file that is being written, if any."""
-        if self._file is not None:
-            self._file.close()
-
-    def _part_begins(self) -> None:
-        self._n_parts += 1
-        if self._n_parts > _MAX_PARTS:
-            raise Problem(422, "invalid_request", f"The body has more than {_MAX_PARTS} parts.")
-        self._headers = {}
-
-    def _header_name(self, data: bytes, start: int, end: int) -> None:
-        self._name += data[start:end]
-
-    def _header_value(self, data: bytes, start: int, end: int) -> None:
-        self._value += data[start:end]
-
-    def _header_ends(self) -> None:
-        self._headers[self._name.lower()] = self._value
-        self._name, self._value = b"", b""
-
-    def _headers_end(self) -> None:
-        _, options = parse_options_header(self._headers.get(b"content-disposition", b""))
-        name = options.get(b"name", b"").decode("utf-8", "replace")
-        if b"filename" not in options:
-            self._field = (name, bytearray())
-            return
-        label = safe_label(options[b"filename"].decode("utf-8", "replace"))
-        path = self._folder / f"{self._n_parts}{safe_suffix(label)}"
-        self._current = ReceivedFile(path, label)
-        self._file = path.open("xb")
-        self.received.files.setdefault(name, []).append(self._current)
-
-    def _part_data(self, data: bytes, start: int, end: int) -> None:
-        if self._field is not None:
-            name, value = self._field
-            value += data[start:end]
-            if len(value) > _FIELD_BYTES:
-                raise Problem(
-                    413, "field_too_large",
-                    f"The field {name!r} is larger than {_FIELD_BYTES} bytes.",
-                )  # fmt: skip
-        elif self._file is not None and self._current is not None:
-            self._file.write(data[start:end])
-            self._current.size += end - start
-
-    def _part_ends(self) -> None:
-        if self._field is not None:
-            name, value = self._field
-            self.received.fields[name] = value.decode("utf-8", "replace")
-            self._field = None
-        if self._file is not None:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
-            self._file = None
-
-    def _body_ends(self) -> None:
-        self.complete = True
-
-
-async def receive(
-    request: Request, folder: Path, storage: Storage, *, max_bytes: int, reserve_bytes: int
-) -> Received:
-    """Store the parts of a multipart body under `folder`, which is made.
-
-    The caller deletes the folder if this or what follows fails.
-
-    Raises
-    ------
-    Problem : not multipart (415), broken or broken off (400), too large (413), disk full (507).
+    Attributes
+    ----------
+    length : bytes it will have; None while a body of unannounced length is coming in.
+    offset : bytes that are there.
+    sha256 : of the whole, where it was computed on the way.
+    expires_at : when it is swept, seconds since 1970; later after every write.
     """
-    kind, options = parse_options_header(request.headers.get("content-type"))
-    if kind != b"multipart/form-data" or b"boundary" not in options:
-        raise Problem(
-            415, "unsupported_media_type",
-            "Send multipart/form-data with the files video and audio, or application/json.",
-        )  # fmt: skip
-    _check_size(request, storage, max_bytes, reserve_bytes)
-    folder.mkdir(parents=True)
-    receiver = _Receiver(options[b"boundary"], folder)
-    total, batch = 0, bytearray()
-    try:
-        async for chunk in request.stream():
-            total += len(chunk)
-            if total > max_bytes:
-                raise _too_large(total, max_bytes)
-            batch += chunk
-            if len(batch) >= _BATCH:
-                await anyio.to_thread.run_sync(receiver.write, bytes(batch))
-                batch.clear()
-        await anyio.to_thread.run_sync(receiver.write, bytes(batch))
-    except MultipartParseError as error:
-        raise Problem(400, "broken_body", f"The multipart body is broken: {error}.") from error
-    except ClientDisconnect as error:
-        raise Problem(400, "broken_body", "The connection ended within the body.") from error
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise Problem(
-                507, "disk_full", "The service has no space left for the files."
-            ) from error
-        raise
-    finally:
-        with suppress(OSError):
-            receiver.close()
-    if not receiver.complete:
-        raise Problem(400, "broken_body", "The multipart body breaks off.")
-    return receiver.received
+
+    id: str
+    name: str
+    owner: str
+    length: int | None
+    offset: int
+    complete: bool
+    sha256: str | None
+    expires_at: float
 
 
-def _check_size(request: Request, storage: Storage, max_bytes: int, reserve_bytes: int) -> None:
-    """Refuse before reading what could not be kept."""
-    length = request.headers.get("content-length", "")
-    size = int(length) if length.isdigit() else 0
-    if size > max_bytes:
-        raise _too_large(size, max_bytes)
-    # The corrected files take about as much again as the tracks.
-    if storage.free_bytes() - size < reserve_bytes:
-        raise Problem(
-            507, "disk_full", f"The service has no space left for a body of {size} bytes."
+@dataclass(frozen=True)
+class _Facts:
+    """What stands in `upload.json`."""
+
+    name: str
+    owner: str
+    length: int | None
+
+
+class UploadStore:
+    """All uploads under one folder. Safe from any thread and any process that shares the disk.
+
+    max_bytes : of one upload.
+    ttl_s : an upload is swept so long after its last byte.
+    """
+
+    def __init__(self, data_dir: Path, storage: Storage, *, max_bytes: int, ttl_s: float) -> None:
+        self._folder = data_dir / "incoming"
+        self._storage = storage
+        self._ttl_s = ttl_s
+        self.max_bytes = max_bytes
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+    def check_space(self, n_bytes: int) -> None:
+        """Raise `DiskFull` if the disk cannot take so much more."""
+        self._storage.check_space(n_bytes)
+
+    def create(self, upload_id: str, *, name: str, owner: str, length: int | None) -> Upload:
+        """Begin an upload. Once this returns, it can be resumed.
+
+        Raises
+        ------
+        Problem : too long (413), or there is one of this id already (409).
+        DiskFull : no space for it.
+        """
+        if (length or 0) > self.max_bytes:
+            detail = f"The upload has {length} bytes; the limit is {self.max_bytes}."
+            raise Problem(413, "too_large", detail)
+        self._storage.check_space(length or 0)
+        path, building = self._path(upload_id), self._folder / f".{upload_id}.new"
+        try:
+            with full_disk_told():
+                building.mkdir(exist_ok=True)
+                facts = json.dumps(asdict(_Facts(name, owner, length)))
+                _write_durably(building / "upload.json", facts)
+                (building / ("data" if length == 0 else "data.part")).touch()
+                building.rename(path)  # never replaces a folder that has files in it
+                _sync_folder(self._folder)
+        except OSError as error:
+            if not path.exists():
+                raise
+            detail = f"There is an upload {upload_id} already."
+            raise Problem(409, "upload_exists", detail) from error
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+        return self.get(upload_id, owner=owner)
+
+    def get(self, upload_id: str, *, owner: str) -> Upload:
+        """What is known of an upload.
+
+        Raises
+        ------
+        Problem : there is none of this id, or it is another owner's (404).
+        """
+        folder = self._path(upload_id)
+        try:
+            facts = _Facts(**json.loads((folder / "upload.json").read_bytes()))
+            complete = (folder / "data").exists()
+            data = (folder / ("data" if complete else "data.part")).stat()
+            # Bytes whose checksum is still being taken do not count.
+            proven = _read_number(folder / "unproven")
+        except OSError as error:
+            raise _unknown(upload_id) from error
+        if facts.owner != owner:
+            raise _unknown(upload_id)
+        return Upload(
+            id=upload_id,
+            name=facts.name,
+            owner=facts.owner,
+            length=facts.length if not complete else data.st_size,
+            offset=data.st_size if proven is None else proven,
+            complete=complete,
+            sha256=_read_text(folder / "sha256"),
+            expires_at=data.st_mtime + self._ttl_s,
         )
 
+    @contextmanager
+    def locked(self, upload_id: str, *, owner: str) -> Iterator[Upload]:
+        """Hold an upload's lock, with what is known of it.
 
-def _too_large(size: int, max_bytes: int) -> Problem:
-    return Problem(
-        413, "too_large", f"The body has {size} bytes or more; the limit is {max_bytes}."
-    )
+        What a writer that died has left is put in order first: unproven bytes are cut off, and an
+        upload whose last byte has come is finished.
+
+        Raises
+        ------
+        Problem : unknown (404), or another request holds the lock and keeps it (423).
+        """
+        self.get(upload_id, owner=owner)
+        folder = self._path(upload_id)
+        try:
+            lock = os.open(folder / "upload.json", os.O_RDONLY)
+        except OSError as error:
+            raise _unknown(upload_id) from error
+        try:
+            _take(lock, upload_id)
+            proven = _read_number(folder / "unproven")
+            if proven is not None:
+                os.truncate(folder / "data.part", proven)
+                (folder / "unproven").unlink()
+            upload = self.get(upload_id, owner=owner)
+            if not upload.complete and upload.offset == upload.length:
+                _finish(folder)
+                upload = self.get(upload_id, owner=owner)
+            yield upload
+        finally:
+            os.close(lock)
+
+    def writer(self, upload: Upload, *, check: Check | None = None) -> Writer:
+        """Append to an upload whose lock is held."""
+        limit = self.max_bytes if upload.length is None else upload.length
+        return Writer(self._path(upload.id), self._storage, upload.offset, limit, check)
+
+    def restart(self, upload: Upload) -> Upload:
+        """Drop the bytes of an unfinished upload whose lock is held."""
+        os.truncate(self._path(upload.id) / "data.part", 0)
+        return replace(upload, offset=0)
+
+    def delete(self, upload: Upload) -> None:
+        """Forget an upload whose lock is held; jobs that have taken it keep its bytes."""
+        gone = self._folder / f".{upload.id}.gone"
+        self._path(upload.id).rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
+
+    def take(self, upload_id: str, folder: Path, stem: str, *, owner: str) -> StoredFile:
+        """Put a finished upload's bytes into a job's folder, without a copy.
+
+        A hard link: the job's file lives on when the upload is deleted or swept, and an upload may
+        serve several jobs.
+
+        Raises
+        ------
+        Problem : unknown (404), or not finished (409).
+        """
+        with self.locked(upload_id, owner=owner) as upload:
+            if not upload.complete:
+                detail = (
+                    f"The upload {upload_id} has {upload.offset} bytes of "
+                    f"{upload.length or 'more'}: finish it first."
+                )
+                raise Problem(409, "upload_not_finished", detail)
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / f"{stem}{safe_suffix(upload.name)}"
+            os.link(self._path(upload_id) / "data", path)
+        return StoredFile(path, upload.name, upload.offset)
+
+    def sweep(self) -> list[str]:
+        """Delete what has expired, and what is left of processes that died; returns the ids."""
+        swept = []
+        for folder in self._folder.iterdir():
+            if folder.name.startswith("."):
+                with suppress(OSError):
+                    if folder.stat().st_mtime < time.time() - self._ttl_s:
+                        shutil.rmtree(folder, ignore_errors=True)
+                continue
+            with suppress(Problem, OSError):
+                owner = _Facts(**json.loads((folder / "upload.json").read_bytes())).owner
+                if self.get(folder.name, owner=owner).expires_at < time.time():
+                    with self.locked(folder.name, owner=owner) as upload:
+                        if upload.expires_at < time.time():
+                            self.delete(upload)
+                            swept.append(folder.name)
+        return swept
+
+    def _path(self, upload_id: str) -> Path:
+        if not re.fullmatch(r"[0-9a-f]{32}", upload_id):
+            raise _unknown(upload_id)
+        return self._folder / upload_id
+
+
+@dataclass(frozen=True)
+class Check:
+    """A digest to take of what is written, and what it must be, if that is known.
+
+    algorithm : a name of `hashlib`.
+    """
+
+    algorithm: str
+    expected: bytes | None = None
+
+
+class Writer:
+    """Appends to `data.part`; bytes that must have a digest count once they are proven."""
+
+    def __init__(
+        self, folder: Path, storage: Storage, offset: int, limit: int, check: Check | None
+    ) -> None:
+        self._folder = folder
+        self._storage = storage
+        self._limit = limit
+        self._check = check or Check("sha256")
+        self._start = self.offset = offset
+        self._unsynced = 0
+        self._hash = hashlib.new(check.algorithm, usedforsecurity=False) if check else None
+        if self._check.expected is not None:
+            with full_disk_told():
+                _write_durably(folder / "unproven", str(offset))
+        self._file = os.open(folder / "data.part", os.O_WRONLY | os.O_APPEND)
+
+    @property
+    def digest(self) -> bytes:
+        """Of what was written, if a check was given; else empty."""
+        return self._hash.digest() if self._hash else b""
+
+    def write(self, data: bytearray) -> None:
+        """Append bytes.
+
+        Raises
+        ------
+        Problem : more than the upload has left (413).
+        DiskFull : no space; what fitted stays, and the upload can be resumed.
+        """
+        if self.offset + len(data) > self._limit:
+            detail = f"The body goes beyond the upload's length of {self._limit} bytes."
+            raise Problem(413, "too_large", detail)
+        self._storage.check_space(len(data))
+        view = memoryview(data)
+        with full_disk_told():
+            while view:
+                n = os.write(self._file, view)
+                if self._hash is not None:
+                    self._hash.update(view[:n])
+                self.offset += n
+                self._unsynced += n
+                view = view[n:]
+            if self._unsynced >= _SYNC_BYTES:
+                os.fdatasync(self._file)
+                self._unsynced = 0
+
+    def close(self, *, whole: bool) -> None:
+        """End the writing; `whole`: the body came to its end.
+
+        Raises
+        ------
+        Problem : the bytes do not have the digest they must have (460); they are gone.
+        """
+        expected = self._check.expected
+        proven = expected is None or (whole and self.digest == expected)
+        try:
+            if not proven:
+                os.ftruncate(self._file, self._start)
+                self.offset = self._start
+            with full_disk_told():
+                os.fsync(self._file)
+        finally:
+            os.close(self._file)
+        (self._folder / "unproven").unlink(missing_ok=True)
+        if whole and not proven:
+            assert expected is not None
+            detail = (
+                f"The bytes have the {self._check.algorithm} {self.digest.hex()} and not "
+                f"{expected.hex()}: they were damaged on the way and dropped; send them again."
+            )
+            raise Problem(460, "checksum_mismatch", detail)
+
+    def finish(self) -> None:
+        """All bytes of the upload are there: it is complete."""
+        if self._check.algorithm == "sha256" and self._hash is not None and self._start == 0:
+            with full_disk_told():
+                _write_durably(self._folder / "sha256", self.digest.hex())
+        _finish(self._folder)
+
+
+def _finish(folder: Path) -> None:
+    (folder / "data.part").rename(folder / "data")
+    _sync_folder(folder)
+
+
+def _unknown(upload_id: str) -> Problem:
+    return Problem(404, "upload_not_found", f"There is no upload {upload_id[:64]}.")
+
+
+def _take(lock: int, upload_id: str) -> None:
+    """Lock a file, waiting a little for its holder."""
+    deadline = time.monotonic() + _LOCK_WAIT_S
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                detail = f"Another request is writing to the upload {upload_id}: try again later."
+                raise Problem(423, "upload_locked", detail, headers={"Retry-After": "2"}) from None
+            time.sleep(0.05)
+        else:
+            return
+
+
+def _read_text(path: Path) -> str | None:
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return None
+
+
+def _read_number(path: Path) -> int | None:
+    text = _read_text(path)
+    return int(text) if text else None
+
+
+def _write_durably(path: Path, text: str) -> None:
+    """Write a small file whole, through a power cut."""
+    part = path.with_name(path.name + ".part")
+    with part.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

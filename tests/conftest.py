@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,11 +25,18 @@ EXAMPLE = Conditions(
 )  # fmt: skip
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
+TUSJS = Path(__file__).parent / "service" / "tusjs"
 COMPONENTS = {
+    "tus-js-client": lambda: (
+        shutil.which("node") is not None and (TUSJS / "node_modules" / "tus-js-client").is_dir()
+    ),
     "chromium": lambda: shutil.which("chromium") is not None,
     "redis-server": lambda: shutil.which("redis-server") is not None,
     "wrk": lambda: shutil.which("wrk") is not None,
+    "curl": lambda: shutil.which("curl") is not None,
     "ffmpeg": lambda: shutil.which("ffmpeg") is not None,
+    "landlock": lambda: ctypes.CDLL(None).syscall(444, None, ctypes.c_size_t(0), 1) >= 1,
+    "rclone": (Path(sys.executable).parent / "rclone").is_file,
     "root": lambda: os.geteuid() == 0,
     "cuda": torch.cuda.is_available,
     "shared-data": SHARED_DATA.is_dir,

@@ -2,12 +2,14 @@
 
 FFmpeg guesses formats from content and follows references between files, so every open names the
 protocols, formats and codecs it may use: a text file that calls itself .mp4 opens nothing else.
+Only paths are opened: with a Python file object FFmpeg knows no list of protocols at all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +59,14 @@ def open_container(path: Path) -> Iterator[InputContainer]:
     MediaError : missing, empty, not a file, or nothing FFmpeg's allowed formats can read.
     """
     check_readable(path)
-    options = {"protocol_whitelist": "file", "format_whitelist": ",".join(FORMATS)}
+    options = {
+        "protocol_whitelist": "file",
+        "format_whitelist": ",".join(FORMATS),
+        # For the decoders with which FFmpeg looks into the streams while opening. Twice the limit:
+        # what is a little too large is then refused by its size, and not as having no picture.
+        **_decoder_options(),
+        "max_pixels": str(2 * MAX_PIXELS),
+    }
     try:
         # An absolute path, so that FFmpeg never takes a name for a protocol ("concat:a|b").
         container = av.open(str(path.resolve()), "r", options=options, **_TAGS)
@@ -85,8 +94,20 @@ def check_readable(path: Path) -> None:
         raise MediaError(f"{path} is empty.")
 
 
-def allow_decoding(path: Path, stream: av.VideoStream | av.AudioStream) -> None:
+@cache
+def _decoder_options() -> dict[str, str]:
+    """Limits of a decoder; what is given to the container alone does not reach those we use."""
+    pcm = {name for name in av.codecs_available if name.startswith("pcm_")}
+    codecs = ",".join(sorted(VIDEO_CODECS | AUDIO_CODECS | pcm))
+    return {"codec_whitelist": codecs, "max_pixels": str(MAX_PIXELS)}
+
+
+def allow_decoding(
+    path: Path, stream: av.VideoStream | av.AudioStream, *, threads: int = 0
+) -> None:
     """Set limits on a stream's decoder, or refuse a codec that is not on the list.
+
+    threads : that decode the picture; 0: one per core. Each holds frames of its own.
 
     Raises
     ------
@@ -105,12 +126,13 @@ def allow_decoding(path: Path, stream: av.VideoStream | av.AudioStream) -> None:
                 f"{path} declares a picture of {stream.width}x{stream.height}; the limit is "
                 f"16384x8192: scale it down first."
             )
-        context.options = {"max_pixels": str(MAX_PIXELS)}
         context.thread_type = "AUTO"
+        context.thread_count = threads
     elif codec not in AUDIO_CODECS and not codec.startswith("pcm_"):
         raise UnsupportedMedia(
             f"{path} holds {codec} sound, which is not read: convert it to WAV or FLAC."
         )
+    context.options = _decoder_options()
 
 
 def reason(error: Exception) -> str:

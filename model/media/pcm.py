@@ -26,6 +26,8 @@ _UNKNOWN_SIZE = 0xFFFFFFFF
 _W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
 _W64_TAIL = bytes.fromhex("f3acd3118cd100c04f8edb8a")
 _CAF_B_FORMAT, _CAF_HOA_SN3D, _CAF_HOA_N3D = 107, 190, 191
+# Beyond it a rate is no rate: 64 x DSD is 2.8 MHz.
+_MAX_RATE_HZ = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,10 @@ def _build(
         raise MediaError(f"{path} has no sound data: it is damaged or incomplete.")
     offset, size = data
     size -= size % (n_channels * sample_format.width)
+    if size <= 0:
+        raise MediaError(f"{path} has no sound data: not one sample of all {n_channels} channels.")
+    if not 1 <= samplerate <= _MAX_RATE_HZ:
+        raise MediaError(f"{path} declares a sample rate of {samplerate:g} Hz: it is damaged.")
     return PcmFile(
         path, container, sample_format, round(samplerate), n_channels, offset, size,
         convention, chunks,

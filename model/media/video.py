@@ -88,6 +88,7 @@ class VideoReader:
 
     path : a full-sphere equirectangular video.
     stereo : overrides the declared packing.
+    threads : that decode; 0: one per core.
 
     Raises
     ------
@@ -96,7 +97,7 @@ class VideoReader:
         sphere; the sentence says how to convert it.
     """
 
-    def __init__(self, path: Path, *, stereo: Stereo | None = None) -> None:
+    def __init__(self, path: Path, *, stereo: Stereo | None = None, threads: int = 0) -> None:
         with ExitStack() as stack:
             self._container = stack.enter_context(open_container(path))
             # Cover art is a video stream too.
@@ -105,7 +106,7 @@ class VideoReader:
             if not videos or videos[0].width == 0:
                 raise MediaError(f"{path} has no picture: VIDEO must be a 360 video.")
             self._stream = videos[0]
-            allow_decoding(path, self._stream)
+            allow_decoding(path, self._stream, threads=threads)
             spherical = read_spherical(path)
             self.info = _video_info(path, self._container, self._stream, spherical, stereo)
             self._reformatter = VideoReformatter()

@@ -110,7 +110,7 @@ def test_every_operation_but_the_open_ones_needs_a_key(locked: Locked) -> None:
     document = locked.ask(None, "GET", "/openapi.json").json()
     answers = {
         operation["operationId"]: locked.ask(
-            None, method.upper(), path.format(job_id="x", track=0)
+            None, method.upper(), path.format(job_id="x", track=0, upload_id="x")
         ).status_code
         for path, operations in document["paths"].items()
         for method, operation in operations.items()
@@ -156,6 +156,45 @@ def test_jobs_of_others_are_not_there(locked: Locked) -> None:
     assert job_id in listed(locked.reader)  # another key of the same owner
     assert job_id in listed(ADMIN)
     assert locked.ask(locked.alice, "POST", f"/jobs/{job_id}/cancel").status_code == 202
+
+
+def test_uploads_of_others_are_not_there(locked: Locked) -> None:
+    tus = {"Tus-Resumable": "1.0.0"}
+    begun = locked.ask(locked.alice, "POST", "/uploads", headers={**tus, "Upload-Length": "3"})
+    path = begun.headers["location"]
+    upload_id = path.removeprefix("/uploads/")
+    never = "0" * 32
+    chunk = {**tus, "Content-Type": "application/offset+octet-stream", "Upload-Offset": "0"}
+
+    for method, headers in (("GET", {}), ("PATCH", chunk), ("DELETE", {})):
+        answers = [
+            locked.ask(locked.bob, method, f"/uploads/{name}", headers=headers, content=b"abc")
+            for name in (upload_id, never)
+        ]
+        assert [code(answer) for answer in answers] == [(404, "upload_not_found")] * 2
+    assert locked.ask(locked.bob, "HEAD", path, headers=tus).status_code == 404
+    assert locked.ask(None, "HEAD", path, headers=tus).status_code == 401
+    assert code(locked.ask(locked.bob, "PUT", path, content=b"abc")) == (404, "upload_not_found")
+
+    assert locked.ask(locked.alice, "PATCH", path, headers=chunk, content=b"abc").is_success
+    named = {"video": {"upload": upload_id}}
+    assert code(locked.ask(locked.bob, "POST", "/align", json=named)) == (404, "upload_not_found")
+    job = locked.ask(locked.alice, "POST", "/align", json=named).json()
+    assert locked.ask(locked.alice, "POST", f"/jobs/{job['id']}/cancel").status_code == 202
+
+
+def test_a_key_for_submitting_is_enough_to_resume_an_upload(locked: Locked) -> None:
+    sender = new_key(locked.server, "sender", "--scopes", "submit")
+    tus = {"Tus-Resumable": "1.0.0"}
+    begun = locked.ask(sender, "POST", "/uploads", headers={**tus, "Upload-Length": "3"})
+    path = begun.headers["location"]
+
+    assert locked.ask(sender, "HEAD", path, headers=tus).headers["upload-offset"] == "0"
+    assert locked.ask(sender, "GET", path).json()["state"] == "waiting"
+    assert locked.ask(sender, "OPTIONS", "/uploads").status_code == 204
+    assert code(locked.ask(locked.reader, "GET", path)) == (403, "scope_missing")
+    # What answers it holds addresses to write to.
+    assert code(locked.ask(locked.reader, "GET", "/objects/x")) == (403, "scope_missing")
 
 
 def test_ids_have_128_bits(locked: Locked) -> None:

@@ -265,9 +265,11 @@ def test_answers_fit_the_openapi_document(server: Server, done: dict[str, Any]) 
     check(httpx.get(f"{server.url}/jobs/nope").json(), "Problem")
     ids = [op["operationId"] for path in document["paths"].values() for op in path.values()]
     assert sorted(ids) == [
-        "align", "cancel_job", "close_session", "get_audio", "get_job", "get_plot", "get_report",
-        "get_webhook_secret", "list_jobs", "livez", "metrics", "open_session", "purge_job",
-        "readyz", "watch_job",
+        "align", "append_to_upload", "begin_direct_upload", "cancel_job", "close_session",
+        "complete_direct_upload", "create_upload", "delete_upload", "drop_direct_upload",
+        "get_audio", "get_direct_upload", "get_job", "get_plot", "get_report", "get_upload",
+        "get_upload_offset", "get_webhook_secret", "list_jobs", "livez", "metrics", "open_session",
+        "purge_job", "put_upload", "readyz", "upload_capabilities", "watch_job",
     ]  # fmt: skip
 
 

@@ -1,0 +1,213 @@
+"""Objects of an S3-compatible store: named by URI, fetched, stored, and uploaded to directly.
+
+boto3 finds credentials where it always does: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, the file
+that AWS_SHARED_CREDENTIALS_FILE names, or the role of the machine.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from model.errors import DiskFull, MediaError, OptionError, OutputError
+from service.settings import Settings
+
+# How long the addresses hold that are given to others.
+URL_TTL_S = 6 * 3600
+_FETCH_BYTES = 64 << 20
+_FETCH_TRIES = 5
+
+
+@dataclass(frozen=True)
+class ObjectName:
+    """A bucket and a key (or the beginning of keys)."""
+
+    bucket: str
+    key: str
+
+    @classmethod
+    def parse(cls, uri: str) -> Self:
+        """Read `s3://BUCKET/KEY`; raises `OptionError` for anything else."""
+        match = re.fullmatch(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/([^\x00-\x1f]{0,1024})", uri)
+        if match is None or {"..", "."} & set(match[2].split("/")):
+            raise OptionError(f"{uri[:200]!r} is no address of an object: write s3://BUCKET/KEY.")
+        return cls(match[1], match[2])
+
+    @property
+    def uri(self) -> str:
+        """The address as text."""
+        return f"s3://{self.bucket}/{self.key}"
+
+    def below(self, *names: str) -> ObjectName:
+        """A name under this one, which is taken for a folder."""
+        return ObjectName(self.bucket, "/".join([self.key.rstrip("/"), *names]).lstrip("/"))
+
+    def is_below(self, root: ObjectName) -> bool:
+        """Whether this lies under a folder."""
+        prefix = root.key.rstrip("/") + "/" if root.key else ""
+        return self.bucket == root.bucket and self.key.startswith(prefix)
+
+
+@dataclass(frozen=True)
+class ObjectFacts:
+    """What identifies an object's content."""
+
+    size: int
+    etag: str
+
+
+class ObjectStore:
+    """One S3-compatible store. Thread-safe; connected when first used."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._client: Any = None
+
+    @property
+    def client(self) -> Any:
+        """The connection."""
+        with self._lock:
+            if self._client is None:
+                # Not at import: it costs memory and time that most services do without.
+                import boto3
+                from botocore.config import Config
+
+                # A session of its own: the default one is shared, and keeps the first keys it saw.
+                self._client = boto3.session.Session().client(
+                    "s3",
+                    endpoint_url=self._settings.object_endpoint or None,
+                    config=Config(
+                        signature_version="s3v4",
+                        s3={"addressing_style": self._settings.object_addressing},
+                        retries={"mode": "standard", "total_max_attempts": 3},
+                        connect_timeout=5,
+                        read_timeout=30,
+                        # Checksums in trailers are not known to all compatible stores.
+                        request_checksum_calculation="when_required",
+                        response_checksum_validation="when_required",
+                    ),
+                )
+            return self._client
+
+    def facts(self, name: ObjectName) -> ObjectFacts:
+        """Size and version of an object.
+
+        Raises
+        ------
+        MediaError : there is none, or it may not be read.
+        """
+        with told(MediaError, f"{name.uri} cannot be read"):
+            head = self.client.head_object(Bucket=name.bucket, Key=name.key)
+        return ObjectFacts(int(head["ContentLength"]), str(head["ETag"]))
+
+    def fetch(
+        self, name: ObjectName, facts: ObjectFacts, path: Path, notify: Callable[[float], None]
+    ) -> None:
+        """Copy an object to a new file, going on where a broken connection stopped.
+
+        notify : is told the fraction that is there.
+
+        Raises
+        ------
+        MediaError : the object is gone, out of reach, or another one than `facts` were taken of.
+        DiskFull : no space left for it.
+        """
+        with path.open("xb") as file:
+            fails = 0
+            while (at := file.tell()) < facts.size:
+                try:
+                    self._fetch_range(name, facts, at, file.write)
+                except OSError as error:
+                    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                        raise
+                    raise DiskFull(f"No space is left to fetch {name.uri}.") from error
+                except _connection_errors() as error:
+                    fails += 1
+                    if fails >= _FETCH_TRIES:
+                        words = f"{name.uri} breaks off at byte {file.tell()}: {error}."
+                        raise MediaError(words) from error
+                notify(file.tell() / facts.size)
+
+    def _fetch_range(
+        self, name: ObjectName, facts: ObjectFacts, at: int, write: Callable[[bytes], object]
+    ) -> None:
+        stop = min(at + _FETCH_BYTES, facts.size)
+        with told(MediaError, f"{name.uri} cannot be read"):
+            answer = self.client.get_object(
+                Bucket=name.bucket, Key=name.key, Range=f"bytes={at}-{stop - 1}",
+                IfMatch=facts.etag,
+            )  # fmt: skip
+        # Not every compatible store honours IfMatch.
+        if str(answer["ETag"]) != facts.etag:
+            raise MediaError(f"{name.uri} has changed since the job was submitted: submit again.")
+        with closing(answer["Body"]) as body:
+            for chunk in body.iter_chunks(1 << 20):
+                write(chunk)
+
+    def store(self, path: Path, name: ObjectName) -> None:
+        """Copy a file to an object; it is there as a whole or not at all.
+
+        Raises
+        ------
+        OutputError : the store does not take it.
+        """
+        with told(OutputError, f"{name.uri} cannot be written"):
+            self.client.upload_file(str(path), name.bucket, name.key)
+            head = self.client.head_object(Bucket=name.bucket, Key=name.key)
+        if int(head["ContentLength"]) != path.stat().st_size:
+            raise OutputError(f"{name.uri} was not written whole.")
+
+    def delete(self, name: ObjectName) -> None:
+        """Delete an object; it is no error if there is none."""
+        with told(OutputError, f"{name.uri} cannot be deleted"):
+            self.client.delete_object(Bucket=name.bucket, Key=name.key)
+
+    def read(self, name: ObjectName) -> bytes:
+        """A small object's content; raises `MediaError` if there is none."""
+        with told(MediaError, f"{name.uri} cannot be read"):
+            content: bytes = self.client.get_object(Bucket=name.bucket, Key=name.key)["Body"].read()
+        return content
+
+    def link(self, name: ObjectName, file_name: str, media_type: str) -> str:
+        """An address at which anybody can fetch an object for some hours."""
+        ascii_name = re.sub(r'[^\x20-\x7e]|["\\]', "_", file_name)
+        params = {
+            "Bucket": name.bucket,
+            "Key": name.key,
+            "ResponseContentDisposition": f'attachment; filename="{ascii_name}"',
+            "ResponseContentType": media_type,
+        }
+        url: str = self.client.generate_presigned_url(
+            "get_object", Params=params, ExpiresIn=URL_TTL_S
+        )
+        return url
+
+
+def _connection_errors() -> tuple[type[Exception], ...]:
+    """What boto3 raises where the network fails within a body."""
+    from botocore.exceptions import HTTPClientError, IncompleteReadError, ResponseStreamingError
+
+    return HTTPClientError, IncompleteReadError, ResponseStreamingError
+
+
+@contextmanager
+def told(kind: type[MediaError | OutputError], what: str) -> Iterator[None]:
+    """Raise what the store refuses as an error of ours, with the store's own words."""
+    from boto3.exceptions import S3UploadFailedError
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except ClientError as error:
+        fault = error.response.get("Error", {})
+        words = fault.get("Message") or fault.get("Code") or "refused"
+        raise kind(f"{what} ({words.rstrip('.')}).") from error
+    except (BotoCoreError, S3UploadFailedError) as error:
+        raise kind(f"{what} ({str(error).rstrip('.')}).") from error

@@ -1,0 +1,258 @@
+"""Inputs, outputs and direct uploads in an object store: a real S3 server over a real socket."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import httpx
+import pytest
+
+from model.errors import MediaError, OptionError
+from service.objectstore import ObjectName, ObjectStore
+from service.settings import Settings
+from tests.service.conftest import Server
+from tests.service.ports import free_port
+from tests.service.test_service import LONG, assert_problem
+from training.data.takes import TakeFiles
+
+pytestmark = pytest.mark.needs("rclone")
+RCLONE = Path(sys.executable).parent / "rclone"
+KEYS = {"AWS_ACCESS_KEY_ID": "TESTKEY0001", "AWS_SECRET_ACCESS_KEY": "a-secret-of-the-tests"}
+
+
+@dataclass
+class Bucket:
+    """A bucket `takes` of an S3 server; its objects are files in `folder`."""
+
+    url: str
+    folder: Path
+
+    def settings(self) -> dict[str, str]:
+        return {
+            **KEYS,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AVSA_OBJECT_ENDPOINT": self.url,
+            "AVSA_OBJECT_ROOTS": json.dumps(["s3://takes/in/", "s3://takes/out/"]),
+            "AVSA_OBJECTS_URL": "s3://takes/direct/",
+        }
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
+    """`rclone serve s3`, which checks every signature."""
+    root, port = tmp_path_factory.mktemp("s3"), free_port()
+    (root / "takes").mkdir()
+    log = (root.parent / "s3.log").open("wb")
+    process = subprocess.Popen(
+        [RCLONE, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key",
+         ",".join(KEYS.values()), "--config", "", root],
+        stdout=log, stderr=log,
+    )  # fmt: skip
+    url = f"http://127.0.0.1:{port}"
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            httpx.get(url)
+            break
+        except httpx.TransportError:
+            time.sleep(0.1)
+    yield Bucket(url, root / "takes")
+    process.terminate()
+    process.wait()
+    log.close()
+
+
+@pytest.fixture(scope="module")
+def s3_server(bucket: Bucket, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    running = Server(tmp_path_factory.mktemp("service") / "data", settings=bucket.settings())
+    running.start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def store(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
+    for name, value in bucket.settings().items():
+        monkeypatch.setenv(name, value)
+    return ObjectStore(Settings())
+
+
+def align(server: Server, **body: Any) -> httpx.Response:
+    return httpx.post(f"{server.url}/align", json=body, timeout=LONG)
+
+
+# --- jobs ----------------------------------------------------------------------------------------
+
+
+def test_inputs_and_outputs_by_uri(
+    s3_server: Server, store: ObjectStore, bucket: Bucket, take: TakeFiles
+) -> None:
+    for path in (take.video, take.audio):
+        store.store(path, ObjectName("takes", f"in/a take/{path.name}"))
+
+    response = align(
+        s3_server, video={"uri": "s3://takes/in/a take/take.mp4"},
+        audio=[{"uri": "s3://takes/in/a take/take.wav"}], output="s3://takes/out/today/",
+    )  # fmt: skip
+    assert response.status_code == 202, response.text
+    job = s3_server.wait_for(response.json()["id"], "succeeded", "failed")
+
+    (result,) = cast(list[dict[str, Any]], job["results"])
+    assert result["verdict"] == "misaligned"
+    assert result["name"] == "take_aligned.wav"
+    assert result["audio_uri"] == f"s3://takes/out/today/{job['id']}/1/audio-0.wav"
+    folder = bucket.folder / "out" / "today" / str(job["id"]) / "1"
+    assert {p.name for p in folder.iterdir()} == {"audio-0.wav", "report-0.json", "plot-0.png"}
+    # Nothing stays behind on the worker's disk.
+    local = s3_server.data_dir / "results" / str(job["id"])
+    assert [p for p in local.rglob("*") if p.is_file()] == []
+
+    audio = httpx.get(s3_server.url + result["audio_url"], follow_redirects=True)
+    report = httpx.get(s3_server.url + result["report_url"], follow_redirects=True)
+    plot = httpx.get(s3_server.url + result["plot_url"], follow_redirects=True)
+    assert audio.content == (folder / "audio-0.wav").read_bytes()
+    assert 'filename="take_aligned.wav"' in audio.headers["content-disposition"]
+    assert report.json()["rotate_field_ccw_deg"] == result["rotate_field_ccw_deg"]
+    assert plot.content.startswith(b"\x89PNG")
+    # What the request asked to be written to its own place is its own.
+    assert httpx.delete(f"{s3_server.url}/jobs/{job['id']}").status_code == 204
+    assert (folder / "audio-0.wav").exists()
+
+
+def test_results_of_all_jobs_in_the_store(
+    own_server: Server, bucket: Bucket, take: TakeFiles
+) -> None:
+    own_server.settings |= bucket.settings() | {"AVSA_RESULTS_URL": "s3://takes/results/"}
+    own_server.start()
+    with take.video.open("rb") as video, take.audio.open("rb") as audio:
+        response = httpx.post(
+            f"{own_server.url}/align", files={"video": video, "audio": audio},
+            timeout=LONG,
+        )  # fmt: skip
+    job = response.headers["location"]
+    done = own_server.wait_for(response.json()["id"], "succeeded", "failed")
+    assert [r["verdict"] for r in done["results"]] == ["misaligned"]  # type: ignore[attr-defined]
+    folder = bucket.folder / "results" / job.rsplit("/", 1)[1]
+    assert len([p for p in folder.rglob("*") if p.is_file()]) == 3
+
+    assert httpx.delete(own_server.url + job).status_code == 204
+    assert [p for p in folder.rglob("*") if p.is_file()] == []
+    own_server.stop()
+
+
+def test_objects_that_are_no_input(s3_server: Server, store: ObjectStore, tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    store.store(tmp_path / "empty", ObjectName("takes", "in/empty.mp4"))
+    store.store(Path(__file__), ObjectName("takes", "secret.mp4"))
+
+    def video(uri: str) -> httpx.Response:
+        return align(s3_server, video={"uri": uri})
+
+    assert_problem(video("s3://takes/in/none.mp4"), 422, "unreadable_media", "none.mp4.*Not Found")
+    assert_problem(video("s3://takes/in/empty.mp4"), 422, "unreadable_media", "is empty")
+    for uri in ("s3://takes/secret.mp4", "s3://other/in/a.mp4", "s3://takes/in"):
+        assert_problem(video(uri), 422, "path_not_allowed", "AVSA_OBJECT_ROOTS")
+    for uri in ("http://takes/in/a", "s3://takes/in/../secret.mp4", "s3://T/", "s3:x", "file:///x"):
+        assert_problem(video(uri), 422, "invalid_option", "s3://BUCKET/KEY")
+    bad = align(s3_server, video={"uri": "s3://takes/in/empty.mp4"}, output="s3://takes/x/")
+    assert_problem(bad, 422, "path_not_allowed", "takes/x/")
+
+
+def test_an_object_that_changes_after_submission_is_not_taken(
+    store: ObjectStore, bucket: Bucket, tmp_path: Path
+) -> None:
+    name = ObjectName("takes", "in/changing.bin")
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"before")
+    store.store(path, name)
+    facts = store.facts(name)
+    store.delete(name)
+    path.write_bytes(b"after!")
+    store.store(path, name)
+
+    with pytest.raises(MediaError, match="has changed"):
+        store.fetch(name, facts, tmp_path / "b.bin", lambda fraction: None)
+    fractions: list[float] = []
+    store.fetch(name, store.facts(name), tmp_path / "c.bin", fractions.append)
+    assert (tmp_path / "c.bin").read_bytes() == b"after!"
+    assert fractions == [1.0]
+
+
+def test_a_store_out_of_reach_is_told(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {**bucket.settings(), "AWS_SECRET_ACCESS_KEY": "wrong-secret"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(MediaError, match="Forbidden"):
+        ObjectStore(Settings()).facts(ObjectName("takes", "in/a"))
+    monkeypatch.setenv("AVSA_OBJECT_ENDPOINT", f"http://127.0.0.1:{free_port()}")
+    with pytest.raises(MediaError, match="connect"):
+        ObjectStore(Settings()).facts(ObjectName("takes", "in/a"))
+
+
+@pytest.mark.parametrize("uri", ["s3://takes/a/b", "s3://takes/", "s3://my.bucket-1/ä b?"])
+def test_addresses_round_trip(uri: str) -> None:
+    assert ObjectName.parse(uri).uri == uri
+
+
+@pytest.mark.parametrize("uri", ["", "s3://", "s3://a", "s3:///k", "s3://UP/k", "s3://abc/a\nb"])
+def test_addresses_of_nothing(uri: str) -> None:
+    with pytest.raises(OptionError):
+        ObjectName.parse(uri)
+
+
+# --- direct uploads ------------------------------------------------------------------------------
+
+
+def send(part: dict[str, Any], data: bytes) -> httpx.Response:
+    piece = data[part["offset"] : part["offset"] + part["size"]]
+    return httpx.put(part["url"], content=piece, timeout=LONG)
+
+
+def test_a_direct_upload_in_parts_with_a_break(
+    s3_server: Server, store: ObjectStore, tmp_path: Path
+) -> None:
+    data = b"".join(bytes([number]) * (32 << 20) for number in range(5))
+    response = httpx.post(f"{s3_server.url}/objects", json={"name": "t.wav", "size": len(data)})
+    assert response.status_code == 201, response.text
+    url = s3_server.url + response.headers["location"]
+    begun = response.json()
+    assert [part["size"] for part in begun["missing"]] == [64 << 20, 64 << 20, 32 << 20]
+    assert send(begun["missing"][1], data).status_code == 200
+    tampered = begun["missing"][0]["url"].replace("partNumber=1", "partNumber=3")
+    assert httpx.put(tampered, content=b"x").status_code == 403
+    assert_problem(httpx.post(f"{url}/complete"), 409, "upload_not_finished", "Part 1 ")
+
+    for part in httpx.get(url).json()["missing"]:
+        assert part["number"] in (1, 3)
+        assert send(part, data).status_code == 200
+    assert httpx.get(url).json()["missing"] == []
+    done = httpx.post(f"{url}/complete", timeout=LONG).json()
+
+    name = ObjectName.parse(done["uri"])
+    assert done == {"uri": begun["uri"], "size": len(data)}
+    store.fetch(name, store.facts(name), tmp_path / "back.wav", lambda fraction: None)
+    assert (tmp_path / "back.wav").read_bytes() == data
+    assert_problem(httpx.get(url), 404, "upload_not_found")
+    # A job may name it: it is nothing that can be read, but it is found and fetched.
+    job = align(s3_server, video={"uri": done["uri"]}).json()
+    assert "t.wav" in s3_server.wait_for(job["id"], "failed")["error"]["detail"]  # type: ignore[index]
+
+
+def test_a_direct_upload_dropped(s3_server: Server) -> None:
+    begun = httpx.post(f"{s3_server.url}/objects", json={"name": "a/../b", "size": 1}).json()
+    url = f"{s3_server.url}/objects/{begun['id']}"
+    assert begun["uri"].endswith(f"/{begun['id']}/b")
+    assert httpx.delete(url).status_code == 204
+    assert_problem(httpx.get(url), 404, "upload_not_found")
+    assert_problem(httpx.get(f"{s3_server.url}/objects/..x"), 404, "upload_not_found")
+
+
+def test_without_a_store_there_are_no_direct_uploads(server: Server) -> None:
+    response = httpx.post(f"{server.url}/objects", json={"name": "a", "size": 1})
+    assert_problem(response, 404, "no_object_store", "AVSA_OBJECTS_URL")
