@@ -32,6 +32,13 @@ from service.upload_routes import router as uploads_router
 from service.uploads import UploadStore
 
 
+def _upload_store(settings: Settings, storage: Storage) -> UploadStore:
+    return UploadStore(
+        settings.data_dir, storage,
+        max_bytes=settings.max_upload_bytes, ttl_s=settings.upload_ttl_s,
+    )  # fmt: skip
+
+
 def create_app(settings: Settings) -> FastAPI:
     """The service; starting and stopping what belongs to it is the lifespan's.
 
@@ -41,10 +48,7 @@ def create_app(settings: Settings) -> FastAPI:
     storage = Storage(settings.data_dir, settings.reserve_bytes)
     objects = ObjectStore(settings)
     purge = Purge(table, storage, objects, settings)
-    uploads = UploadStore(
-        settings.data_dir, storage,
-        max_bytes=settings.max_upload_bytes, ttl_s=settings.upload_ttl_s,
-    )  # fmt: skip
+    uploads = _upload_store(settings, storage)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -118,11 +118,30 @@ def _probe() -> Probe:
     return Probe()
 
 
+def _options_of(job: Job) -> Any:
+    """What the caller asked for, as the library takes it."""
+    from model.align import Options
+    from model.checkpoint import Method
+
+    options = job["options"]
+    return Options(
+        n_windows=options["windows"],
+        tolerance_deg=options["tolerance_deg"],
+        method=Method(options.get("method", Method.FUSED)),
+        stereo=options["stereo"],
+        device=job["device"],
+        float_output=options["float_output"],
+        apply_undecided=options["apply_undecided"],
+        over_time=options.get("over_time", False),
+        follow=options.get("follow", False),
+        lay_on_picture=options.get("lay_on_picture", False),
+    )
+
+
 def _align(job: Job, track: dict[str, Any], index: int, notify: Any) -> dict[str, Any]:
     """One track: its outputs' names, or its error."""
-    from model.align import Options, Outputs, align
+    from model.align import Outputs, align
     from model.ambisonics import Convention, Fix
-    from model.checkpoint import Method
     from model.errors import AvsaError
     from model.media import open_split_audio, output_suffix
     from model.take import Track
@@ -153,18 +172,7 @@ def _align(job: Job, track: dict[str, Any], index: int, notify: Any) -> dict[str
                 Fix(options["fix"]) if options.get("fix") else None,
             ),
             outputs,
-            Options(
-                n_windows=options["windows"],
-                tolerance_deg=options["tolerance_deg"],
-                method=Method(options.get("method", Method.FUSED)),
-                stereo=options["stereo"],
-                device=job["device"],
-                float_output=options["float_output"],
-                apply_undecided=options["apply_undecided"],
-                over_time=options.get("over_time", False),
-                follow=options.get("follow", False),
-                lay_on_picture=options.get("lay_on_picture", False),
-            ),
+            _options_of(job),
             notify=notify,
             labels=names,
         )

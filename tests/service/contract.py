@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -49,6 +50,10 @@ def check(
             "--continue-on-failure", "--no-shrink", "--output-sanitize", "false",
         ],
         capture_output=True, text=True, cwd=server.data_dir.parent, timeout=3000,
+        env={
+            **os.environ, "SCHEMATHESIS_HOOKS": "tests.service.contract_hooks",
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+        },
     )  # fmt: skip
 
 
