@@ -49,7 +49,7 @@ _MISPLACED = 0.1  # how many takes are knocked, mixed up or misjudged, before th
 DISAGREES = 0.5  # a take that belongs with less than this probability is named
 _N_WINDOWS = 8
 _FINE_BINS = 720  # the pooled posterior is sharper than 5 degrees
-_VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".webm", ".m4v", ".avi", ".mts"})
+VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".webm", ".m4v", ".avi", ".mts"})
 _AUDIO_SUFFIXES = (".wav", ".rf64", ".w64", ".amb", ".aif", ".aiff", ".caf", ".flac", ".ogg")
 
 
@@ -171,7 +171,7 @@ def find_takes(places: Sequence[Path]) -> list[RigTake]:
     takes: list[RigTake] = []
     for place in places:
         if place.is_dir():
-            videos = sorted(p for p in place.iterdir() if p.suffix.lower() in _VIDEO_SUFFIXES)
+            videos = sorted(p for p in place.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES)
             if not videos:
                 raise OptionError(f"The folder {place} holds no videos.")
             takes += [_with_track(video) for video in videos]

@@ -56,6 +56,29 @@ def row_elevations(height: int) -> FloatArray:
     return pixel_to_direction(np.arange(height), 0.0, height, 1)[1]
 
 
+def tangent_coordinates(
+    azimuth_rad: ArrayLike,
+    elevation_rad: ArrayLike,
+    *,
+    centre_azimuth_rad: float,
+    centre_elevation_rad: float,
+) -> tuple[FloatArray, FloatArray]:
+    """Where directions meet the plane that touches the unit sphere at a centre, left and up.
+
+    Inverse of what `tangent_map` samples: there a crop reads from the sphere, here a flat picture
+    may be put on it. Directions that never meet the plane (90 degrees away and more) are infinite.
+    """
+    turned = np.asarray(azimuth_rad, dtype=np.float64) - centre_azimuth_rad
+    elevation = np.asarray(elevation_rad, dtype=np.float64)
+    forward, left = np.cos(elevation) * np.cos(turned), np.cos(elevation) * np.sin(turned)
+    sin, cos = math.sin(centre_elevation_rad), math.cos(centre_elevation_rad)
+    front = cos * forward + sin * np.sin(elevation)
+    up = cos * np.sin(elevation) - sin * forward
+    meets = front > 1e-9
+    distance = np.where(meets, front, 1.0)
+    return np.where(meets, left / distance, math.inf), np.where(meets, up / distance, math.inf)
+
+
 @dataclass(frozen=True)
 class TangentMap:
     """Where each pixel of a tangent crop at azimuth 0 reads from; it serves every azimuth.

@@ -122,8 +122,9 @@ def open_audio(path: Path) -> AudioReader:
     if pcm is not None:
         return PcmReader(pcm)
     with path.open("rb") as file:
-        magic = file.read(4)
-    if magic in (b"fLaC", b"RIFF", b"riff", b"FORM", b"caff"):
+        head = file.read(12)
+    # An AVI video is a RIFF file too.
+    if head[:4] in (b"fLaC", b"RIFF", b"riff", b"FORM", b"caff") and head[8:] != b"AVI ":
         return SoundFileReader(path)
     return ContainerReader(path)
 

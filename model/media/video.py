@@ -89,15 +89,18 @@ class VideoReader:
     path : a full-sphere equirectangular video.
     stereo : overrides the declared packing.
     threads : that decode; 0: one per core.
+    flat : it is an ordinary video instead, of any shape.
 
     Raises
     ------
     MediaError : not a readable video.
     UnsupportedMedia : a declared projection or a frame shape that is not a full equirectangular
-        sphere; the sentence says how to convert it.
+        sphere (the sentence says how to convert it), or, if `flat`, a declared sphere.
     """
 
-    def __init__(self, path: Path, *, stereo: Stereo | None = None, threads: int = 0) -> None:
+    def __init__(
+        self, path: Path, *, stereo: Stereo | None = None, threads: int = 0, flat: bool = False
+    ) -> None:
         with ExitStack() as stack:
             self._container = stack.enter_context(open_container(path))
             # Cover art is a video stream too.
@@ -108,7 +111,14 @@ class VideoReader:
             self._stream = videos[0]
             allow_decoding(path, self._stream, threads=threads)
             spherical = read_spherical(path)
-            self.info = _video_info(path, self._container, self._stream, spherical, stereo)
+            if flat:
+                _refuse_sphere(path, spherical)
+            else:
+                _refuse_projection(path, spherical)
+                stereo = stereo or _stereo(path, spherical, self._stream.width, self._stream.height)
+            self.info = _video_info(
+                path, self._container, self._stream, spherical, stereo or "mono"
+            )
             self._reformatter = VideoReformatter()
             self._stack = stack.pop_all()
 
@@ -176,6 +186,19 @@ class VideoReader:
                 return self._scaled(frame, size, "rgb24")
         raise MediaError(f"{self.info.path} has no readable frame at {at_s:.1f} s.")
 
+    def displayed_aspect(self) -> float:
+        """Width by height as players show the picture: upright, with its pixels' own shape.
+
+        Raises
+        ------
+        MediaError : its first frame cannot be decoded.
+        """
+        with closing(self._decode_from(0.0)) as decoded:
+            for _, frame in decoded:
+                aspect = frame.width / frame.height * float(self._stream.sample_aspect_ratio or 1)
+                return 1 / aspect if round(frame.rotation / 90) % 2 else aspect
+        raise MediaError(f"{self.info.path} has no readable frame.")
+
     def _decode_from(self, start_s: float) -> Generator[tuple[float, av.VideoFrame]]:
         """Frames from `start_s` on with their times; earlier ones of the group are dropped."""
         half_frame = 0.5 / self.info.rate_hz
@@ -220,7 +243,7 @@ def _video_info(
     container: av.container.InputContainer,
     stream: av.VideoStream,
     spherical: Spherical,
-    stereo: Stereo | None,
+    stereo: Stereo,
 ) -> VideoInfo:
     rate = stream.average_rate or stream.guessed_rate
     seconds_per_tick = float(stream.time_base or 0)
@@ -230,7 +253,6 @@ def _video_info(
             f"{path} does not say how long its picture is or how fast it runs: it is incomplete; "
             f"rewrite it with ffmpeg -i {path.name} -c copy rewritten.mp4."
         )
-    _refuse_projection(path, spherical)
     return VideoInfo(
         path=path,
         codec=stream.codec_context.name,
@@ -240,7 +262,7 @@ def _video_info(
         duration_s=duration_s,
         start_s=(stream.start_time or 0) * seconds_per_tick,
         spherical=spherical,
-        stereo=stereo or _stereo(path, spherical, stream.width, stream.height),
+        stereo=stereo,
         has_sound=bool(container.streams.audio),
     )
 
@@ -259,6 +281,15 @@ def _refuse_projection(path: Path, spherical: Spherical) -> None:
             f"{path} declares that its picture covers only a part of the sphere (VR180 or "
             f"cropped): convert it with ffmpeg -i {path.name} -vf "
             f'"{_CONVERSIONS["half-equirectangular"]}" -c:a copy converted.mp4.'
+        )
+
+
+def _refuse_sphere(path: Path, spherical: Spherical) -> None:
+    """Raise for anything that declares itself other than an ordinary, flat picture."""
+    if spherical.projection not in ("undeclared", "rectilinear"):
+        raise UnsupportedMedia(
+            f"{path} declares a 360 picture ({spherical.projection}), and an ordinary video is "
+            "asked for: leave it out here."
         )
 
 

@@ -16,6 +16,7 @@ from model.sphere import (
     joint_roll,
     pixel_to_direction,
     row_elevations,
+    tangent_coordinates,
     tangent_crops,
     tangent_map,
     wrap_angle,
@@ -126,3 +127,27 @@ def test_picture_and_sound_roll_together(columns: int, start: int) -> None:
     seen = column_azimuths(WIDTH)[int(np.argmax(rolled[HEIGHT // 2]))]
     heard = math.atan2(field[1, 0], field[3, 0])
     assert abs(float(wrap_angle(seen - heard))) < 1e-9
+
+
+@given(
+    azimuth=st.floats(-math.pi, math.pi),
+    elevation=st.floats(-1.5, 1.5),
+    left=st.floats(-3, 3),
+    up=st.floats(-3, 3),
+)
+def test_tangent_coordinates_are_those_of_the_plane(
+    azimuth: float, elevation: float, left: float, up: float
+) -> None:
+    """A point of the plane by its own basis: the centre and its derivatives by the angles."""
+    cos, sin = math.cos(azimuth), math.sin(azimuth)
+    centre = np.array([math.cos(elevation) * cos, math.cos(elevation) * sin, math.sin(elevation)])
+    upwards = np.array(
+        [-math.sin(elevation) * cos, -math.sin(elevation) * sin, math.cos(elevation)]
+    )
+    x, y, z = centre + left * np.array([-sin, cos, 0.0]) + up * upwards
+    direction = np.array([math.atan2(y, x), math.atan2(z, math.hypot(x, y))])
+    behind = np.array([math.atan2(-y, -x), -direction[1]])
+
+    there = {"centre_azimuth_rad": azimuth, "centre_elevation_rad": elevation}
+    np.testing.assert_allclose(tangent_coordinates(*direction, **there), [left, up], atol=1e-6)
+    assert np.isinf(tangent_coordinates(*behind, **there)).all()

@@ -65,11 +65,14 @@ class Materials:
 NOTHING = Materials()
 
 
-def add_materials_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags that name the folders."""
+def add_materials_arguments(parser: argparse.ArgumentParser, *, sounds: bool = True) -> None:
+    """The flags that name the folders; `sounds`: that of recordings too."""
     group = parser.add_argument_group("materials (without them scenes are procedural)")
     group.add_argument("--panoramas", type=Path, help="folder of 360 pictures (.hdr, .jpg, .png)")
-    group.add_argument("--sounds", type=Path, help="folder of recordings, a subfolder for a kind")
+    if sounds:
+        group.add_argument(
+            "--sounds", type=Path, help="folder of recordings, a subfolder for a kind"
+        )
     group.add_argument("--rooms", type=Path, help=f"folder with any of {', '.join(ROOMS)}")
 
 

@@ -44,7 +44,7 @@ from training.data.signals import (
     envelope_of,
     smooth_noise,
 )  # fmt: skip
-from training.data.soundfield import Room, diffuse_noise, microphone, place
+from training.data.soundfield import Room, diffuse_noise, place, recorded
 
 FloatArray = NDArray[np.float64]
 
@@ -315,6 +315,16 @@ def _draw_patch(rng: np.random.Generator, base: dict[str, Any], *, radius: float
     )  # fmt: skip
 
 
+def draw_surroundings(
+    rng: np.random.Generator, height: int, materials: Materials = NOTHING
+) -> FloatArray:
+    """What stands behind everything, [shape=(H, 2 H, 3)], 0 to 1."""
+    real = materials.panoramas and rng.random() < 0.7
+    panorama = materials.panorama(rng, height) if real else None
+    background = draw_background(rng, height, 2 * height, panorama)
+    return stitch(rng, background) if rng.random() < 0.3 else background
+
+
 def render_picture(
     scene: Scene,
     *,
@@ -325,11 +335,7 @@ def render_picture(
 ) -> NDArray[np.uint8]:
     """The picture, [shape=(T, H, 2 H, channels)], uint8, grey or RGB."""
     rng = np.random.default_rng([scene.seed, 2])
-    real = materials.panoramas and rng.random() < 0.7
-    panorama = materials.panorama(rng, height) if real else None
-    background = draw_background(rng, height, 2 * height, panorama)
-    if rng.random() < 0.3:
-        background = stitch(rng, background)
+    background = draw_surroundings(rng, height, materials)
     if not colour:
         background = background.mean(axis=-1, keepdims=True)
     n_frames = round(scene.conditions.duration_s * rate_hz)
@@ -352,10 +358,7 @@ def render_sound(
     """The sound field, ACN/SN3D [shape=(C, N)], peak 0.5."""
     rng = np.random.default_rng([scene.seed, 3])
     n = round(scene.conditions.duration_s * samplerate)
-    measured = None
-    if materials.rooms and rng.random() < 0.4:
-        measured = _resampled(materials.room(rng), samplerate)
-    room = Room(rng, samplerate, measured=measured)
+    room = draw_room(rng, samplerate, materials)
     field = np.zeros(((order + 1) ** 2, n))
     sources = scene.sources
     if scene.conditions.foreign:
@@ -369,12 +372,16 @@ def render_sound(
         bed = draw_sound(rng, draw_envelope(rng, scene.conditions.duration_s, "swell"), samplerate)
         field[0] += bed[:n] * np.sqrt(power) * 10 ** (scene.bed_db / 20)
     field += diffuse_noise(rng, n, order) * np.sqrt(power) * 10 ** (-scene.snr_db / 20)
-    if not scene.conditions.flawless:
-        field = microphone(rng, field, samplerate)
-    planar = rng.random() < 0.12  # mixes, and cameras without a vertical capsule
-    if planar if scene.conditions.planar is None else scene.conditions.planar:
-        field[2] = 0.0
-    return np.asarray(0.5 * field / np.abs(field).max())
+    c = scene.conditions
+    return recorded(rng, field, samplerate, flawless=c.flawless, planar=c.planar)
+
+
+def draw_room(rng: np.random.Generator, samplerate: int, materials: Materials = NOTHING) -> Room:
+    """A room, measured or made up."""
+    measured = None
+    if materials.rooms and rng.random() < 0.4:
+        measured = _resampled(materials.room(rng), samplerate)
+    return Room(rng, samplerate, measured=measured)
 
 
 def _heard(

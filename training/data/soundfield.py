@@ -90,6 +90,27 @@ def microphone(rng: np.random.Generator, field: FloatArray, samplerate: int) -> 
     return np.asarray(field)
 
 
+def recorded(
+    rng: np.random.Generator,
+    field: FloatArray,
+    samplerate: int,
+    *,
+    flawless: bool = False,
+    planar: bool | None = None,
+) -> FloatArray:
+    """A field as it ends up in a file, [shape=(C, N)], peak 0.5.
+
+    flawless : whether the microphone's channels are exact.
+    planar : whether Z is missing (None: in one of eight).
+    """
+    if not flawless:
+        field = microphone(rng, field, samplerate)
+    without_z = rng.random() < 0.12  # mixes, and cameras without a vertical capsule
+    if without_z if planar is None else planar:
+        field[2] = 0.0
+    return np.asarray(0.5 * field / np.abs(field).max())
+
+
 def place(
     sound: FloatArray,
     azimuth_rad: FloatArray,

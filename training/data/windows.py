@@ -38,27 +38,37 @@ from training.data.scenes import (
     render_sound,
 )
 
-_RATES_HZ = (10.0, 12.0, 12.5, 15.0)
+RATES_HZ = (10.0, 12.0, 12.5, 15.0)  # of pictures
 _CODED_PICTURES, _CODED_SOUNDS = 0.5, 0.33
 
 
 def render_window(scene: Scene, materials: Materials = NOTHING) -> Window:
     """A whole scene as one window, fitting at a rotation of 0."""
     rng = np.random.default_rng([scene.seed, 6])
-    rate_hz = float(rng.choice(_RATES_HZ))
+    rate_hz = float(rng.choice(RATES_HZ))
     frames = render_picture(
         scene, height=features.PICTURE_SIZE[0], rate_hz=rate_hz, materials=materials
     )[..., 0]
+    field = render_sound(scene, samplerate=features.SAMPLERATE, materials=materials)
+    return as_window(rng, frames, field, rate_hz)
+
+
+def as_window(
+    rng: np.random.Generator,
+    frames: NDArray[np.uint8],
+    field: NDArray[np.floating],
+    rate_hz: float,
+) -> Window:
+    """A grey picture [shape=(T, H, W)] and its field at `SAMPLERATE`, perhaps through coders."""
     refreshed = np.zeros(len(frames), bool)
     if rng.random() < _CODED_PICTURES:
         frames, refreshed = _picture_coded(rng, frames, rate_hz)
-    field = render_sound(scene, samplerate=features.SAMPLERATE, materials=materials)
     if rng.random() < _CODED_SOUNDS:
         field = through_vorbis(field, features.SAMPLERATE, quality=rng.uniform(0.2, 0.9))
     times_s = torch.arange(len(frames), dtype=torch.float64) / rate_hz
     motion = features.motion(torch.from_numpy(frames), times_s, torch.from_numpy(refreshed))
     covariance = features.covariance(torch.from_numpy(field), times_s)
-    return Window(0.0, scene.conditions.duration_s, covariance, motion)
+    return Window(0.0, field.shape[1] / features.SAMPLERATE, covariance, motion)
 
 
 def _picture_coded(

@@ -1,5 +1,6 @@
 """Windows of the picture: what is read by seeking equals what is read from the beginning."""
 
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -181,3 +182,39 @@ def test_a_truncated_file_says_so(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:600])
     with pytest.raises(MediaError, match=r"v\.mp4"):
         VideoReader(path)
+
+
+@pytest.mark.parametrize(("width", "height"), [(128, 96), (96, 160), (400, 64), (128, 128)])
+def test_ordinary_videos_of_any_shape(tmp_path: Path, width: int, height: int) -> None:
+    write_video(tmp_path / "v.mp4", [four_quarters(height, width)] * 3, rate_hz=10, crf=1)
+    with VideoReader(tmp_path / "v.mp4", flat=True) as reader:
+        assert reader.displayed_aspect() == pytest.approx(width / height)
+        assert quarters(reader.read(0, 1, size=(height, width)).frames[0]) == [50, 100, 150, 200]
+
+
+@pytest.mark.parametrize(
+    ("degrees", "ratio", "expected"), [(0, 1, 0.75), (90, 1, 4 / 3), (0, 2, 1.5)]
+)
+def test_ordinary_videos_as_players_show_them(
+    tmp_path: Path, degrees: int, ratio: int, expected: float
+) -> None:
+    with av.open(str(tmp_path / "v.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=10, options={"crf": "1"})
+        stream.width, stream.height, stream.pix_fmt = 96, 128, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(ratio)
+        stream.set_display_rotation(degrees)
+        picture = av.VideoFrame.from_ndarray(four_quarters(128, 96)[..., 0], "gray")
+        container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+
+    with VideoReader(tmp_path / "v.mp4", flat=True) as reader:
+        assert reader.displayed_aspect() == pytest.approx(expected)
+
+
+def test_a_sphere_is_no_ordinary_video(tmp_path: Path) -> None:
+    path = tmp_path / "v.mp4"
+    write_video(path, [four_quarters()] * 3, rate_hz=10)
+    add_boxes(path, entry=sv3d())
+
+    with pytest.raises(UnsupportedMedia, match="360 picture"):
+        VideoReader(path, flat=True)

@@ -1,0 +1,144 @@
+"""Own footage: windows equal what a take reads, set right, and a run goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.errors import MediaError
+from model.media.encode import write_audio
+from model.take import Take, Track
+from training.data.footage import Footage, find_footage, main, read_state
+from training.data.scenes import Conditions, draw_scene, render_sound
+from training.data.takes import TakeFiles, write_take
+from training.data.windows import kept_windows, load_window
+
+ROTATED_DEG = 100.0
+SCENE = draw_scene(2, Conditions(duration_s=5.0, n_sources=1, snr_db=20.0, flawless=True))
+
+
+@pytest.fixture(scope="session")
+def turned(tmp_path_factory: pytest.TempPathFactory) -> TakeFiles:
+    """A short take whose field is turned."""
+    return write_take(
+        SCENE, tmp_path_factory.mktemp("footage"), "turned", rotate_deg=ROTATED_DEG, height=128,
+        rate_hz=10.0, colour=False,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def takes(turned: TakeFiles, tmp_path: Path) -> Path:
+    """A folder with that take and its manifest."""
+    folder = tmp_path / "takes"
+    folder.mkdir()
+    for path in (turned.video, turned.audio):
+        (folder / path.name).symlink_to(path)
+    line = {"video": "turned.mp4", "audio": "turned.wav", "rotated_deg": ROTATED_DEG}
+    (folder / "manifest.jsonl").write_text(json.dumps(line) + "\n")
+    return folder
+
+
+def read(video: Path, audio: Path) -> torch.Tensor:
+    with Take(video, Track((audio,))) as take:
+        ((start_s, duration_s),) = take.choose_windows(8)
+        window = take.window(start_s, duration_s)
+    assert window is not None
+    return window.covariance
+
+
+def test_windows_equal_what_a_take_reads(takes: Path, tmp_path: Path) -> None:
+    assert main([str(takes), str(tmp_path / "out")]) == 0
+
+    (path,) = kept_windows(tmp_path / "out")
+    window = load_window(path)
+    with Take(takes / "turned.mp4", Track((takes / "turned.wav",))) as take:
+        ((start_s, duration_s),) = take.choose_windows(8)
+        expected = take.window(start_s, duration_s)
+    assert expected is not None
+    assert (window.start_s, window.duration_s) == pytest.approx((start_s, duration_s))
+    torch.testing.assert_close(window.covariance, expected.covariance.float().double())
+    torch.testing.assert_close(window.motion.maps, expected.motion.maps.half().float())
+    torch.testing.assert_close(window.motion.energy, expected.motion.energy)
+
+
+def test_a_known_rotation_is_taken_back(takes: Path, tmp_path: Path) -> None:
+    write_audio(tmp_path / "right.wav", render_sound(SCENE, samplerate=48_000), 48_000)
+
+    assert main([str(takes / "manifest.jsonl"), str(tmp_path / "out")]) == 0
+
+    (path,) = kept_windows(tmp_path / "out")
+    right = read(takes / "turned.mp4", tmp_path / "right.wav")
+    turned = read(takes / "turned.mp4", takes / "turned.wav")
+    covariance = load_window(path).covariance
+    assert float((covariance - right).norm() / right.norm()) < 1e-3
+    assert float((turned - right).norm() / right.norm()) > 0.1
+
+
+def test_a_run_goes_on_where_it_was(takes: Path, tmp_path: Path) -> None:
+    command = [str(takes), str(tmp_path / "out")]
+    assert main(command) == 0
+    (path,) = kept_windows(tmp_path / "out")
+    first = path.stat().st_mtime_ns
+
+    assert main(command) == 0
+    assert path.stat().st_mtime_ns == first
+
+    track = takes / "turned.wav"
+    content = track.read_bytes()
+    track.unlink()
+    track.write_bytes(content)
+    os.utime(track, ns=(1, 1))
+    assert main([*command, "--workers", "2"]) == 0
+    (again,) = kept_windows(tmp_path / "out")
+    assert again.name == path.name
+    assert again.stat().st_mtime_ns != first
+
+
+def test_what_cannot_be_used_is_left_out_and_named(
+    takes: Path, turned: TakeFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (takes / "alone.mp4").symlink_to(turned.video)  # no track
+    (takes / "twice.mp4").symlink_to(turned.video)
+    for suffix in (".wav", ".flac"):
+        (takes / f"twice{suffix}").symlink_to(turned.audio)
+    (takes / "damaged.mp4").write_bytes(b"no video")
+    (takes / "damaged.wav").symlink_to(turned.audio)
+    write_audio(takes / "silent.wav", 0 * render_sound(SCENE, samplerate=48_000), 48_000)
+    (takes / "silent.mp4").symlink_to(turned.video)
+
+    assert main([str(takes), str(tmp_path / "out")]) == 0
+
+    told = capsys.readouterr().err
+    assert "1 windows of 1 takes" in told
+    assert "4 times" in told
+    for name in ("alone", "twice", "damaged", "silent"):
+        assert any(name in line for line in told.splitlines() if line.startswith("  "))
+    assert len(read_state(tmp_path / "out")) == 4
+
+
+def test_weak_takes_teach_nothing(takes: Path) -> None:
+    lines = [
+        {"video": "turned.mp4", "audio": "turned.wav", "tier": tier} for tier in ("weak", "strong")
+    ]
+    (takes / "two.jsonl").write_text("\n".join(map(json.dumps, lines)))
+
+    found, reasons = find_footage(takes / "two.jsonl")
+
+    assert found == [Footage(takes / "turned.mp4", takes / "turned.wav")]
+    assert len(reasons) == 1
+
+
+def test_nothing_to_use_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"no video")
+
+    assert main([str(tmp_path), str(tmp_path / "out")]) == 2
+
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("training")]
+    assert len(lines) == 1
+    assert "a.mp4" in lines[0]
+    with pytest.raises(MediaError, match="missing"):
+        find_footage(tmp_path / "missing.jsonl")
