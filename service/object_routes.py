@@ -19,7 +19,7 @@ from service.storage import safe_label
 router = APIRouter(prefix="/objects", tags=["uploads"])
 
 
-def _direct(request: Request) -> DirectUploads:
+async def _direct(request: Request) -> DirectUploads:
     service = request.app.state.service
     folder = service.settings.objects_url
     if not folder:

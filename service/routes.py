@@ -102,7 +102,7 @@ def _not_found(job_id: str) -> Problem:
     return Problem(404, "job_not_found", f"There is no job {job_id}.")
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
 

@@ -62,17 +62,17 @@ class TusVersion:
         await self._app(scope, receive, send_with_version if of_uploads else send)
 
 
-def _store(request: Request) -> UploadStore:
+async def _store(request: Request) -> UploadStore:
     store: UploadStore = request.app.state.service.uploads
     return store
 
 
-def _idle_s(request: Request) -> float:
+async def _idle_s(request: Request) -> float:
     limit: float = request.app.state.service.settings.upload_idle_s
     return limit
 
 
-def _speaks_tus(tus_resumable: Annotated[str, Header()] = "") -> None:
+async def _speaks_tus(tus_resumable: Annotated[str, Header()] = "") -> None:
     """Refuse clients of other versions, as the protocol asks."""
     if tus_resumable != TUS_VERSION:
         detail = f"The header Tus-Resumable is {tus_resumable!r}; send {TUS_VERSION}."

@@ -50,6 +50,9 @@ class SqliteJobTable:
         self._busy_s = busy_s
         self._clock = clock
         self._local = threading.local()
+        # Threads that write take turns here: SQLite lets a writer that has to wait sleep, for ever
+        # longer, and whoever comes in between goes first.
+        self._writing = threading.Lock()
         path.parent.mkdir(parents=True, exist_ok=True)
         with self._transaction() as db:
             migrate(db)
@@ -76,7 +79,7 @@ class SqliteJobTable:
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         """A write transaction."""
-        with self._reading() as db:
+        with self._turn(), self._reading() as db:
             db.execute("BEGIN IMMEDIATE")
             try:
                 yield db
@@ -85,6 +88,15 @@ class SqliteJobTable:
                 if db.in_transaction:
                     db.execute("ROLLBACK")
                 raise
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        if not self._writing.acquire(timeout=self._busy_s):
+            raise TableUnreachable(f"The job table {self._path}: writers wait {self._busy_s} s.")
+        try:
+            yield
+        finally:
+            self._writing.release()
 
     def check(self) -> None:
         """See `JobTable`."""

@@ -28,13 +28,13 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from service.jobs import Job, JobTable, State, TableUnreachable
+from tests.service.chaos_books import Books, Request, draw, report
 from tests.service.deployment import LEASE_S, Deployment
 from tests.service.launcher import Launcher
 from tests.service.quick_child import expected
@@ -47,38 +47,6 @@ TARGETS = {
     "embedded": {"child": 70, "api": 30},
     "cluster": {"child": 40, "worker": 24, "api": 14, "redis": 20, "freeze": 2},
 }
-ORDERS = {"work": 80, "crash": 6, "hang": 6, "fail": 5, "break": 3}
-
-
-@dataclass
-class Request:
-    """What a client wants, and what it was told."""
-
-    key: str
-    order: dict[str, Any]
-    audio: bytes
-    cancel_after_s: float | None
-    job_id: str | None = None
-    cancelled: bool = False
-    ended: dict[str, Any] | None = None
-
-    @property
-    def body(self) -> bytes:
-        return json.dumps(self.order).encode()
-
-
-@dataclass
-class Books:
-    """What happened, and what was found wrong."""
-
-    kills: Counter[str] = field(default_factory=Counter)
-    requests: list[Request] = field(default_factory=list)
-    wrong: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    outcomes: Counter[str] = field(default_factory=Counter)
-    attempts: int = 0
-    spared: int = 0
-    freezes: int = 0
-    seconds: float = 0.0
 
 
 class Chaos:
@@ -143,7 +111,7 @@ class Chaos:
         count = 0
         while not self._over.is_set():
             count += 1
-            request = _draw(rng, f"client-{number}-request-{count}")
+            request = draw(rng, f"client-{number}-request-{count}")
             self._books.requests.append(request)
             if rng.random() < 0.1:  # a client that hangs up; the retry below is the same request
                 with suppress(httpx.HTTPError):
@@ -236,6 +204,8 @@ class Chaos:
                 return
         else:
             name = "api" if target == "api" else self._random.choice(self._deployment.working)
+            if self._is_last(name, "losses", MAX_LOSSES):
+                return
             children = self._deployment.children(name)
             self._deployment.kill(name)
             self._expect_gone(children, name)
@@ -254,23 +224,29 @@ class Chaos:
         self._books.freezes += 1
 
     def _kill_child(self) -> bool:
-        """Kill a child, but no innocent job's for the last time it may crash."""
-        assert self._table is not None
         name = self._with_child()
-        if name is None:
-            return False
-        worker = f":{self._deployment.processes[name].pid}/"
-        try:
-            running = self._table.newest(20, state=State.RUNNING)
-        except TableUnreachable:
-            return False
-        if any(worker in job.worker and job.crashes >= MAX_CRASHES - 1 for job in running):
-            self._books.spared += 1
+        if name is None or self._is_last(name, "crashes", MAX_CRASHES):
             return False
         for pid in self._deployment.children(name):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         return True
+
+    def _is_last(self, name: str, count: str, limit: int) -> bool:
+        """Whether a kill would be the last that a process's job may take, or nobody can tell.
+
+        Jobs are given up after so many kills by design: a killer that goes on regardless only
+        finds that again, of innocent jobs.
+        """
+        assert self._table is not None
+        worker = f":{self._deployment.processes[name].pid}/"
+        try:
+            running = self._table.newest(20, state=State.RUNNING)
+        except TableUnreachable:
+            return True
+        last = any(worker in job.worker and getattr(job, count) >= limit - 1 for job in running)
+        self._books.spared += last
+        return last
 
     def _with_child(self) -> str | None:
         """A process that has a child, now and then one that starts; None if none has in a while."""
@@ -397,17 +373,6 @@ class Chaos:
             self._books.wrong["orphans"].append(f"{left} are left at the end")
 
 
-def _draw(rng: random.Random, key: str) -> Request:
-    do = rng.choices(list(ORDERS), list(ORDERS.values()))[0]
-    cancel = do == "hang" or rng.random() < 0.1
-    return Request(
-        key,
-        {"do": do, "seconds": rng.choice([0.0, 0.1, 0.3, 0.3, 1.0, 4.0])},
-        rng.randbytes(64),
-        rng.choice([0.0, 0.5, 3.0]) if cancel else None,
-    )
-
-
 def main() -> int:
     """Run both kinds; the exit status is 1 if anything was wrong."""
     parser = argparse.ArgumentParser(prog="python -m tests.service.chaos", description=__doc__)
@@ -433,23 +398,6 @@ def main() -> int:
                 kept.write_text(chaos._log())
                 print(f"  the processes' log: {kept}")
     return int(bad)
-
-
-def report(mode: str, books: Books) -> None:
-    """Print what was done and found."""
-    kills = ", ".join(f"{name} {count}" for name, count in sorted(books.kills.items()))
-    found = ", ".join(f"{name} {len(books.wrong[name])}" for name in ("lost", "twice", "orphans"))
-    print(
-        f"{mode}: {sum(books.kills.values())} kills ({kills}), {books.freezes} workers frozen; "
-        f"{len(books.requests)} jobs in {books.attempts} attempts, {books.seconds:.0f} s: {found}"
-    )
-    print("  " + "; ".join(f"{what}: {n}" for what, n in sorted(books.outcomes.items())))
-    for name, cases in list(books.wrong.items()):
-        if not cases:
-            del books.wrong[name]
-        for case in cases[:10]:
-            print(f"  WRONG ({name}): {case[:1500]}")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.service.chaos import Chaos, report
+from tests.service.chaos import Chaos
+from tests.service.chaos_books import report
 
 
 @pytest.mark.parametrize(
