@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import uvicorn
 from pydantic import ValidationError
 
-from service import commands, logs
+from service import commands, logs, tracing
 from service.access import open_gate
 from service.app import create_app
 from service.doctor import NO_KEY
@@ -72,6 +72,7 @@ def _add_address(parser: argparse.ArgumentParser, settings: Settings) -> None:
 def _serve(settings: Settings, arguments: argparse.Namespace) -> int:
     settings = settings.model_copy(update={"host": arguments.host, "port": arguments.port})
     logs.configure(settings.log_format)
+    tracing.configure()
     if not is_loopback(settings.host) and not open_gate(settings).locked():
         raise ValueError(f"The service does not listen on {settings.host} without a key: {NO_KEY}.")
     uvicorn.run(
@@ -89,6 +90,7 @@ def _work(settings: Settings, arguments: argparse.Namespace) -> int:
     if not settings.redis_url:
         raise ValueError("A worker needs AVSA_REDIS_URL; without, the service has its own.")
     logs.configure(settings.log_format)
+    tracing.configure()
     return run_worker(settings.model_copy(update={"device": arguments.device}))
 
 

@@ -199,7 +199,11 @@ class SessionRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    key: str = Field(max_length=200, description="an API key")
+    key: str = Field(
+        max_length=200,
+        description="an API key",
+        examples=["avsa_3kXo0ZL6b1qvC8sYtW2nRj5dGhUeAfPm"],
+    )
 
 
 @router.post(

@@ -5,6 +5,11 @@
         job = client.wait(job.id, on_progress=lambda job: print(job.stage, job.progress))
         client.save_audio(job.id, "corrected.wav")
 
+Takes of gigabytes go up piece by piece, and are named by the submission then:
+
+        video, audio = client.upload("take.mp4"), client.upload("take.wav")
+        job = client.submit(AlignRequest(video=video, audio=[audio]))
+
 What fails for a while (a restart, a lost connection, too many requests) is tried again, and nothing
 is done twice by it: a submission carries an idempotency key, uploads go on where the service has
 them, event streams are taken up again, and a download goes on where it broke off.
@@ -12,27 +17,34 @@ them, event streams are taken up again, and a download goes on where it broke of
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import httpx
 
 from service.jobs import State
-from service.schemas import AlignOptions, JobInfo, JobPage
+from service.schemas import AlignOptions, AlignRequest, JobInfo, JobPage, Uploaded
 
-__all__ = ["AlignOptions", "Client", "JobInfo", "NotReached", "ServiceError", "State"]
+__all__ = [
+    "AlignOptions", "AlignRequest", "Client", "JobInfo", "NotReached", "ServiceError", "State",
+    "Uploaded",
+]  # fmt: skip
 
-_BUSY = {429, 502, 503, 504}
-_CHUNK = 8 << 20
+_BUSY = frozenset({429, 502, 503, 504})
+_CHUNK = 32 << 20  # bytes that are lost at most where an upload breaks off
 _TUS = {"Tus-Resumable": "1.0.0"}
+_APPEND = {**_TUS, "Content-Type": "application/offset+octet-stream"}
+# The upload is elsewhere than thought, is still held by a request that died, or bytes were damaged.
+_ASK_AGAIN = frozenset({409, 423, 460})
 # A stream of events says something every 15 s; one that is silent for longer is dead.
 _TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 
@@ -123,6 +135,89 @@ class Client:
                 return self._http.post("/align", files=files, data=data, headers=headers)
 
         return JobInfo.model_validate_json(self._insist(post).content)
+
+    def submit(self, request: AlignRequest, *, idempotency_key: str | None = None) -> JobInfo:
+        """Have what is there already aligned: uploads, files on the server, objects of a store.
+
+        Raises
+        ------
+        ServiceError, NotReached.
+        """
+        headers = {
+            "Idempotency-Key": idempotency_key or secrets.token_hex(16),
+            "Content-Type": "application/json",
+        }
+        body = request.model_dump_json(exclude_unset=True)
+        answer = self._insist(lambda: self._http.post("/align", content=body, headers=headers))
+        return JobInfo.model_validate_json(answer.content)
+
+    def upload(
+        self, path: str | Path, *, upload_id: str | None = None,
+        on_begin: Callable[[str], None] | None = None, on_bytes: OnBytes | None = None,
+    ) -> Uploaded:  # fmt: skip
+        """Send a file of any size in pieces, each with its checksum.
+
+        What breaks off goes on where the service has it: by itself as long as patience lasts, and
+        after that, or in another process, with the `upload_id` that `on_begin` was told.
+
+        Raises
+        ------
+        ServiceError, NotReached, OSError; ValueError : the upload begun is of a file of another
+            size.
+        """
+        path = Path(path)
+        size = path.stat().st_size
+        if upload_id is None:
+            upload_id = self._begin(path.name, size)
+            if on_begin is not None:
+                on_begin(upload_id)
+        deadline, done = time.monotonic() + self._patience_s, -1
+        with path.open("rb") as file:
+            while (offset := self._offset(upload_id, path, size)) < size:
+                if offset > done:
+                    deadline, done = time.monotonic() + self._patience_s, offset
+                self._send_from(upload_id, file, offset, size, deadline, on_bytes)
+        return Uploaded(upload=upload_id)
+
+    def _begin(self, name: str, size: int) -> str:
+        metadata = f"filename {base64.b64encode(name.encode()).decode()}"
+        headers = {**_TUS, "Upload-Length": str(size), "Upload-Metadata": metadata}
+        answer = self._insist(lambda: self._http.post("/uploads", headers=headers))
+        return str(answer.headers["location"]).rpartition("/")[2]
+
+    def _offset(self, upload_id: str, path: Path, size: int) -> int:
+        """How much of a file the service has."""
+        url = f"/uploads/{upload_id}"
+        answer = self._insist(lambda: self._http.head(url, headers=_TUS), _BUSY | _ASK_AGAIN)
+        if answer.headers.get("upload-length") != str(size):
+            begun = answer.headers.get("upload-length")
+            raise ValueError(f"{path} has {size} bytes; the upload {upload_id} is of {begun}.")
+        return int(answer.headers["upload-offset"])
+
+    def _send_from(
+        self, upload_id: str, file: BinaryIO, offset: int, size: int, deadline: float,
+        on_bytes: OnBytes | None,
+    ) -> None:  # fmt: skip
+        """Send pieces until all are sent or something breaks off."""
+        file.seek(offset)
+        while piece := file.read(_CHUNK):
+            digest = base64.b64encode(hashlib.sha256(piece).digest()).decode()
+            headers = {
+                **_APPEND, "Upload-Offset": str(offset), "Upload-Checksum": f"sha256 {digest}",
+            }  # fmt: skip
+            try:
+                answer = self._http.patch(f"/uploads/{upload_id}", content=piece, headers=headers)
+            except httpx.TransportError as error:
+                self._pause(deadline, error)
+                return
+            if answer.status_code in _BUSY | _ASK_AGAIN and time.monotonic() < deadline:
+                time.sleep(min(1.0, self._patience_s / 10))
+                return
+            if answer.is_error:
+                raise _error_of(answer)
+            offset = int(answer.headers["upload-offset"])
+            if on_bytes is not None:
+                on_bytes(offset, size)
 
     # --- watching --------------------------------------------------------------------------------
 
@@ -259,7 +354,7 @@ class Client:
     def _get(self, path: str, *, params: dict[str, Any] | None = None) -> httpx.Response:
         return self._insist(lambda: self._http.get(path, params=params))
 
-    def _insist(self, send: Callable[[], httpx.Response]) -> httpx.Response:
+    def _insist(self, send: Callable[[], httpx.Response], busy: Set[int] = _BUSY) -> httpx.Response:
         """Send until there is an answer; what is busy is asked again when it says."""
         deadline = time.monotonic() + self._patience_s
         while True:
@@ -268,7 +363,7 @@ class Client:
             except httpx.TransportError as error:
                 self._pause(deadline, error)
                 continue
-            if answer.status_code in _BUSY and time.monotonic() < deadline:
+            if answer.status_code in busy and time.monotonic() < deadline:
                 after = answer.headers.get("retry-after", "")
                 time.sleep(min(float(after) if after.isdigit() else 1.0, self._patience_s))
                 continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Request, Response
 
-from service import metrics, problems
+from service import examples, metrics, problems
 from service.problems import Problem
 from service.routes import Service, ServiceDep
 from service.schemas import Health
@@ -50,7 +50,9 @@ def _fault(service: Service) -> str | None:
     "/metrics",
     operation_id="metrics",
     response_class=Response,
-    responses={200: {"description": "numbers", "content": {"text/plain": {}}}},
+    responses={
+        200: {"description": "numbers", "content": {"text/plain": {"example": examples.METRICS}}}
+    },
 )
 async def get_metrics(request: Request) -> Response:
     """Numbers for Prometheus; where there are keys, one with the scope `metrics` is needed."""

@@ -18,7 +18,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse, RedirectResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from service import problems, webhooks
+from service import examples, problems, tracing, webhooks
 from service.access import Caller, CallerDep
 from service.admission import Admission, fingerprint, idempotency_key
 from service.jobs import (
@@ -142,7 +142,8 @@ _BODY = {
                         "audio": {"type": "array", "items": {"type": "string", "format": "binary"}},
                         "options": {"type": "string", "description": "AlignOptions as JSON"},
                     },
-                }
+                },
+                "example": examples.FORM,
             },
             "application/json": {"schema": {"$ref": "#/components/schemas/AlignRequest"}},
         },
@@ -208,8 +209,11 @@ async def _submitted(request: Request, service: Service, caller: Caller, key: st
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+    spec = submission.spec
+    if trace := tracing.carried():
+        spec["trace"] = trace
     new = NewJob(
-        submission.spec, id=job_id, label=submission.label, priority=submission.options.priority,
+        spec, id=job_id, label=submission.label, priority=submission.options.priority,
         owner=caller.owner, notify=notify, idempotency_key=key, fingerprint=digest,
     )  # fmt: skip
     try:
@@ -284,7 +288,10 @@ async def get_job(job: JobDep, service: ServiceDep, wait: Wait = 0.0) -> JobInfo
     "/jobs/{job_id}/events",
     response_class=EventSourceResponse,
     operation_id="watch_job",
-    responses=_NOT_FOUND,
+    responses={
+        200: {"content": {"text/event-stream": {"example": examples.JOB_ENDED}}},
+        **_NOT_FOUND,
+    },
 )
 async def watch_job(job: JobDep, service: ServiceDep) -> AsyncIterator[ServerSentEvent]:
     """Server-Sent Events, each a job as `get_job` gives it, until it has ended.

@@ -7,13 +7,19 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from service import examples
 from service.jobs import DEFAULT_PRIORITY, HIGHEST_PRIORITY, LOWEST_PRIORITY, Job, State
+
+
+def _shown(example: dict[str, Any]) -> ConfigDict:
+    """A model's example in the document."""
+    return ConfigDict(json_schema_extra={"examples": [example]})
 
 
 class AlignOptions(BaseModel):
     """The `options` of a request; all have defaults."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", **_shown(examples.OPTIONS))
 
     convention: Literal["auto", "ambix", "n3d", "fuma"] = Field(
         "auto",
@@ -94,7 +100,7 @@ Source = OnServer | Uploaded | Stored
 class AlignRequest(BaseModel):
     """A request that names its files instead of sending them."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", **_shown(examples.REQUEST))
 
     video: Source | str = Field(description="the 360 video; a text is a path on the server")
     audio: list[Source | str] = Field(
@@ -110,6 +116,8 @@ class AlignRequest(BaseModel):
 class UploadInfo(BaseModel):
     """Where an upload stands."""
 
+    model_config = _shown(examples.UPLOAD)
+
     id: str
     state: Literal["waiting", "complete"] = Field(description="complete: a job may name it")
     name: str
@@ -122,7 +130,7 @@ class UploadInfo(BaseModel):
 class DirectUploadRequest(BaseModel):
     """A file that the client wants to send to the object store itself."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", **_shown(examples.DIRECT_REQUEST))
 
     name: str = Field(max_length=500, description="the file's name")
     size: int = Field(gt=0, le=10_000 * (5 << 30), description="its bytes")
@@ -140,6 +148,8 @@ class Part(BaseModel):
 class DirectUpload(BaseModel):
     """A multipart upload to the object store. Asked again, it tells what is missing still."""
 
+    model_config = _shown(examples.DIRECT)
+
     id: str
     uri: str = Field(description="what a job names, once the upload is complete")
     size: int
@@ -150,6 +160,8 @@ class DirectUpload(BaseModel):
 
 class CompletedUpload(BaseModel):
     """An object that is there."""
+
+    model_config = _shown(examples.STORED)
 
     uri: str
     size: int
@@ -180,6 +192,8 @@ class TrackResult(BaseModel):
 
 class JobInfo(BaseModel):
     """Where a job stands."""
+
+    model_config = _shown(examples.JOB)
 
     id: str
     state: State
@@ -216,6 +230,8 @@ class JobInfo(BaseModel):
 class JobPage(BaseModel):
     """Jobs, the newest first."""
 
+    model_config = _shown(examples.PAGE)
+
     jobs: list[JobInfo]
     next_cursor: int | None = Field(description="`cursor` of the next page; null on the last")
 
@@ -223,7 +239,9 @@ class JobPage(BaseModel):
 class WebhookEvent(BaseModel):
     """What is sent to the `notify_url` of a job that has ended."""
 
-    type: str = Field(examples=["job.succeeded", "job.failed", "job.cancelled"])
+    model_config = _shown(examples.EVENT)
+
+    type: str = Field(description="job.succeeded, job.failed or job.cancelled")
     timestamp: datetime = Field(description="when it ended")
     data: JobInfo
 
@@ -242,6 +260,8 @@ class ProblemDocument(BaseModel):
 
 class Health(BaseModel):
     """The service is there."""
+
+    model_config = _shown({"status": "ok"})
 
     status: Literal["ok"] = "ok"
 

@@ -108,6 +108,7 @@ async def get_upload(upload_id: str, store: Store, owner: Owner) -> UploadInfo:
 
 @router.head(
     "/{upload_id}",
+    response_class=Response,
     operation_id="get_upload_offset",
     dependencies=_TUS,
     responses={**_UNKNOWN, **_TAKEN, **_VERSION},
@@ -133,6 +134,7 @@ async def get_offset(upload_id: str, store: Store, owner: Owner) -> Response:
 @router.post(
     "",
     status_code=201,
+    response_class=Response,
     operation_id="create_upload",
     dependencies=_TUS,
     responses={400: described("a header is malformed"), **_REFUSED, **_VERSION},

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from service import tracing
 from service.child_process import ChildDied, ChildProcess
 from service.jobs import Job, JobTable, State, TableUnreachable
 from service.logs import bound_contextvars
@@ -63,6 +64,7 @@ class _Attempt:
         if stage != self.stage:
             spent = now - self.stage_began
             self.stages[self.stage] = round(self.stages.get(self.stage, 0.0) + spent, 3)
+            tracing.passed(self.stage, spent)
             self.stage, self.stage_began = stage, now
 
 
@@ -136,7 +138,11 @@ class Worker:
         return True
 
     def _run(self, job: Job) -> None:
-        with bound_contextvars(job_id=job.id, attempt=job.attempt):
+        carrier = job.spec.get("trace", {})
+        with (
+            bound_contextvars(job_id=job.id, attempt=job.attempt),
+            tracing.attempt(job, carrier, device=self._device),
+        ):
             self._attempt(job)
 
     def _attempt(self, job: Job) -> None:
@@ -155,6 +161,7 @@ class Worker:
                     job.id, job.attempt, limit=self._settings.max_crashes, words=words
                 )
             )
+            tracing.outcome("crashed")
             trace = None if isinstance(error, ChildDied) else error
             log.error("job %s attempt %d: %s; now %s", job.id, job.attempt, words, state,
                       exc_info=trace)  # fmt: skip
@@ -180,6 +187,7 @@ class Worker:
         job, now = attempt.job, time.monotonic()
         if self._stopping.is_set():
             self._insist(lambda: self._table.release(job.id, job.attempt))
+            tracing.outcome("drained")
             log.info("job %s attempt %d: put back, the worker goes down", job.id, job.attempt)
             return False
         if now - attempt.began > self._settings.job_limit_s:
@@ -238,6 +246,7 @@ class Worker:
     def _end(self, job: Job, state: State, **fields: Any) -> None:
         """End a job, and keep what counts of its files."""
         accepted = self._insist(lambda: self._table.finish(job.id, job.attempt, state, **fields))
+        tracing.outcome(state if accepted else "lost")
         log.info("job %s attempt %d %s, accepted: %s", job.id, job.attempt, state, accepted)
         if accepted:
             self._storage.keep_only(job.id, job.attempt)

@@ -58,8 +58,8 @@ def test_imports_run_one_way(path: Path) -> None:
     [
         ("model", "model"),
         ("training", "model training"),
-        ("service", "service"),
-        ("tests", "model training service dev"),
+        ("service", "service traces"),
+        ("tests", "model training service traces dev"),
     ],
 )
 def test_what_is_imported_is_declared_and_pinned(package: str, extras: str) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from service.client import AlignOptions, Client, NotReached, ServiceError, State
+from service.client import AlignOptions, AlignRequest, Client, NotReached, ServiceError, State
 from tests.service.conftest import Server
 from tests.service.polite_child import AUDIO
 
@@ -122,3 +123,55 @@ def test_a_time_limit_of_waiting(own_server: Server, files: tuple[Path, Path]) -
             client.wait(job.id, timeout_s=0.0)
         assert client.cancel(job.id).id == job.id
         assert client.wait(job.id).state is State.CANCELLED
+
+
+def test_an_upload_survives_the_deaths_of_the_server(
+    server: Server, files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.client._CHUNK", 256 << 10)
+    take, sent, kills = tmp_path / "long take.mp4", [0], [2 << 20, 5 << 20]
+    take.write_bytes(random.Random(0).randbytes(8 << 20))
+
+    def kill(done: int, size: int) -> None:
+        sent.append(done)
+        if kills and done > kills[0]:
+            kills.pop(0)
+            server.kill()
+            server.start()
+
+    with Client(server.url) as client:
+        video = client.upload(take, on_bytes=kill)
+        audio = client.upload(files[1])
+        assert not kills
+        assert (sent[-1], sent) == (8 << 20, sorted(sent))
+        stored = server.data_dir / "incoming" / video.upload / "data"
+        assert stored.read_bytes() == take.read_bytes()
+        job = client.wait(client.submit(AlignRequest(video=video, audio=[audio])).id)
+        assert job.state is State.SUCCEEDED
+
+
+def test_an_upload_goes_on_in_another_process(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.client._CHUNK", 256 << 10)
+    take, begun = tmp_path / "take.mp4", list[str]()
+    take.write_bytes(bytes(1 << 20))
+
+    def stop(done: int, size: int) -> None:
+        if done >= 512 << 10:
+            raise KeyboardInterrupt
+
+    with Client(server.url) as client, pytest.raises(KeyboardInterrupt):
+        client.upload(take, on_begin=begun.append, on_bytes=stop)
+
+    sent = list[int]()
+    with Client(server.url) as client:
+        client.upload(take, upload_id=begun[0], on_bytes=lambda done, of: sent.append(done))
+        assert sent == [768 << 10, 1 << 20]
+        other = tmp_path / "other.mp4"
+        other.write_bytes(b"of another size")
+        with pytest.raises(ValueError, match="15 bytes"):
+            client.upload(other, upload_id=begun[0])
+        with pytest.raises(ServiceError) as caught:
+            client.upload(take, upload_id="0" * 32)
+    assert caught.value.status == 404
