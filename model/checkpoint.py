@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from importlib import resources
@@ -18,9 +19,12 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from model.errors import MediaError
+from model.networks.avsa import AvsaConfig, AvsaNetwork
 from model.networks.equivariant import EquivariantConfig, EquivariantScorer
+from model.viewpoints import Sound, SoundInput
 
 
 class Method(StrEnum):
@@ -32,6 +36,7 @@ class Method(StrEnum):
 
 SCORER = "scorer.safetensors"
 LEARNED = "learned"  # the cue of the learned scorer
+_LONGEST_REASON = 200  # characters of another library's words in an error
 
 
 @dataclass(frozen=True)
@@ -105,17 +110,7 @@ def load_calibration(path: Path | None = None, method: Method = Method.EVIDENCE)
 
 def save_scorer(path: Path, network: EquivariantScorer, provenance: Mapping[str, Any]) -> None:
     """Write a network's weights with its sizes and origin, whole or not at all."""
-    tensors = {
-        name: value.float().cpu().contiguous() for name, value in network.state_dict().items()
-    }
-    about = {
-        "network": "equivariant",
-        "config": json.dumps(asdict(network.config)),
-        "provenance": json.dumps(provenance),
-    }
-    part = path.with_suffix(".part")
-    save_file(tensors, part, metadata=about)
-    part.replace(path)
+    _save_network(path, network, "equivariant", asdict(network.config), provenance)
 
 
 def scorer_path() -> Path:
@@ -131,16 +126,103 @@ def load_scorer(path: Path | None = None) -> EquivariantScorer:
     MediaError : missing, or not a network of this version.
     """
     source = path or scorer_path()
-    try:
-        with safe_open(source, "pt") as file:
-            about = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        config: dict[str, Any] = json.loads(about["config"])
+    with _reading(source, "a scorer"):
+        about, tensors = _read_network(source, "equivariant")
+        config = about["config"]
         config["widths"], config["lags"] = tuple(config["widths"]), tuple(config["lags"])
         network = EquivariantScorer(EquivariantConfig(**config))
         network.load_state_dict(tensors)
-    except OSError as error:
-        raise MediaError(f"The weights {source} cannot be read: {error.strerror}.") from error
-    except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise MediaError(f"{source} is not a scorer of this version: {error}.") from error
     return network.eval().requires_grad_(False)
+
+
+def save_avsa(path: Path, network: AvsaNetwork, provenance: Mapping[str, Any]) -> None:
+    """Write an AVSA network's weights with its sizes and origin, whole or not at all.
+
+    provenance : `translated` says whether its objective trained the translators, so that
+        alignment is scored through them (`yaw_scores.yaw_scores`).
+    """
+    _save_network(path, network, "avsa", asdict(network.config), provenance)
+
+
+def load_avsa(path: Path) -> AvsaNetwork:
+    """Read an AVSA network, in evaluation mode.
+
+    Raises
+    ------
+    MediaError : missing, or not an AVSA network of this version.
+    """
+    return load_avsa_with_provenance(path)[0]
+
+
+def load_avsa_with_provenance(path: Path) -> tuple[AvsaNetwork, dict[str, Any]]:
+    """An AVSA network as `load_avsa` reads it, and how it was made.
+
+    Raises
+    ------
+    MediaError : missing, or not an AVSA network of this version.
+    """
+    with _reading(path, "an AVSA network"):
+        about, tensors = _read_network(path, "avsa")
+        config = about["config"]
+        sound = config["sound"]
+        config["sound"] = SoundInput(**{**sound, "sound": Sound(sound["sound"])})
+        config["widths"] = tuple(config["widths"])
+        network = AvsaNetwork(AvsaConfig(**config))
+        known = network.state_dict()
+        # Counters of batches are kept as floats, as all tensors are.
+        network.load_state_dict(
+            {
+                name: value.to(known[name].dtype) if name in known else value
+                for name, value in tensors.items()
+            }
+        )
+        provenance: dict[str, Any] = about["provenance"]
+    return network.eval(), provenance
+
+
+def _save_network(
+    path: Path,
+    network: nn.Module,
+    kind: str,
+    config: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+) -> None:
+    tensors = {
+        name: value.float().cpu().contiguous() for name, value in network.state_dict().items()
+    }
+    about = {
+        "network": kind,
+        "config": json.dumps(config),
+        "provenance": json.dumps(provenance),
+    }
+    part = path.with_suffix(".part")
+    try:
+        save_file(tensors, part, metadata=about)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _read_network(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What the file says of itself, and its tensors."""
+    with safe_open(path, "pt") as file:
+        about = file.metadata() or {}
+        if about.get("network") != kind:
+            raise ValueError(f"it holds {about.get('network', 'no network')}, not {kind}")
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    return {name: json.loads(about[name]) for name in ("config", "provenance")}, tensors
+
+
+@contextmanager
+def _reading(path: Path, what: str) -> Iterator[None]:
+    """Whatever fails in reading a network, as one sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise MediaError(
+            f"The weights {path} cannot be read: {error.strerror or error}."
+        ) from error
+    except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        told = " ".join(str(error).split()).rstrip(".")
+        told = told if len(told) <= _LONGEST_REASON else told[:_LONGEST_REASON] + "..."
+        raise MediaError(f"{path} is not {what} of this version: {told}.") from error

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from model import features
-from model.checkpoint import LEARNED, Calibration, load_scorer
+from model.checkpoint import LEARNED, Calibration, load_scorer, scorer_path
+from model.errors import MediaError
 from model.evidence import acoustic_maps
+from model.media import file_sha256
 from model.networks.equivariant import EquivariantScorer
 from model.scoring import Evidence, Scorer, Window, training_free
 
@@ -53,7 +56,32 @@ class LearnedScorer:
 
 
 def scorers_for(calibration: Calibration, device: torch.device | str = "cpu") -> Sequence[Scorer]:
-    """All scorers that a calibration weighs; the learned one is the shipped one."""
+    """All scorers that a calibration weighs; the learned one is the shipped one.
+
+    Raises
+    ------
+    MediaError : the calibration was made with another scorer.
+    """
     if LEARNED not in calibration.weights:
         return (training_free,)
+    check_made_for(calibration, scorer_path())
     return training_free, LearnedScorer(load_scorer(), device)
+
+
+def check_made_for(calibration: Calibration, weights: Path) -> None:
+    """See that a calibration was made with these weights: with others its weights mean nothing.
+
+    Raises
+    ------
+    MediaError : it was not, or the weights cannot be read.
+    """
+    try:
+        found = file_sha256(weights)
+    except OSError as error:
+        raise MediaError(f"The weights {weights} cannot be read: {error.strerror}.") from error
+    if found != calibration.scorer:
+        raise MediaError(
+            f"The calibration {calibration.name} was made with a scorer of SHA-256 "
+            f"{calibration.scorer[:12] or '(none)'}, not with {weights.name} ({found[:12]}): make "
+            "one for it by python -m training.calibrate."
+        )

@@ -1,0 +1,112 @@
+"""Networks and calibrations in files: they come back as they were, or are refused in a sentence."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from model.checkpoint import (
+    Method,
+    load_avsa,
+    load_avsa_with_provenance,
+    load_calibration,
+    load_scorer,
+    save_avsa,
+    save_scorer,
+)
+from model.errors import MediaError
+from model.learned import scorers_for
+from model.networks.avsa import PUBLISHED, AvsaConfig, AvsaNetwork
+from model.networks.equivariant import EquivariantScorer
+from model.viewpoints import Sound, SoundInput
+
+TINY = AvsaConfig(
+    widths=(4, 4, 8, 8), embedding=6, translator="mlp", depth=1, viewpoints=2, crop_px=32,
+    n_frames=4, sound=SoundInput(Sound.STEREO, n_bands=24, magnitude=True), sound_s=0.25,
+)  # fmt: skip
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Path:
+    torch.manual_seed(1)
+    path = tmp_path / "avsa.safetensors"
+    save_avsa(path, AvsaNetwork(TINY), {"translated": False, "data": "none"})
+    return path
+
+
+def test_an_avsa_network_comes_back_as_it_was(tmp_path: Path) -> None:
+    network = AvsaNetwork(TINY)
+    network.encode_video(torch.rand(2, 2, 3, 4, 32, 32))  # statistics of a batch
+
+    save_avsa(tmp_path / "avsa.safetensors", network, {"translated": False})
+    again, provenance = load_avsa_with_provenance(tmp_path / "avsa.safetensors")
+
+    assert again.config == TINY
+    assert not again.training
+    assert provenance == {"translated": False}
+    states, before = again.state_dict(), network.state_dict()
+    assert {name: value.dtype for name, value in states.items()} == {
+        name: value.dtype for name, value in before.items()
+    }
+    assert all(torch.equal(states[name], before[name]) for name in before)
+    assert [path.name for path in tmp_path.iterdir()] == ["avsa.safetensors"]
+
+
+def test_the_published_sizes_come_back(tmp_path: Path) -> None:
+    narrow = replace(PUBLISHED, widths=(4, 4, 8, 8))
+    save_avsa(tmp_path / "a.safetensors", AvsaNetwork(narrow), {})
+
+    assert load_avsa(tmp_path / "a.safetensors").config == narrow
+
+
+def test_what_is_no_avsa_network_is_refused(tmp_path: Path, kept: Path) -> None:
+    other, notes, cut = (tmp_path / f"{name}.safetensors" for name in ("other", "notes", "cut"))
+    save_scorer(other, EquivariantScorer(), {})
+    notes.write_text("hello")
+    cut.write_bytes(kept.read_bytes()[:-100])
+
+    for path, reason in ((other, "equivariant, not avsa"), (notes, ""), (cut, "")):
+        with pytest.raises(MediaError, match=rf"{path.name} is not an AVSA network.*{reason}"):
+            load_avsa(path)
+    with pytest.raises(MediaError, match=r"missing\.safetensors cannot be read"):
+        load_avsa(tmp_path / "missing.safetensors")
+    with pytest.raises(MediaError, match="avsa, not equivariant"):
+        load_scorer(kept)
+
+
+def test_a_network_with_another_tensor_is_refused_in_one_line(tmp_path: Path, kept: Path) -> None:
+    tensors = load_file(kept)
+    about = {
+        "network": "avsa", "provenance": "{}",
+        "config": json.dumps({"widths": [4, 4, 8, 8], "sound": {"sound": "mono"}}),
+    }  # fmt: skip
+    save_file(tensors, tmp_path / "wrong.safetensors", metadata=about)
+
+    with pytest.raises(MediaError) as raised:
+        load_avsa(tmp_path / "wrong.safetensors")
+
+    assert "\n" not in str(raised.value)
+    assert len(str(raised.value)) < 400 + len(str(tmp_path))
+
+
+def test_a_failed_write_leaves_what_was_there(kept: Path) -> None:
+    before = kept.read_bytes()
+
+    with pytest.raises(TypeError):
+        save_avsa(kept, AvsaNetwork(TINY), {"data": object()})
+
+    assert kept.read_bytes() == before
+    assert [path.name for path in kept.parent.iterdir()] == [kept.name]
+
+
+def test_a_calibration_of_another_scorer_is_refused() -> None:
+    shipped = load_calibration(method=Method.FUSED)
+    assert len(scorers_for(shipped)) == 2
+
+    with pytest.raises(MediaError, match=r"SHA-256 000000.*training\.calibrate"):
+        scorers_for(replace(shipped, scorer="0" * 64))
+    with pytest.raises(MediaError, match=r"\(none\)"):
+        scorers_for(replace(shipped, scorer=""))
