@@ -35,7 +35,8 @@ QUICK = {
 class Deployment:
     """API, and in a cluster Redis and workers, each a process that a test may kill.
 
-    `settings` are environment variables of all of them.
+    `settings` are environment variables of all of them. A worker of `prefixes` is started by that
+    command, and with a disk of its own, as on another host.
     """
 
     folder: Path
@@ -44,6 +45,7 @@ class Deployment:
     port: int = field(default_factory=free_port)
     redis: RedisServer | None = None
     launcher: Launcher | None = None
+    prefixes: dict[str, list[str]] = field(default_factory=dict)
     processes: dict[str, subprocess.Popen[bytes] | Forked] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -86,10 +88,12 @@ class Deployment:
             log_file = self.folder / "log"
             self.processes[name] = self.launcher.start(arguments, self.environment, log_file)
             return
+        elsewhere = {"AVSA_DATA_DIR": str(self.folder / name)} if name in self.prefixes else {}
         with (self.folder / "log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
-                [sys.executable, "-m", "service", *arguments],
-                env=self.environment, stdout=log, stderr=log, start_new_session=True,
+                [*self.prefixes.get(name, []), sys.executable, "-m", "service", *arguments],
+                env={**self.environment, **elsewhere},
+                stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
 
     def wait_until_ready(self, timeout_s: float = 120) -> None:

@@ -20,16 +20,17 @@ class RedisServer:
     folder: Path
     port: int = field(default_factory=free_port)
     options: dict[str, str] = field(default_factory=dict)
+    address: str = "127.0.0.1"
     process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"redis://{self.address}:{self.port}/0"
 
     def start(self) -> RedisServer:
         self.folder.mkdir(parents=True, exist_ok=True)
         options = {
-            "port": str(self.port), "bind": "127.0.0.1", "dir": str(self.folder), "save": "",
+            "port": str(self.port), "bind": self.address, "dir": str(self.folder), "save": "",
             "appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction",
             "daemonize": "no", **self.options,
         }  # fmt: skip

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,58 +14,22 @@ from service.objectstore import ObjectName, ObjectStore
 from service.settings import Settings
 from tests.service.conftest import Server
 from tests.service.ports import free_port
+from tests.service.s3_server import S3Server
 from tests.service.test_service import LONG, assert_problem
 from training.data.takes import TakeFiles
 
 pytestmark = pytest.mark.needs("rclone")
-RCLONE = Path(sys.executable).parent / "rclone"
-KEYS = {"AWS_ACCESS_KEY_ID": "TESTKEY0001", "AWS_SECRET_ACCESS_KEY": "a-secret-of-the-tests"}
-
-
-@dataclass
-class Bucket:
-    """A bucket `takes` of an S3 server; its objects are files in `folder`."""
-
-    url: str
-    folder: Path
-
-    def settings(self) -> dict[str, str]:
-        return {
-            **KEYS,
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AVSA_OBJECT_ENDPOINT": self.url,
-            "AVSA_OBJECT_ROOTS": json.dumps(["s3://takes/in/", "s3://takes/out/"]),
-            "AVSA_OBJECTS_URL": "s3://takes/direct/",
-        }
 
 
 @pytest.fixture(scope="module")
-def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
-    """`rclone serve s3`, which checks every signature."""
-    root, port = tmp_path_factory.mktemp("s3"), free_port()
-    (root / "takes").mkdir()
-    log = (root.parent / "s3.log").open("wb")
-    process = subprocess.Popen(
-        [RCLONE, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key",
-         ",".join(KEYS.values()), "--config", "", root],
-        stdout=log, stderr=log,
-    )  # fmt: skip
-    url = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        try:
-            httpx.get(url)
-            break
-        except httpx.TransportError:
-            time.sleep(0.1)
-    yield Bucket(url, root / "takes")
-    process.terminate()
-    process.wait()
-    log.close()
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    server = S3Server(tmp_path_factory.mktemp("s3") / "root").start()
+    yield server
+    server.stop()
 
 
 @pytest.fixture(scope="module")
-def s3_server(bucket: Bucket, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def s3_server(bucket: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     running = Server(tmp_path_factory.mktemp("service") / "data", settings=bucket.settings())
     running.start()
     yield running
@@ -78,7 +37,7 @@ def s3_server(bucket: Bucket, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 @pytest.fixture
-def store(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
+def store(bucket: S3Server, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
     for name, value in bucket.settings().items():
         monkeypatch.setenv(name, value)
     return ObjectStore(Settings())
@@ -92,7 +51,7 @@ def align(server: Server, **body: Any) -> httpx.Response:
 
 
 def test_inputs_and_outputs_by_uri(
-    s3_server: Server, store: ObjectStore, bucket: Bucket, take: TakeFiles
+    s3_server: Server, store: ObjectStore, bucket: S3Server, take: TakeFiles
 ) -> None:
     for path in (take.video, take.audio):
         store.store(path, ObjectName("takes", f"in/a take/{path.name}"))
@@ -127,7 +86,7 @@ def test_inputs_and_outputs_by_uri(
 
 
 def test_results_of_all_jobs_in_the_store(
-    own_server: Server, bucket: Bucket, take: TakeFiles
+    own_server: Server, bucket: S3Server, take: TakeFiles
 ) -> None:
     own_server.settings |= bucket.settings() | {"AVSA_RESULTS_URL": "s3://takes/results/"}
     own_server.start()
@@ -166,7 +125,7 @@ def test_objects_that_are_no_input(s3_server: Server, store: ObjectStore, tmp_pa
 
 
 def test_an_object_that_changes_after_submission_is_not_taken(
-    store: ObjectStore, bucket: Bucket, tmp_path: Path
+    store: ObjectStore, bucket: S3Server, tmp_path: Path
 ) -> None:
     name = ObjectName("takes", "in/changing.bin")
     path = tmp_path / "a.bin"
@@ -185,7 +144,7 @@ def test_an_object_that_changes_after_submission_is_not_taken(
     assert fractions == [1.0]
 
 
-def test_a_store_out_of_reach_is_told(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_out_of_reach_is_told(bucket: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {**bucket.settings(), "AWS_SECRET_ACCESS_KEY": "wrong-secret"}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(MediaError, match="Forbidden"):
