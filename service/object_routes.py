@@ -38,7 +38,7 @@ _BROKEN: Responses = {500: described("the object store does not answer as it sho
     status_code=201,
     response_model=DirectUpload,
     operation_id="begin_direct_upload",
-    responses={**_UNKNOWN, **_BROKEN},
+    responses={400: described("the body is no text"), **_UNKNOWN, **_BROKEN},
 )
 async def begin(
     body: DirectUploadRequest, direct: Direct, owner: Owner, response: Response

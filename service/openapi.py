@@ -75,8 +75,11 @@ def _complete_operation(operation: dict[str, Any]) -> None:
         operation["security"].append({})  # none is needed on loopback while there are no keys
     for status, answer in more.items():
         answers.setdefault(status, answer)
-    for answer in answers.values():
+    for status, answer in answers.items():
         answer.setdefault("headers", {})["X-Request-ID"] = _REQUEST_ID
+        example = answer.get("content", {}).get(problems.MEDIA_TYPE, {}).get("example")
+        if example is not None:
+            example |= {"status": int(status), "title": problems.title_of(int(status))}
 
 
 _WEBHOOK = {

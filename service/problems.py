@@ -61,12 +61,17 @@ def document(problem: Problem) -> dict[str, Any]:
     """The body of a problem."""
     return {
         "type": f"urn:avsa-align:problem:{problem.code}",
-        "title": _TITLES.get(problem.status) or HTTPStatus(problem.status).phrase,
+        "title": title_of(problem.status),
         "status": problem.status,
         "code": problem.code,
         "detail": problem.detail,
         **problem.fields,
     }
+
+
+def title_of(status: int) -> str:
+    """What a status is called."""
+    return _TITLES.get(status) or HTTPStatus(status).phrase
 
 
 def response(problem: Problem) -> JSONResponse:

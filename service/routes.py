@@ -163,6 +163,7 @@ _BODY = {
     responses={
         200: {"description": "with Prefer: wait=N, the finished report (several tracks: a list)"},
         400: problems.described("the body is broken"),
+        404: problems.described("there is no such upload"),
         409: problems.described("a request with this Idempotency-Key is being read"),
         413: problems.described("too large"),
         415: problems.described("neither multipart nor JSON"),
@@ -266,7 +267,9 @@ async def list_jobs(
     caller: CallerDep,
     response: Response,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: Annotated[int | None, Query(ge=0, description="from the page before")] = None,
+    cursor: Annotated[
+        int | None, Query(ge=0, lt=1 << 63, description="from the page before")
+    ] = None,
 ) -> JobPage:
     """All jobs that the key may see, the newest first."""
     owner = None if caller.sees_all else caller.owner

@@ -268,7 +268,7 @@ async def delete_upload(upload_id: str, store: Store, owner: Owner) -> Response:
     return Response(None, 204)
 
 
-@router.post("/{upload_id}", include_in_schema=False, dependencies=_TUS)
+@router.post("/{upload_id}", include_in_schema=False)
 async def overridden(
     request: Request,
     upload_id: str,
@@ -276,9 +276,15 @@ async def overridden(
     owner: Owner,
     idle_s: IdleS,
     x_http_method_override: Annotated[str, Header()] = "",
+    tus_resumable: Annotated[str, Header()] = "",
 ) -> Response:
     """For clients that cannot send PATCH, HEAD or DELETE (tus)."""
     method = x_http_method_override.upper()
+    if method not in ("PATCH", "HEAD", "DELETE"):
+        detail = f"X-HTTP-Method-Override is {method[:20]!r}; send PATCH, HEAD or DELETE."
+        allowed = {"Allow": "GET, HEAD, PATCH, PUT, DELETE"}
+        raise Problem(405, "method_not_allowed", detail, headers=allowed)
+    await _speaks_tus(tus_resumable)
     if method == "PATCH":
         headers = request.headers
         return await append(
@@ -287,10 +293,7 @@ async def overridden(
         )  # fmt: skip
     if method == "HEAD":
         return await get_offset(upload_id, store, owner)
-    if method == "DELETE":
-        return await delete_upload(upload_id, store, owner)
-    detail = f"X-HTTP-Method-Override is {method[:20]!r}; send PATCH, HEAD or DELETE."
-    raise Problem(405, "method_not_allowed", detail, headers={"Allow": "GET, HEAD, PATCH, DELETE"})
+    return await delete_upload(upload_id, store, owner)
 
 
 @asynccontextmanager

@@ -27,7 +27,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -204,10 +204,11 @@ class Chaos:
                 return
         else:
             name = "api" if target == "api" else self._random.choice(self._deployment.working)
-            if self._is_last(name, "losses", MAX_LOSSES):
-                return
-            children = self._deployment.children(name)
-            self._deployment.kill(name)
+            with self._held(name):
+                if self._is_last(name, "losses", MAX_LOSSES):
+                    return
+                children = self._deployment.children(name)
+                self._deployment.kill(name)
             self._expect_gone(children, name)
             time.sleep(self._random.choice([0.0, 0.0, 0.0, self._random.uniform(0, 4)]))
             self._deployment.start_one(name)
@@ -225,12 +226,25 @@ class Chaos:
 
     def _kill_child(self) -> bool:
         name = self._with_child()
-        if name is None or self._is_last(name, "crashes", MAX_CRASHES):
+        if name is None:
             return False
-        for pid in self._deployment.children(name):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        with self._held(name):
+            if self._is_last(name, "crashes", MAX_CRASHES):
+                return False
+            for pid in self._deployment.children(name):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         return True
+
+    @contextmanager
+    def _held(self, name: str) -> Iterator[None]:
+        """Keep a process from claiming another job between a look at its job and a kill."""
+        self._deployment.signal(name, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            with suppress(ProcessLookupError):
+                self._deployment.signal(name, signal.SIGCONT)
 
     def _is_last(self, name: str, count: str, limit: int) -> bool:
         """Whether a kill would be the last that a process's job may take, or nobody can tell.
