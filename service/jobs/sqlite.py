@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from service.jobs.group_commit import GroupCommit
 from service.jobs.record import (
     Delivery,
     Job,
@@ -50,9 +51,9 @@ class SqliteJobTable:
         self._busy_s = busy_s
         self._clock = clock
         self._local = threading.local()
-        # Threads that write take turns here: SQLite lets a writer that has to wait sleep, for ever
-        # longer, and whoever comes in between goes first.
+        # Threads take turns here: SQLite lets a writer that has to wait sleep, longer and longer.
         self._writing = threading.Lock()
+        self._together = GroupCommit(self._turn, self._begun)
         path.parent.mkdir(parents=True, exist_ok=True)
         with self._transaction() as db:
             migrate(db)
@@ -79,7 +80,12 @@ class SqliteJobTable:
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         """A write transaction."""
-        with self._turn(), self._reading() as db:
+        with self._turn(), self._begun() as db:
+            yield db
+
+    @contextmanager
+    def _begun(self) -> Iterator[sqlite3.Connection]:
+        with self._reading() as db:
             db.execute("BEGIN IMMEDIATE")
             try:
                 yield db
@@ -107,24 +113,7 @@ class SqliteJobTable:
 
     def submit(self, new: NewJob, limits: Limits = Limits()) -> Job:  # noqa: B008 - frozen
         """See `JobTable`."""
-        now = self._clock()
-        with self._transaction() as db:
-            earlier = _earlier(db, new, now - limits.key_s)
-            if earlier is not None:
-                return earlier
-            _refuse_beyond(db, new.owner, limits)
-            db.execute(
-                "INSERT INTO jobs (id, state, label, owner, priority, spec, notify, "
-                "idempotency_key, fingerprint, created_at, queued_at) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    new.id, State.QUEUED, new.label, new.owner, new.priority, json.dumps(new.spec),
-                    json.dumps(new.notify) if new.notify is not None else None,
-                    new.idempotency_key, new.fingerprint, now, now,
-                ),
-            )  # fmt: skip
-            row = db.execute("SELECT * FROM jobs WHERE id = ?", (new.id,)).fetchone()
-            return _job(row)
+        return self._together.run(lambda db: _store(db, new, limits, self._clock()))
 
     def get(self, job_id: str) -> Job | None:
         """See `JobTable`."""
@@ -375,6 +364,25 @@ class SqliteJobTable:
             deliveries=deliveries,
             totals=totals,
         )
+
+
+def _store(db: sqlite3.Connection, new: NewJob, limits: Limits, now: float) -> Job:
+    """Store a job, or find the one that it repeats."""
+    earlier = _earlier(db, new, now - limits.key_s)
+    if earlier is not None:
+        return earlier
+    _refuse_beyond(db, new.owner, limits)
+    row = db.execute(
+        "INSERT INTO jobs (id, state, label, owner, priority, spec, notify, "
+        "idempotency_key, fingerprint, created_at, queued_at) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING *",
+        (
+            new.id, State.QUEUED, new.label, new.owner, new.priority, json.dumps(new.spec),
+            json.dumps(new.notify) if new.notify is not None else None,
+            new.idempotency_key, new.fingerprint, now, now,
+        ),
+    ).fetchone()  # fmt: skip
+    return _job(row)
 
 
 def _earlier(db: sqlite3.Connection, new: NewJob, since: float) -> Job | None:

@@ -12,13 +12,14 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.service.conftest import Server
+from tests.service.redis_server import RedisServer
 
 CONNECTIONS = 8
 
@@ -83,22 +84,41 @@ def wrk(url: str, *, brief: bool, script: str | None = None, folder: Path) -> tu
     return float(rate[1]), float(tail[1]) * {"us": 1e-3, "ms": 1, "s": 1e3}[tail[2]]
 
 
+@pytest.fixture(params=["SQLite", pytest.param("Redis", marks=pytest.mark.needs("redis-server"))])
+def table(request: pytest.FixtureRequest, idle_server: Server, tmp_path: Path) -> Iterator[str]:
+    """Where the server has its jobs; in a cluster nobody works on them."""
+    if request.param == "Redis":
+        idle_server.stop()
+        redis = RedisServer(tmp_path / "redis").start()
+        idle_server.settings["AVSA_REDIS_URL"] = redis.url
+        idle_server.start()
+        yield "Redis"
+        redis.stop()
+    else:
+        yield "SQLite"
+
+
 @pytest.mark.needs("wrk")
-def test_jobs_submitted_a_second(idle_server: Server, brief: bool, tmp_path: Path) -> None:
+def test_jobs_submitted_a_second(
+    idle_server: Server, table: str, brief: bool, tmp_path: Path
+) -> None:
     body = json.dumps({"video": str(tmp_path / "take.wav")})
     script = (
         f'wrk.method = "POST"\nwrk.body = [[{body}]]\n'
         'wrk.headers["Content-Type"] = "application/json"\n'
     )
     rate, p99 = wrk(f"{idle_server.url}/align", brief=brief, script=script, folder=tmp_path)
-    tell("POST /align, SQLite", f"{rate:.0f}/s, p99 {p99:.0f} ms", ">= 300/s, p99 <= 600 ms")
+    promised = {"SQLite": ">= 300/s, p99 <= 600 ms", "Redis": ">= 300/s, p99 <= 60 ms"}[table]
+    tell(f"POST /align, {table}", f"{rate:.0f}/s, p99 {p99:.0f} ms", promised)
 
 
 @pytest.mark.needs("wrk")
-def test_jobs_asked_for_a_second(idle_server: Server, brief: bool, tmp_path: Path) -> None:
+def test_jobs_asked_for_a_second(
+    idle_server: Server, table: str, brief: bool, tmp_path: Path
+) -> None:
     url = f"{idle_server.url}/jobs/{submit(idle_server)}"
     rate, p99 = wrk(url, brief=brief, folder=tmp_path)
-    tell("GET /jobs/ID, SQLite", f"{rate:.0f}/s, p99 {p99:.0f} ms", ">= 1000/s, p99 <= 25 ms")
+    tell(f"GET /jobs/ID, {table}", f"{rate:.0f}/s, p99 {p99:.0f} ms", ">= 1000/s, p99 <= 25 ms")
 
 
 # --- start and idle -------------------------------------------------------------------------------
