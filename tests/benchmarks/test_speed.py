@@ -11,6 +11,7 @@ import re
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +23,11 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from model import features
 from model.align import judge_take
 from model.ambisonics import ChannelLayout, YawRotation, rotate_yaw
-from model.checkpoint import load_calibration
+from model.checkpoint import Method, load_calibration
+from model.learned import LearnedScorer, scorers_for
 from model.media import write_corrected
 from model.media.encode import write_audio, write_video
+from model.scoring import Evidence, Window
 from model.sphere import tangent_crops, tangent_map
 from model.take import Take, Track
 from tests.conftest import EXAMPLE
@@ -170,6 +173,30 @@ def test_judge(
     benchmark.pedantic(  # type: ignore[no-untyped-call]
         judge, rounds=1 if benchmark.disabled else 3, warmup_rounds=1
     )
+
+
+def test_what_jobs_could_share(
+    takes: dict[int, tuple[Path, Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network's share of judging: all that jobs in one pass of it could save."""
+    spent, network = [0.0], LearnedScorer.__call__
+
+    def timed(scorer: LearnedScorer, window: Window) -> Evidence:
+        began = time.perf_counter()
+        evidence = network(scorer, window)
+        spent[0] += time.perf_counter() - began
+        return evidence
+
+    monkeypatch.setattr(LearnedScorer, "__call__", timed)
+    video, audio = takes[2]
+    fused = load_calibration(method=Method.FUSED)
+    scorers = scorers_for(fused)
+    began = time.perf_counter()
+    with Take(video, Track((audio,))) as take:
+        judge_take(take, fused, n_windows=8, tolerance_deg=10, scorers=scorers)
+    total = time.perf_counter() - began
+    assert spent[0] > 0
+    print(f"\nthe network's share of judging: {spent[0] / total:.0%} of {total:.1f} s")
 
 
 # --- memory ---------------------------------------------------------------------------------------
