@@ -174,6 +174,7 @@ def run(course: Course, batches: Dataset[Any], output: Path) -> None:
         batches, batch_size=None, sampler=range(course.step, schedule.steps),
         num_workers=schedule.workers, pin_memory=at.device.type == "cuda",
         worker_init_fn=_leave_signals_to_parent,
+        generator=torch.Generator(),  # else it draws from the one that dropout draws from
     )  # fmt: skip
     log = _Log(output, course) if at.first else None
     meter = _Meter(schedule)

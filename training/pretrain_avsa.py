@@ -230,6 +230,7 @@ def _provenance(course: AvsaCourse, clips: ClipData) -> dict[str, Any]:
     return {
         "command": "python -m training.pretrain",
         "settings": asdict(course.config),
+        "translated": course.config.task.translated,
         "steps": course.step,
         "clips": len(clips.clips),
         "recordings": len({clip.recording for clip in clips.clips}),

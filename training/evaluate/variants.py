@@ -10,8 +10,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import re
+import signal
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -46,16 +50,16 @@ STAGE = Stage(
 )  # fmt: skip
 NETWORK = AvsaConfig(
     widths=(8, 16, 32, 64), embedding=64, crop_px=24, n_frames=4, frame_rate_hz=8.0,
-    sound=SoundInput(n_bands=8), sound_s=0.5,
+    sound=SoundInput(n_bands=8), sound_s=0.5, depth=1,
 )  # fmt: skip
 CROPPING = Cropping(
     fields_of_view_rad=(math.radians(70), math.radians(90)), max_elevation_rad=math.radians(30),
     frame_height=STAGE.height, augment=False,
 )  # fmt: skip
 CONFIG = AvsaPretrainConfig(
-    network=NETWORK, cropping=CROPPING, curriculum=False, steps=1000, batch=64, learning_rate=2e-3,
-    warmup_steps=50, precision="f32", workers=0, report_every=50, validate_every=10**9,
-    save_every=250,
+    network=NETWORK, cropping=CROPPING, curriculum=False, steps=1000, batch=64,
+    learning_rate=1.5e-3, warmup_steps=50, precision="f32", workers=0, report_every=50,
+    validate_every=10**9, save_every=250,
 )  # fmt: skip
 N_TRAIN, N_TEST, N_PROBED = 320, 96, 160
 LOOKING = Looking(frame_height=STAGE.height)
@@ -80,7 +84,7 @@ class Variant:
     @property
     def key(self) -> str:
         """Its folder."""
-        return f"{self.group} {self.name}".replace(" ", "-").replace("+", "and").replace(",", "")
+        return "-".join(re.findall("[a-z0-9]+", f"{self.group} {self.name}".lower()))
 
     def config(self, steps: int) -> AvsaPretrainConfig:
         """Its training."""
@@ -118,7 +122,7 @@ VARIANTS = (
     Variant("viewpoints", "8", network={"viewpoints": 8}),
     Variant("context", "none (direct prediction)", network={"translator": "none"}),
     Variant("context", "MLP", network={"translator": "mlp"}),
-    Variant("context", "depth 1", network={"depth": 1}),
+    Variant("context", "depth 2", network={"depth": 2}),
     Variant("context", "depth 4", network={"depth": 4}),
 )
 
@@ -157,12 +161,37 @@ def run(
     keep_clips(data / f"test-{budget.n_test}", STAGE, budget.n_test, seed=10**6, workers=workers)
     left = [v for v in variants if _done(output, v, budget) is None]
     work = partial(_row, output, budget, device)
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        rows = [pool.submit(work, variant) for variant in left]
-        for row in tqdm(as_completed(rows), total=len(rows), unit="row"):
-            row.result()
-            _write(output, variants, budget)
+    for _ in tqdm(_worked(work, left, workers), total=len(left), unit="row"):
+        _write(output, variants, budget)
     return _write(output, variants, budget)
+
+
+def _worked(
+    work: Callable[[Variant], None], left: Sequence[Variant], workers: int
+) -> Iterator[None]:
+    """Once for each row that is done, in whatever order."""
+    if workers == 1 or not left:
+        yield from map(work, left)
+        return
+    with ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=_end_with_parent
+    ) as pool:
+        for row in as_completed([pool.submit(work, variant) for variant in left]):
+            yield row.result()
+
+
+def _end_with_parent() -> None:
+    """In a worker: a row whose command was killed is kept where it stands, and not gone on with."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(30)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _done(output: Path, variant: Variant, budget: Budget) -> dict[str, Any] | None:
