@@ -37,7 +37,7 @@ class Looking:
     weight : of a mean cosine in the log-evidence; the default is that of training's temperature.
     """
 
-    n_moments: int = 4
+    n_moments: int = 3
     field_of_view_rad: float = np.pi / 2
     frame_height: int = 320
     weight: float = 1 / 0.07

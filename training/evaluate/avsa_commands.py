@@ -41,7 +41,7 @@ def add_bins(commands: Any) -> Any:
         help="the published training of the heads, or one for few clips",
     )  # fmt: skip
     command.add_argument("--draws", type=int, help="pairs of each recording")
-    command.add_argument("--moments", type=int, default=4, help="of a clip, for its yaw (4)")
+    command.add_argument("--moments", type=int, default=3, help="of a clip, for its yaw (3)")
     command.add_argument("--frame-height", type=int, default=320, help="pixels (320)")
     command.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     command.set_defaults(run=_run_bins)

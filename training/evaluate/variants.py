@@ -57,7 +57,7 @@ CROPPING = Cropping(
     frame_height=STAGE.height, augment=False,
 )  # fmt: skip
 CONFIG = AvsaPretrainConfig(
-    network=NETWORK, cropping=CROPPING, curriculum=False, steps=1000, batch=64,
+    network=NETWORK, cropping=CROPPING, curriculum=False, steps=800, batch=64,
     learning_rate=1.5e-3, warmup_steps=50, precision="f32", workers=0, report_every=50,
     validate_every=10**9, save_every=250,
 )  # fmt: skip
