@@ -27,7 +27,7 @@ from training.data.clips import ClipCrops, Cropping
 from training.data.crop_batches import CropBatches, Stretch
 from training.data.kept_clips import KeptClips, Stage, keep_clips
 from training.data.scenes import Conditions
-from training.data.yt360 import build_index
+from training.data.yt360 import build_index, read_index
 from training.distributed import Ranks
 from training.objectives.named import Task, layout, phases
 from training.pretrain_avsa import (
@@ -211,6 +211,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     scenes = replace(SCENE, duration_s=2.5)
     yt360_synthetic.write_layout(root, recordings=5, clips=1, conditions=scenes, height=90)
     build_index(root)
+    usable = [clip.recording for clip in read_index(root)]
+    (root / "train.txt").write_text("\n".join(usable[1:]))
+    (root / "test.txt").write_text(usable[0])
     return root
 
 
