@@ -262,3 +262,22 @@ def test_the_published_preset_is_the_papers_run() -> None:
     course_steps = 50 * epoch / 112 + 50 * epoch / 28
     assert config.steps == pytest.approx(course_steps, abs=1)
     assert (config.learning_rate, config.weight_decay, config.last_rate) == (1e-4, 1e-5, 1.0)
+
+
+def test_the_published_network_takes_a_step(tmp_path: Path) -> None:
+    """Full size, 33 million parameters and 112 pixels, on as few crops as contrast takes."""
+    kept = keep_clips(tmp_path / "few", STAGE, 2, seed=0)
+    config = replace(
+        AVSA_PRESETS["published"], network=replace(PUBLISHED, viewpoints=1), batch=2, draws=1,
+        steps=1, curriculum=False, precision="f32", workers=0, cropping=TINY.cropping,
+    )  # fmt: skip
+    clips = ClipData(kept.clips, media=kept)
+    course = AvsaCourse(config, ALONE)
+    before = [parameter.detach().clone() for parameter in course.network.parameters()]
+
+    log = course.train_step(clips.batches(config, ALONE)[0])
+
+    assert sum(parameter.numel() for parameter in course.network.parameters()) == 32_986_432
+    assert float(log["loss"]) == pytest.approx(math.log(2), abs=1.5)
+    moved = [not a.equal(b) for a, b in zip(before, course.network.parameters(), strict=True)]
+    assert all(moved)

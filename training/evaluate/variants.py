@@ -61,7 +61,7 @@ CONFIG = AvsaPretrainConfig(
     learning_rate=1.5e-3, warmup_steps=50, precision="f32", workers=0, report_every=50,
     validate_every=10**9, save_every=250,
 )  # fmt: skip
-N_TRAIN, N_TEST, N_PROBED = 320, 96, 160
+N_TRAIN, N_TEST, N_PROBED = 320, 96, 128
 LOOKING = Looking(frame_height=STAGE.height)
 
 
