@@ -91,8 +91,10 @@ def covariance(
         field.flatten(0, -2), N_FFT, HOP, window=window, return_complex=True, pad_mode="constant"
     )
     spectra = spectra.view(*field.shape[:-1], *spectra.shape[-2:])  # (..., 4, bins, hops)
-    parts = torch.view_as_real(spectra).movedim(-4, 0)
-    terms = torch.stack([(parts[a] * parts[b]).sum(-1) for a, b in _PAIRS], dim=-3)
+    real, imag = (
+        part.contiguous() for part in (spectra.movedim(-3, 0).real, spectra.movedim(-3, 0).imag)
+    )
+    terms = torch.stack([real[a] * real[b] + imag[a] * imag[b] for a, b in _PAIRS], dim=-3)
     if edges_s is not None:
         terms = _average(terms, edges_s.to(terms.device) * (SAMPLERATE / HOP) + 0.5)
     bands = mel_filterbank(n_bands) if filterbank is None else filterbank

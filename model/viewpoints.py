@@ -127,18 +127,11 @@ def turned(cov: Tensor, rotations: Tensor) -> Tensor:
     """
     mixing = functional.pad(rotations.to(cov), (1, 0, 1, 0))
     mixing[..., 0, 0] = 1.0
-    columns = [
-        torch.stack(
-            [
-                mixing[..., a, c] * mixing[..., b, d]
-                + (mixing[..., a, d] * mixing[..., b, c] if c != d else 0.0)
-                for a, b in TERM_AXES
-            ],
-            dim=-1,
-        )
-        for c, d in TERM_AXES
-    ]
-    return torch.einsum("...tfi,...vij->...vtfj", cov, torch.stack(columns, dim=-2))
+    axes = torch.tensor(TERM_AXES, device=mixing.device)
+    (a, b), (c, d) = axes.T[:, None], axes.T[:, :, None]  # of new and of old terms
+    columns = mixing[..., a, c] * mixing[..., b, d]
+    columns = columns + torch.where(c != d, mixing[..., a, d] * mixing[..., b, c], 0.0)
+    return torch.einsum("...tfi,...vij->...vtfj", cov, columns)
 
 
 def _powers(cov: Tensor, sound: Sound) -> Tensor:

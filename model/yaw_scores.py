@@ -31,11 +31,16 @@ def heard_around(network: AvsaNetwork, field: Tensor, n_yaws: int) -> Tensor:
 
     field : W, Y, Z, X at `features.SAMPLERATE`, [shape=(4, samples)], `config.sound_s` long.
     """
+    return heard_of_covariance(network, network.config.sound.covariance(field), n_yaws)
+
+
+@torch.inference_mode()
+def heard_of_covariance(network: AvsaNetwork, cov: Tensor, n_yaws: int) -> Tensor:
+    """The same of `SoundInput.covariance`, [shape=(T, F, 10)]."""
     sound = network.config.sound
-    cov = sound.covariance(field)
     rotations = steering(np.array(viewpoint_azimuths(n_yaws)))
     tokens = [
-        network.encode_audio(sound.at(cov, some)[None])[0]
+        network.encode_audio(sound.at(cov, some)[None].to(cov.device))[0]
         for some in torch.split(rotations, _CHUNK)
     ]
     return torch.cat(tokens)
@@ -59,18 +64,23 @@ def yaw_scores(
     ------
     ValueError : N is odd or no multiple of K.
     """
-    facing = _directions(len(video), len(audio), audio.device)  # (N, K)
+    faced = facing(len(video), len(audio), audio.device)  # (N, K)
     video_targets = network.embed_video(video)
-    audio_targets = network.embed_audio(audio)[facing]
+    audio_targets = network.embed_audio(audio)[faced]
     if not translated:
         return (audio_targets * video_targets).sum(-1).mean(-1)
-    fits_video = (network.predict_video(audio[facing]) * video_targets).sum(-1)
+    fits_video = (network.predict_video(audio[faced]) * video_targets).sum(-1)
     fits_audio = (audio_targets * network.predict_audio(video[None])).sum(-1)
     return (fits_video + fits_audio).mean(-1) / 2
 
 
-def _directions(n_viewpoints: int, n_yaws: int, device: torch.device) -> Tensor:
-    """Which direction of sound faces each viewpoint under each yaw, [shape=(N, K)]."""
+def facing(n_viewpoints: int, n_yaws: int, device: torch.device) -> Tensor:
+    """Which direction of sound faces each viewpoint under each yaw, [shape=(N, K)].
+
+    Raises
+    ------
+    ValueError : N is odd or no multiple of K.
+    """
     if n_yaws % 2 or n_yaws % n_viewpoints:
         raise ValueError(f"{n_yaws} yaws are no even multiple of {n_viewpoints} viewpoints")
     azimuth = torch.arange(n_viewpoints, device=device) * (n_yaws // n_viewpoints)

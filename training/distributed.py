@@ -26,12 +26,15 @@ class Ranks:
         """Whether this one writes logs and checkpoints."""
         return self.rank == 0
 
-    def wrap(self, module: nn.Module) -> nn.Module:
-        """A module whose gradients are averaged over the ranks."""
+    def wrap(self, module: nn.Module, *, some_unused: bool = False) -> nn.Module:
+        """A module whose gradients are averaged over the ranks.
+
+        some_unused : whether there are parameters that a step may not use.
+        """
         if self.world == 1:
             return module
         ids = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(module, device_ids=ids)
+        return DistributedDataParallel(module, device_ids=ids, find_unused_parameters=some_unused)
 
     def mean(self, values: dict[str, float]) -> dict[str, float]:
         """Means of numbers over the ranks."""

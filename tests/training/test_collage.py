@@ -28,7 +28,7 @@ from training.data.collage import (
 )
 from training.data.ordinary import Clip, examine_clip
 from training.data.windows import kept_windows, load_window
-from training.pretrain import train
+from training.pretrain_scorer import train
 
 DURATION_S = 2.0
 TONES_HZ = {"a": 500.0, "b": 1300.0, "c": 3100.0}

@@ -21,7 +21,8 @@ from training.data.batches import WindowBatches
 from training.data.scenes import Conditions
 from training.data.windows import kept_windows, load_window, render_all, save_window
 from training.distributed import Ranks
-from training.pretrain import PRESETS, learning_rate, train, validate
+from training.loop import learning_rate
+from training.pretrain_scorer import PRESETS, train, validate
 
 TINY = replace(
     PRESETS["cpu-smoke"], precision="f32", steps=6, batch=4, shortest=12, longest=16,

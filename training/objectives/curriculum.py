@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from training.objectives.avc import Correspondence
@@ -17,7 +17,7 @@ class Phase:
     Attributes
     ----------
     objective : makes a fresh objective.
-    share : of the whole budget.
+    share : of the samples of the whole training.
     n_viewpoints, n_moments : crops of a sample are their product.
     n_samples : of a step; the published phases hold the same 112 crops.
 
@@ -62,3 +62,10 @@ def single_phase(
     """Training without a curriculum (100 epochs as published), of as many crops a step."""
     together = n_viewpoints * n_moments
     return Phase(objective, share, n_viewpoints, n_moments, max(2, n_crops // together))
+
+
+def steps_of(phases: Sequence[Phase], steps: int) -> list[int]:
+    """How a training's steps divide over its phases; phases of larger steps need fewer."""
+    weights = [phase.share / phase.n_samples for phase in phases]
+    ends = [round(steps * sum(weights[: i + 1]) / sum(weights)) for i in range(len(weights))]
+    return [end - start for start, end in zip([0, *ends], ends, strict=False)]

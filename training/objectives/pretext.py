@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from model.networks.avsa import AvsaNetwork
 from training.data.clips import Crops
@@ -22,9 +23,18 @@ class Pretext(nn.Module):
 
     def forward(self, crops: Crops) -> Outcome:
         video, audio = self.network(crops.pictures, crops.sounds)
+        # Cosines over a temperature need more digits than autocast's.
+        with torch.autocast(video.device.type, enabled=False):
+            return self._compared(_at_least_single(video), _at_least_single(audio), crops)
+
+    def _compared(self, video: Tensor, audio: Tensor, crops: Crops) -> Outcome:
         samples = Samples(
             video, audio, crops.directions, crops.viewpoints, crops.moments, crops.recordings,
             crops.rotations_rad,
         )  # fmt: skip
         outcome: Outcome = self.objective(self.network, samples)
         return outcome
+
+
+def _at_least_single(tokens: Tensor) -> Tensor:
+    return tokens.float() if tokens.dtype in (torch.bfloat16, torch.float16) else tokens

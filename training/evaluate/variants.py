@@ -1,0 +1,291 @@
+"""One table, one row a variant: every objective and option of the paper and its rebuttal.
+
+All are trained from nothing for the same number of steps of as many crops, on the same synthetic
+scenes, and measured on the same others. The network is narrow and scenes are easy (one large patch
+that moves and sounds), so that a few minutes on one core tell variants apart; the order of rows on
+real footage may be another.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from model.errors import OptionError
+from model.networks.avsa import AvsaConfig
+from model.output import whole_file
+from model.viewpoints import Sound, SoundInput
+from training.data.clips import ClipCrops, Cropping
+from training.data.kept_clips import KeptClips, Stage, keep_clips
+from training.data.scenes import Conditions
+from training.distributed import Ranks
+from training.evaluate.alignment import Looking, summary, yaw_errors_deg
+from training.evaluate.bins import Probe, bins
+from training.evaluate.yaw_by_objective import yaw_scorer
+from training.objectives.named import Task
+from training.pretrain_avsa import AvsaPretrainConfig, ClipData, train_avsa
+
+STAGE = Stage(
+    Conditions(
+        duration_s=4.0, n_sources=1, n_distractors=0, snr_db=30.0, body="patch", offscreen=False,
+        shaken=False, flawless=True, planar=False,
+    ),
+    least_radius_rad=math.radians(18),
+    height=64,
+)  # fmt: skip
+NETWORK = AvsaConfig(
+    widths=(8, 16, 32, 64), embedding=64, crop_px=24, n_frames=4, frame_rate_hz=8.0,
+    sound=SoundInput(n_bands=8), sound_s=0.5, depth=1,
+)  # fmt: skip
+CROPPING = Cropping(
+    fields_of_view_rad=(math.radians(70), math.radians(90)), max_elevation_rad=math.radians(30),
+    frame_height=STAGE.height, augment=False,
+)  # fmt: skip
+CONFIG = AvsaPretrainConfig(
+    network=NETWORK, cropping=CROPPING, curriculum=False, steps=800, batch=64,
+    learning_rate=1.5e-3, warmup_steps=50, precision="f32", workers=0, report_every=50,
+    validate_every=10**9, save_every=250,
+)  # fmt: skip
+N_TRAIN, N_TEST, N_PROBED = 320, 96, 128
+LOOKING = Looking(frame_height=STAGE.height)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A row: how it differs from AVSA as it is by default here.
+
+    Attributes
+    ----------
+    network, sound : changed fields of `AvsaConfig` and `SoundInput`.
+    """
+
+    group: str
+    name: str
+    task: Task = Task.AVSA
+    curriculum: bool = False
+    network: dict[str, Any] = field(default_factory=dict)
+    sound: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """Its folder."""
+        return "-".join(re.findall("[a-z0-9]+", f"{self.group} {self.name}".lower()))
+
+    def config(self, steps: int) -> AvsaPretrainConfig:
+        """Its training."""
+        network = replace(NETWORK, sound=replace(NETWORK.sound, **self.sound), **self.network)
+        return replace(
+            CONFIG, network=network, task=self.task, curriculum=self.curriculum, steps=steps
+        )
+
+
+_PAPER = {"sound": Sound.AMBISONIC, "magnitude": True}
+VARIANTS = (
+    Variant("objective", "AVSA (all N K candidates)"),
+    Variant("objective", "AVC", Task.AVC),
+    Variant("objective", "AVTS", Task.AVTS),
+    Variant("objective", "AVTS with translators", Task.AVTS_TRANSLATED),
+    Variant("objective", "AVSA, paired candidates", Task.AVSA_PAIRED),
+    Variant("objective", "AVSA with memory", Task.AVSA_MEMORY),
+    Variant("objective", "puzzle", Task.PUZZLE),
+    Variant("objective", "puzzle + AVC", Task.PUZZLE_AVC),
+    Variant("objective", "masked choice", Task.MASKED),
+    Variant("objective", "masked choice + AVC", Task.MASKED_AVC),
+    Variant("objective", "regression", Task.REGRESSION),
+    Variant("negatives", "easy only: instance (AVC with translators)", Task.EASY),
+    Variant("negatives", "hard only: spatial", Task.AVSA_HARD),
+    Variant("negatives", "instance + spatial + temporal (AVSA + AVTS)", Task.AVSA_AVTS),
+    Variant("curriculum", "AVC, then AVSA", curriculum=True),
+    Variant("sound", "mono log-mel (paper)", sound={"sound": Sound.MONO, "magnitude": True}),
+    Variant("sound", "stereo log-mel (paper)", sound={"sound": Sound.STEREO, "magnitude": True}),
+    Variant("sound", "ambisonic log-mel (paper)", sound=_PAPER),
+    Variant("sound", "ambisonic log-mel (paper), hard only", Task.AVSA_HARD, sound=_PAPER),
+    Variant("sound", "intensity", sound={"sound": Sound.INTENSITY}),
+    Variant("sound", "cardioids", sound={"sound": Sound.CARDIOID}),
+    Variant("viewpoints", "1", network={"viewpoints": 1}),
+    Variant("viewpoints", "2", network={"viewpoints": 2}),
+    Variant("viewpoints", "8", network={"viewpoints": 8}),
+    Variant("context", "none (direct prediction)", network={"translator": "none"}),
+    Variant("context", "MLP", network={"translator": "mlp"}),
+    Variant("context", "depth 2", network={"depth": 2}),
+    Variant("context", "depth 4", network={"depth": 4}),
+)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much work a row is.
+
+    Attributes
+    ----------
+    steps : of training. n_train, n_test, n_probed : scenes that are trained on, measured on, and
+        that heads learn from (of the first). moments : of each scene for its yaw.
+    """
+
+    steps: int = CONFIG.steps
+    n_train: int = N_TRAIN
+    n_test: int = N_TEST
+    n_probed: int = N_PROBED
+    probe: Probe = field(default_factory=Probe)
+
+
+def run(
+    output: Path,
+    *,
+    budget: Budget,
+    device: str = "cpu",
+    workers: int = 2,
+    variants: Sequence[Variant] = VARIANTS,
+) -> list[dict[str, Any]]:
+    """Train and measure what is not done; returns the rows, and writes them as they come.
+
+    output : holds the scenes, a folder for each row, `variants.json` and `variants.md`.
+    """
+    data = output / "scenes"
+    keep_clips(data / f"train-{budget.n_train}", STAGE, budget.n_train, seed=0, workers=workers)
+    keep_clips(data / f"test-{budget.n_test}", STAGE, budget.n_test, seed=10**6, workers=workers)
+    left = [v for v in variants if _done(output, v, budget) is None]
+    work = partial(_row, output, budget, device)
+    for _ in tqdm(_worked(work, left, workers), total=len(left), unit="row"):
+        _write(output, variants, budget)
+    return _write(output, variants, budget)
+
+
+def _worked(
+    work: Callable[[Variant], None], left: Sequence[Variant], workers: int
+) -> Iterator[None]:
+    """Once for each row that is done, in whatever order."""
+    if workers == 1 or not left:
+        yield from map(work, left)
+        return
+    with ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=_end_with_parent
+    ) as pool:
+        for row in as_completed([pool.submit(work, variant) for variant in left]):
+            yield row.result()
+
+
+def _end_with_parent() -> None:
+    """In a worker: a row whose command was killed is kept where it stands, and not gone on with."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(30)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _done(output: Path, variant: Variant, budget: Budget) -> dict[str, Any] | None:
+    """The row, if it was made with this budget."""
+    path = output / variant.key / "row.json"
+    if not path.exists():
+        return None
+    row: dict[str, Any] = json.loads(path.read_text())
+    return row if row["budget"] == asdict(budget) else None
+
+
+def _row(output: Path, budget: Budget, device: str, variant: Variant) -> None:
+    """Train one variant and measure it."""
+    if device == "cpu":
+        torch.set_num_threads(1)
+    began = time.monotonic()
+    config, at = variant.config(budget.steps), Ranks(0, 1, torch.device(device))
+    train, test = (
+        KeptClips(output / "scenes" / name, STAGE)
+        for name in (f"train-{budget.n_train}", f"test-{budget.n_test}")
+    )
+    folder = output / variant.key
+    course = train_avsa(config, ClipData(train.clips, media=train), folder, at)
+    if course.step < config.steps:
+        raise OptionError(
+            f"{variant.name} was stopped at step {course.step}: run the command again."
+        )
+    trained_s = time.monotonic() - began
+    task, network = config.task, course.network
+    scorer = yaw_scorer(task, course.objective.eval())
+    errors = yaw_errors_deg(network, test.clips, scorer, looking=LOOKING, media=test)
+    cropping = replace(CROPPING, n_viewpoints=config.network.viewpoints)
+    probed, measured = (
+        ClipCrops(media.clips[:count], config.network, cropping, media=media)
+        for media, count in ((train, budget.n_probed), (test, budget.n_test))
+    )
+    (figures,) = bins(
+        network, probed, measured, probe=budget.probe, translated=[task.translated],
+        views=[config.network.viewpoints],
+    ).values()  # fmt: skip
+    row = {
+        "budget": asdict(budget),
+        "group": variant.group,
+        "name": variant.name,
+        "steps": course.step,
+        "training s": trained_s,
+        "evaluation s": time.monotonic() - began - trained_s,
+        **figures,
+        **summary(errors),
+    }
+    with whole_file(folder / "row.json") as path:
+        path.write_text(json.dumps(row, indent=2) + "\n")
+
+
+def _write(output: Path, variants: Sequence[Variant], budget: Budget) -> list[dict[str, Any]]:
+    """The rows that are done, as JSON and as a table."""
+    rows = [row for v in variants if (row := _done(output, v, budget)) is not None]
+    with whole_file(output / "variants.json") as path:
+        path.write_text(json.dumps(rows, indent=2) + "\n")
+    with whole_file(output / "variants.md") as path:
+        path.write_text(markdown(rows, budget))
+    return rows
+
+
+_COLUMNS = (
+    ("AVC-Bin", "AVC-Bin"),
+    ("AVSA-Bin published", "AVSA-Bin"),
+    ("AVSA-Bin stratified", "from 20°"),
+    ("AVSA-Bin 140 to 180 deg", "140 to 180° told"),
+    ("median error", "yaw error"),
+    ("within 20", "within 20°"),
+    ("within 30", "within 30°"),
+    ("beyond 150", "beyond 150°"),
+)
+
+
+def markdown(rows: Sequence[dict[str, Any]], budget: Budget) -> str:
+    """The table, in the order of `VARIANTS`."""
+    titles = ["", "variant", *(title for _, title in _COLUMNS)]
+    lines = [" | ".join(titles), " | ".join(["---"] * len(titles))]
+    group = ""
+    for row in rows:
+        cells = [_cell(name, row.get(name)) for name, _ in _COLUMNS]
+        lines.append(" | ".join([row["group"] * (row["group"] != group), row["name"], *cells]))
+        group = row["group"]
+    note = (
+        f"{budget.steps} steps of {CONFIG.batch} crops on {budget.n_train} scenes, measured on "
+        f"{budget.n_test} others ({budget.n_test * budget.probe.draws * 2} pairs for the "
+        "accuracies). Chance: 50 %, 90°, 11 / 17 %, 17 %."
+    )
+    return "".join(f"| {line} |\n" for line in lines) + f"\n{note}\n"
+
+
+def _cell(name: str, value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.0f}°" if name == "median error" else f"{100 * value:.1f}"

@@ -1,0 +1,296 @@
+"""The loop that every training goes through: batches in; checkpoints, figures and curves out.
+
+A `Course` is what is trained and all of its state. `run` takes it to its last step: it is resumed
+from OUTPUT/checkpoint.pt to the step, and SIGTERM and Ctrl-C write one first. OUTPUT/log.jsonl has
+a line for each report, OUTPUT/tensorboard the same as curves.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from model.errors import OptionError
+from training.distributed import Ranks
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """How long, how fast, and how often to report.
+
+    Attributes
+    ----------
+    steps : optimizer steps of the whole run; the learning rate follows half a cosine over them.
+    batch : what a step takes, over all ranks: scenes, or crops of clips.
+    learning_rate, weight_decay, warmup_steps, clip_norm : of the optimizer.
+    last_rate : what the cosine ends at, as a share of the learning rate; 1: it stays.
+    precision : `bf16` (autocast) or `f32`.
+    compile : whether the network is compiled (pays on a GPU).
+    report_every, validate_every, save_every : in steps.
+    """
+
+    steps: int
+    batch: int
+    learning_rate: float
+    weight_decay: float
+    warmup_steps: int = 100
+    last_rate: float = 0.01
+    clip_norm: float = 1.0
+    seed: int = 0
+    precision: str = "bf16"
+    compile: bool = False
+    workers: int = 2
+    report_every: int = 20
+    validate_every: int = 500
+    save_every: int = 100
+
+
+def learning_rate(schedule: Schedule, step: int) -> float:
+    """Linear warm-up, then half a cosine to the last rate."""
+    warm = min(1.0, (step + 1) / max(1, schedule.warmup_steps))
+    fallen = 0.5 * (1 + math.cos(math.pi * min(1.0, step / schedule.steps)))
+    share = schedule.last_rate + (1 - schedule.last_rate) * fallen
+    return schedule.learning_rate * warm * share
+
+
+class Course(ABC):
+    """Something that is trained step by step. Batches have `.to(device)`.
+
+    optimizer : set by the subclass; `trained`: the module whose parameters it moves.
+    """
+
+    optimizer: torch.optim.Optimizer
+    trained: nn.Module
+
+    def __init__(self, schedule: Schedule, at: Ranks) -> None:
+        torch.manual_seed(schedule.seed)
+        self.schedule, self.at, self.step = schedule, at, 0
+
+    @abstractmethod
+    def loss(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """What to minimise, and means to log (one is `loss`)."""
+
+    @abstractmethod
+    def modules(self) -> Mapping[str, nn.Module]:
+        """All that has a state besides the optimizer, by the name it is kept under."""
+
+    @abstractmethod
+    def validate(self) -> dict[str, float]:
+        """Figures on data that is held out; none without such data. All ranks are asked."""
+
+    def rate(self) -> float:
+        """The learning rate of the step to come."""
+        return learning_rate(self.schedule, self.step)
+
+    def stepped(self) -> None:  # noqa: B027
+        """What is due after a step of the optimizer."""
+
+    def at_step(self, step: int) -> None:
+        """Become what the run is at a step, before a state is taken over."""
+        self.step = step
+
+    def train_step(self, batch: Any) -> dict[str, Tensor]:
+        """One step of the optimizer; what to log."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate()
+        with torch.autocast(
+            self.at.device.type, torch.bfloat16, enabled=self.schedule.precision == "bf16"
+        ):
+            loss, log = self.loss(batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.trained.parameters(), self.schedule.clip_norm)
+        self.optimizer.step()
+        self.stepped()
+        self.at_step(self.step + 1)
+        return dict(log)
+
+    def save(self, path: Path) -> None:
+        """Write everything a resumed run needs, whole or not at all."""
+        cuda = self.at.device.type == "cuda"
+        state = {
+            "settings": _settings(self.schedule),
+            "step": self.step,
+            "modules": {name: module.state_dict() for name, module in self.modules().items()},
+            "optimizer": self.optimizer.state_dict(),
+            "random": torch.get_rng_state(),
+            "random on device": torch.cuda.get_rng_state(self.at.device) if cuda else None,
+        }
+        part = path.with_suffix(".part")
+        torch.save(state, part)
+        part.replace(path)
+
+    def load(self, path: Path) -> None:
+        """Take up where a checkpoint was written.
+
+        Raises
+        ------
+        OptionError : it is of a run with other settings.
+        """
+        state = torch.load(path, map_location=self.at.device, weights_only=True)
+        if state.get("settings") != _settings(self.schedule):
+            raise OptionError(
+                f"{path} is of a run with other settings ({state.get('settings')}): use another "
+                "--output."
+            )
+        self.at_step(state["step"])
+        for name, module in self.modules().items():
+            module.load_state_dict(state["modules"][name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["random"].cpu())
+        if self.at.device.type == "cuda" and state["random on device"] is not None:
+            torch.cuda.set_rng_state(state["random on device"].cpu(), self.at.device)
+
+
+def _settings(schedule: Schedule) -> str:
+    return json.dumps(asdict(schedule))
+
+
+def run(course: Course, batches: Dataset[Any], output: Path) -> None:
+    """Train to the end, or until told to stop; leaves a checkpoint.
+
+    batches : item i is the batch of step i; a function of the run's seed and i.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    schedule, at, checkpoint = course.schedule, course.at, output / "checkpoint.pt"
+    if checkpoint.exists():
+        course.load(checkpoint)
+    loader = DataLoader(
+        batches, batch_size=None, sampler=range(course.step, schedule.steps),
+        num_workers=schedule.workers, pin_memory=at.device.type == "cuda",
+        worker_init_fn=_leave_signals_to_parent,
+        generator=torch.Generator(),  # else it draws from the one that dropout draws from
+    )  # fmt: skip
+    log = _Log(output, course) if at.first else None
+    meter = _Meter(schedule)
+    with _stop_requests() as requests:
+        asked = time.monotonic()
+        for batch in loader:
+            waited_s = time.monotonic() - asked
+            meter.add(course.train_step(batch.to(at.device)), waited_s)
+            stop = False
+            if course.step % schedule.report_every == 0 or course.step == schedule.steps:
+                means = at.mean(meter.means(schedule.steps - course.step))
+                stop = at.any(bool(requests))
+                if log:
+                    log.write(course.step, means)
+            _keep(course, log, checkpoint)
+            if stop:
+                break
+            asked = time.monotonic()
+    if log:
+        course.save(checkpoint)
+        log.close()
+
+
+def _keep(course: Course, log: _Log | None, checkpoint: Path) -> None:
+    """Checkpoint and validation, where they are due."""
+    schedule, step = course.schedule, course.step
+    if log and step % schedule.save_every == 0:
+        course.save(checkpoint)
+    if step % schedule.validate_every == 0 or step == schedule.steps:
+        figures = course.validate()
+        if log and figures:
+            log.write(step, figures)
+
+
+class _Meter:
+    """Means over steps, and how fast they were, since the last report."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self._schedule = schedule
+        self._begin()
+
+    def _begin(self) -> None:
+        self._since, self._waited, self._steps = time.monotonic(), 0.0, 0
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, values: Mapping[str, Tensor], waited_s: float) -> None:
+        """Count a step; phases of a run may log different things."""
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, torch.zeros((), device=value.device)) + value
+            self._counts[name] = self._counts.get(name, 0) + 1
+        self._waited += waited_s
+        self._steps += 1
+
+    def means(self, steps_left: int) -> dict[str, float]:
+        """What there is to report, beginning anew."""
+        elapsed = time.monotonic() - self._since
+        means = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
+        means["clips/s"] = self._schedule.batch * self._steps / elapsed
+        means["waiting for data"] = self._waited / elapsed
+        means["minutes left"] = steps_left * elapsed / self._steps / 60
+        self._begin()
+        return means
+
+
+class _Log:
+    """Where a run reports: a line of JSON, curves, a progress bar."""
+
+    def __init__(self, folder: Path, course: Course) -> None:
+        self._lines = (folder / "log.jsonl").open("a")
+        self._curves = SummaryWriter(str(folder / "tensorboard"))
+        self._bar = tqdm(
+            total=course.schedule.steps, initial=course.step, unit="step", disable=None
+        )
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """A line and a point on each curve."""
+        rounded = {name: round(value, 5) for name, value in values.items()}
+        self._lines.write(json.dumps({"step": step, **rounded}) + "\n")
+        self._lines.flush()
+        for name, value in values.items():
+            self._curves.add_scalar(name, value, step)
+        self._bar.update(step - self._bar.n)
+        if "loss" in values:
+            shown = [f"loss {values['loss']:.3f}"]
+            shown += [
+                f"{name} {value:.0%}"
+                for name, value in values.items()
+                if name.startswith("within") or name.endswith("accuracy")
+            ]
+            self._bar.set_postfix_str(", ".join(shown[:3]))
+
+    def close(self) -> None:
+        """Close all of them."""
+        self._bar.close()
+        self._lines.close()
+        self._curves.close()
+
+
+def _leave_signals_to_parent(_worker: int) -> None:
+    """In a worker: a signal to the whole group must not take the data away before the last step."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
+@contextmanager
+def _stop_requests() -> Iterator[list[int]]:
+    """Signals to stop, noted instead of obeyed at once."""
+    requests: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        requests.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield requests
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,237 @@
+"""Training of the AVSA network on clips, by any of its objectives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from model.checkpoint import load_avsa, save_avsa
+from model.networks.avsa import NARROW, PUBLISHED, AvsaConfig, AvsaNetwork
+from training import loop
+from training.data.clips import Clip, ClipCrops, ClipMedia, Cropping, Crops
+from training.data.crop_batches import CropBatches, Stretch
+from training.data.detections import Detection
+from training.distributed import Ranks
+from training.objectives.curriculum import steps_of
+from training.objectives.named import Task, phases
+from training.objectives.pretext import Pretext
+from training.objectives.samples import Objective
+
+NAME = "avsa.safetensors"
+_EXAMPLES = 32  # that the statistics of sound are taken from
+_VALIDATION_BATCHES = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class AvsaPretrainConfig(loop.Schedule):
+    """A run, entirely; a batch is of crops, as many in every phase.
+
+    Attributes
+    ----------
+    curriculum : whether a first phase of AVC comes before, as published.
+    cropping : its viewpoints and moments are the objective's.
+    draws : of each recording an epoch.
+    """
+
+    network: AvsaConfig = NARROW
+    task: Task = Task.AVSA
+    curriculum: bool = True
+    cropping: Cropping = field(default_factory=Cropping)
+    draws: int = 1
+    steps: int = 6000
+    batch: int = 64
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-5
+
+
+# 100 epochs of 32 draws of 4506 recordings: 64 372 steps of 112 samples, then 257 486 of 28.
+AVSA_PRESETS = {
+    "narrow": AvsaPretrainConfig(),
+    "published": AvsaPretrainConfig(
+        network=PUBLISHED, draws=32, steps=321_858, batch=112, learning_rate=1e-4, warmup_steps=1,
+        last_rate=1.0, clip_norm=float("inf"), workers=16, report_every=100, validate_every=5000,
+        save_every=1000,
+    ),
+}  # fmt: skip
+
+
+class AvsaCourse(loop.Course):
+    """Network and objective of the phase that a run is in."""
+
+    def __init__(
+        self, config: AvsaPretrainConfig, at: Ranks, held_out: CropBatches | None = None
+    ) -> None:
+        super().__init__(config, at)
+        self.config, self._held_out = config, held_out
+        self._phases = phases(
+            config.task, config.network, n_crops=config.batch, curriculum=config.curriculum
+        )
+        steps = steps_of(self._phases, config.steps)
+        self._starts = [0, *accumulate(steps)][:-1]
+        self.network = self._network()
+        self._enter(0)
+
+    @property
+    def objective(self) -> Objective:
+        """What is learned now."""
+        return self.pretext.objective
+
+    def at_step(self, step: int) -> None:
+        """Enter the phase of a step: encoders are kept, all else begins afresh."""
+        while self._phase + 1 < len(self._starts) and step >= self._starts[self._phase + 1]:
+            before = self.network
+            self.network = self._network()
+            self.network.take_encoders(before)
+            self._enter(self._phase + 1)
+        super().at_step(step)
+
+    def _network(self) -> AvsaNetwork:
+        return AvsaNetwork(self.config.network).to(self.at.device)
+
+    def _enter(self, phase: int) -> None:
+        self._phase, network = phase, self.network
+        if self.at.world > 1 and self.at.device.type == "cuda":
+            nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+        if self.config.compile:
+            network.video_encoder.compile()
+            network.audio_encoder.compile()
+        objective = self._phases[phase].objective().to(self.at.device)
+        self.trained = self.pretext = Pretext(network, objective)
+        self._wrapped = self.at.wrap(self.pretext, some_unused=True)
+        self.optimizer = torch.optim.Adam(
+            self.pretext.parameters(),
+            lr=self.config.learning_rate,
+            weight_decay=self.config.weight_decay,
+        )
+
+    def begin_with(self, network: AvsaNetwork) -> None:
+        """Take over encoders that were trained before."""
+        self.network.take_encoders(network)
+
+    def rate(self) -> float:
+        """Warmed up at the beginning of each phase."""
+        since = self.step - self._starts[self._phase] + 1
+        return super().rate() * min(1.0, since / max(1, self.config.warmup_steps))
+
+    def modules(self) -> Mapping[str, nn.Module]:
+        """See `loop.Course`."""
+        return {"pretext": self.pretext}
+
+    def loss(self, batch: Crops) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `loop.Course`."""
+        loss, figures = self._wrapped(batch)
+        return loss, {"loss": loss.detach(), **figures}
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Means of what training logs, on clips that are held out; of every rank's own part."""
+        if self._held_out is None or self._phase + 1 < len(self._starts):
+            return {}
+        sums: dict[str, float] = {}
+        training = [module for module in self.pretext.modules() if module.training]
+        self.pretext.eval()
+        with torch.random.fork_rng():
+            torch.manual_seed(self.config.seed)
+            for index in range(_VALIDATION_BATCHES):
+                loss, figures = self.pretext(self._held_out[index].to(self.at.device))
+                for name, value in {"loss": loss, **figures}.items():
+                    sums[name] = sums.get(name, 0.0) + float(value) / _VALIDATION_BATCHES
+        for module in training:
+            module.training = True
+        return {f"held-out {name}": value for name, value in self.at.mean(sums).items()}
+
+
+@dataclass(frozen=True)
+class ClipData:
+    """Clips to train on or to measure on.
+
+    Attributes
+    ----------
+    detections : by clip, for `Guide.OBJECTS`. media : where clips are, if not in their files.
+    """
+
+    clips: Sequence[Clip]
+    detections: Mapping[str, Sequence[Detection]] | None = None
+    media: ClipMedia | None = None
+
+    def batches(self, config: AvsaPretrainConfig, at: Ranks) -> CropBatches:
+        """What every step of a run takes of them."""
+        of = phases(config.task, config.network, n_crops=config.batch, curriculum=config.curriculum)
+        stretches = []
+        for number, (phase, steps) in enumerate(zip(of, steps_of(of, config.steps), strict=True)):
+            cropping = replace(
+                config.cropping, n_viewpoints=phase.n_viewpoints, n_moments=phase.n_moments,
+                rotate=config.task.rotated and number == len(of) - 1,
+            )  # fmt: skip
+            items = ClipCrops(
+                self.clips, config.network, cropping, seed=config.seed + number,
+                draws=config.draws, detections=self.detections, media=self.media,
+            )  # fmt: skip
+            stretches.append(Stretch(steps, phase.n_samples, items))
+        return CropBatches(stretches, seed=config.seed, rank=at.rank, world=at.world)
+
+
+def train_avsa(
+    config: AvsaPretrainConfig,
+    clips: ClipData,
+    output: Path,
+    at: Ranks,
+    *,
+    held_out: ClipData | None = None,
+    start_from: Path | None = None,
+) -> AvsaCourse:
+    """Train to the end, or until told to stop; leaves a checkpoint and, at the end, the network.
+
+    start_from : an AVSA network whose encoders the run begins with.
+    """
+    batches = clips.batches(config, at)
+    course = AvsaCourse(config, at, _validation(config, held_out, at))
+    checkpoint = output / "checkpoint.pt"
+    if start_from is not None:
+        course.begin_with(load_avsa(start_from))
+    elif not checkpoint.exists():
+        course.network.audio_standard.fit(_sounds(config, clips))
+    loop.run(course, batches, output)
+    if at.first and course.step == config.steps:
+        save_avsa(output / NAME, course.network, _provenance(course, clips))
+    return course
+
+
+def _sounds(config: AvsaPretrainConfig, clips: ClipData) -> Tensor:
+    """Examples of what is heard at a viewpoint, [shape=(N, C, T, F)], the same on all ranks."""
+    items = ClipCrops(
+        clips.clips, config.network, replace(config.cropping, n_viewpoints=1, n_moments=1),
+        seed=config.seed, draws=_EXAMPLES, detections=clips.detections, media=clips.media,
+    )  # fmt: skip
+    step = max(1, len(items) // _EXAMPLES)
+    return torch.cat([items[index].sounds for index in range(0, step * _EXAMPLES, step)])
+
+
+def _validation(
+    config: AvsaPretrainConfig, held_out: ClipData | None, at: Ranks
+) -> CropBatches | None:
+    """Batches of the last phase, of other clips, not augmented."""
+    if held_out is None:
+        return None
+    plain = replace(
+        config, curriculum=False, steps=_VALIDATION_BATCHES,
+        cropping=replace(config.cropping, augment=False),
+    )  # fmt: skip
+    return held_out.batches(plain, at)
+
+
+def _provenance(course: AvsaCourse, clips: ClipData) -> dict[str, Any]:
+    return {
+        "command": "python -m training.pretrain",
+        "settings": asdict(course.config),
+        "translated": course.config.task.translated,
+        "steps": course.step,
+        "clips": len(clips.clips),
+        "recordings": len({clip.recording for clip in clips.clips}),
+    }
