@@ -31,11 +31,16 @@ def heard_around(network: AvsaNetwork, field: Tensor, n_yaws: int) -> Tensor:
 
     field : W, Y, Z, X at `features.SAMPLERATE`, [shape=(4, samples)], `config.sound_s` long.
     """
+    return heard_of_covariance(network, network.config.sound.covariance(field), n_yaws)
+
+
+@torch.inference_mode()
+def heard_of_covariance(network: AvsaNetwork, cov: Tensor, n_yaws: int) -> Tensor:
+    """The same of `SoundInput.covariance`, [shape=(T, F, 10)]."""
     sound = network.config.sound
-    cov = sound.covariance(field)
     rotations = steering(np.array(viewpoint_azimuths(n_yaws)))
     tokens = [
-        network.encode_audio(sound.at(cov, some)[None])[0]
+        network.encode_audio(sound.at(cov, some)[None].to(cov.device))[0]
         for some in torch.split(rotations, _CHUNK)
     ]
     return torch.cat(tokens)

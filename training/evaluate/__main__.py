@@ -70,7 +70,7 @@ def _run_yaw(arguments: argparse.Namespace) -> None:
 
 def _add_judge(command: Any) -> None:
     command.add_argument(
-        "--method", type=Method, choices=list(Method), default=Method.FUSED,
+        "--method", type=Method, choices=[Method.FUSED, Method.EVIDENCE], default=Method.FUSED,
         help="what takes are judged by (fused)",
     )  # fmt: skip
     command.add_argument("--weights", type=Path, help="another calibration of that method")
