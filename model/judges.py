@@ -33,7 +33,12 @@ class AvsaScorer:
     ) -> None:
         self._device = torch.device(device)
         self._network = network.to(self._device).eval()
-        self._translated = translated
+        self.translated = translated
+
+    @property
+    def network(self) -> AvsaNetwork:
+        """What judges."""
+        return self._network
 
     @property
     def config(self) -> AvsaConfig:
@@ -51,7 +56,7 @@ class AvsaScorer:
         for moment in moments:
             video = self._network.encode_video(moment.crops[None].to(self._device))[0]
             audio = heard_of_covariance(self._network, moment.covariance.to(self._device), N_YAWS)
-            fits = yaw_scores(self._network, video, audio, translated=self._translated)
+            fits = yaw_scores(self._network, video, audio, translated=self.translated)
             scores += fits.double().cpu() / len(moments)
         return scores / TEMPERATURE
 
