@@ -216,12 +216,13 @@ def run(
 
     Raises
     ------
-    OptionError : no scenes, or two checkpoints of one name.
+    OptionError : no scenes.
     MediaError : a checkpoint is none.
     """
-    names = [path.stem for path in checkpoints]
-    if n_scenes < 1 or len(set(names)) < len(names):
-        raise OptionError("It takes at least 1 scene, and checkpoints of different names.")
+    if n_scenes < 1:
+        raise OptionError(f"The number of scenes is {n_scenes}; it takes at least 1.")
+    stems = [path.stem for path in checkpoints]
+    names = stems if len(set(stems)) == len(stems) else [str(path) for path in checkpoints]
     models = dict(zip(names, map(load_avsa_scorer, checkpoints), strict=True))
     scorer = load_scorer()
     errors: dict[str, list[float]] = {}
