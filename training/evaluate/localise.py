@@ -113,9 +113,9 @@ def error_deg(profile: Map, sources_rad: Sequence[float]) -> float:
     return min(abs(math.degrees(math.remainder(best - s, math.tau))) for s in sources_rad)
 
 
-def chance_deg(sources_rad: Sequence[float], n_columns: int = MAP_SIZE[1]) -> float:
-    """Mean error of a profile that has its maximum anywhere."""
-    return float(np.mean([error_deg(row, sources_rad) for row in np.eye(n_columns)]))
+def chance_deg(sources_rad: Sequence[float], n_columns: int = MAP_SIZE[1]) -> list[float]:
+    """Errors of profiles that have their maximum at each column."""
+    return [error_deg(row, sources_rad) for row in np.eye(n_columns)]
 
 
 @dataclass(frozen=True)
@@ -234,7 +234,7 @@ def run(
         profiles |= {"equivariant scorer": scorer_profile(scorer, scene), **baselines(scene)}
         for name, profile in profiles.items():
             errors.setdefault(name, []).append(error_deg(profile, scene.sources_rad))
-        errors.setdefault("chance", []).append(chance_deg(scene.sources_rad))
+        errors.setdefault("chance", []).extend(chance_deg(scene.sources_rad))
         if index == 0 and plot is not None:
             draw(scene, maps, profiles, plot)
     figures = {name: _summary(found) for name, found in errors.items()}
