@@ -22,7 +22,7 @@ from model.ambisonics import YawRotation
 from model.checkpoint import Calibration, Method, load_calibration
 from model.errors import OptionError, UnusableContent
 from model.handedness import HandednessTest, prior_given
-from model.learned import scorers_for
+from model.judges import Judge, judge_for
 from model.media import (
     Clock,
     Correction,
@@ -63,6 +63,7 @@ class Options:
     device : where features and evidence are computed.
     method : what the take is judged by.
     weights : a calibration file of that method (default: the shipped one).
+    checkpoint : the network of the method "avsa"; its calibration lies beside it (FILE.json).
     float_output : write 32-bit float instead of the input's sample format.
     apply_undecided : write the best rotation even where the verdict is undecidable.
     over_time : look whether the rotation changes along the take (decodes the whole picture).
@@ -76,6 +77,7 @@ class Options:
     device: str = "cpu"
     method: Method = Method.FUSED
     weights: Path | None = None
+    checkpoint: Path | None = None
     float_output: bool = False
     apply_undecided: bool = False
     over_time: bool = False
@@ -182,17 +184,20 @@ def align(
     OutputError, DiskFull : a result cannot be written.
     """
     options = options or Options()
-    calibration = load_calibration(options.weights, options.method)
+    by = judge_for(
+        options.method, weights=options.weights, checkpoint=options.checkpoint,
+        device=options.device,
+    )  # fmt: skip
     _check_outputs(video, track, outputs)
     watch = Watch(notify)
     with (
-        Take(video, track, stereo=options.stereo, device=options.device) as take,
+        Take(video, track, stereo=options.stereo, device=options.device, looks=by.looks) as take,
         ThreadPoolExecutor(1) as background,
     ):
         if outputs.audio is not None:
             check_suffix(take.audio, outputs.audio)
         hashes = [background.submit(file_sha256, path) for path in (video, *track.paths)]
-        decision = _decide(take, calibration, options, watch)
+        decision = _decide(take, by, options, watch)
         correction = None
         with watch.stage("write", 0.9 if decision.trajectory else 0.8, 1.0) as progress:
             if outputs.audio is not None:
@@ -211,7 +216,7 @@ def align(
             ),
             correction=correction,
             applied_deg=decision.applied_deg,
-            calibration=calibration,
+            calibration=by.calibration,
             device=options.device,
             timings_s=watch.seconds,
             warnings=[
@@ -252,8 +257,8 @@ class _Decision:
     follows: bool
 
 
-def _decide(take: Take, calibration: Calibration, options: Options, watch: Watch) -> _Decision:
-    scorers = scorers_for(calibration, options.device)
+def _decide(take: Take, by: Judge, options: Options, watch: Watch) -> _Decision:
+    calibration, scorers = by.calibration, by.scorers
     hypotheses = HandednessTest(calibration, scorers, prior_given(take.diagnosis))
     judgement, windows, snapshot = judge_take(
         take,

@@ -32,10 +32,12 @@ class Method(StrEnum):
 
     FUSED = "fused"  # the learned scorer and the training-free evidence together
     EVIDENCE = "evidence"  # the training-free evidence alone
+    AVSA = "avsa"  # an AVSA checkpoint alone; none is shipped
 
 
 SCORER = "scorer.safetensors"
 LEARNED = "learned"  # the cue of the learned scorer
+AVSA = "avsa"  # the cue of an AVSA network
 _LONGEST_REASON = 200  # characters of another library's words in an error
 
 

@@ -79,9 +79,14 @@ def _add_judging(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tolerance-deg", type=float, default=10.0, help="still aligned (10)")
     parser.add_argument(
         "--method", type=Method, choices=list(Method), default=Method.FUSED,
-        help="fused (default): learned scorer and training-free evidence; or evidence alone",
+        help="fused (default): learned scorer and training-free evidence; evidence alone; or avsa: "
+        "a network that was trained by python -m training.pretrain",
     )  # fmt: skip
     parser.add_argument("--weights", type=Path, help="another calibration of that method")
+    parser.add_argument(
+        "--checkpoint", type=Path,
+        help="network of --method avsa; its calibration lies beside it, as FILE.json",
+    )  # fmt: skip
     parser.add_argument("--float", action="store_true", help="write 32-bit float samples")
     parser.add_argument(
         "--apply-undecided", action="store_true",
@@ -112,6 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             device=arguments.device,
             method=arguments.method,
             weights=arguments.weights,
+            checkpoint=arguments.checkpoint,
             float_output=arguments.float,
             apply_undecided=arguments.apply_undecided,
             over_time=arguments.over_time,

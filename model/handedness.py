@@ -65,6 +65,14 @@ def undone(cov: Tensor, hypothesis: Hypothesis) -> Tensor:
     return cov
 
 
+def _window_undone(window: Window, hypothesis: Hypothesis) -> Window:
+    moments = [
+        replace(moment, covariance=undone(moment.covariance, hypothesis))
+        for moment in window.moments
+    ]
+    return replace(window, covariance=undone(window.covariance, hypothesis), moments=moments)
+
+
 def prior_given(diagnosis: Diagnosis) -> dict[Hypothesis, float]:
     """The prior where sound has already said how likely the order W X Y Z is.
 
@@ -148,7 +156,7 @@ class HandednessTest:
         for hypothesis, log_evidence in self._evidence.items():
             scored, other = upright, window
             if hypothesis is not Hypothesis.UPRIGHT:
-                other = replace(window, covariance=undone(window.covariance, hypothesis))
+                other = _window_undone(window, hypothesis)
                 scored = score(other, self._scorers, self._calibration)
             followed = following(other.covariance, other.motion.energy).cpu()
             log_evidence.append(_CUES_WEIGHT * self._total(scored) + _FOLLOWING_WEIGHT * followed)

@@ -18,6 +18,7 @@ from torch import Tensor
 from model.checkpoint import Calibration
 from model.evidence import CUES, N_YAWS, best_yaw_deg, evidence
 from model.features import Motion
+from model.moments import Moment
 
 NEAR_DEG = 15.0
 INTERVAL_LEVEL = 0.9
@@ -41,12 +42,14 @@ class Window:
     start_s, duration_s : place in the picture's time.
     covariance : of the sound between the picture's frames, [shape=(T, F, 10)].
     motion : of the picture, T intervals.
+    moments : looks around with their sound, for scorers that need them.
     """
 
     start_s: float
     duration_s: float
     covariance: Tensor
     motion: Motion
+    moments: Sequence[Moment] = ()
 
 
 @dataclass(frozen=True)

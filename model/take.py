@@ -23,6 +23,8 @@ from model.ambisonics import ChannelLayout, Convention, Fix
 from model.conventions import Diagnosis, diagnose
 from model.errors import MediaError, UnsupportedMedia, UnusableContent
 from model.media import AudioInfo, AudioReader, Stereo, VideoInfo, VideoReader, open_split_audio
+from model.moments import FRAME_SIZE, Moment, crops_around, moment_starts, picture_span
+from model.networks.avsa import AvsaConfig
 from model.placement import placed
 from model.scoring import Window
 
@@ -79,6 +81,8 @@ class _Scan:
 class Take:
     """An open picture with an open track.
 
+    looks : what windows hold of moments (`Window.moments`); nothing without it.
+
     Raises
     ------
     MediaError, UnsupportedMedia : a file cannot be read, or is of a kind that is refused.
@@ -92,8 +96,10 @@ class Take:
         *,
         stereo: Stereo | None = None,
         device: torch.device | str = "cpu",
+        looks: AvsaConfig | None = None,
     ) -> None:
         self.warnings: list[str] = []
+        self._looks = looks
         self._device = torch.device(device)
         with ExitStack() as stack:
             self._video = stack.enter_context(VideoReader(video, stereo=stereo))
@@ -306,7 +312,28 @@ class Take:
         )
         motion = features.motion(frames, times_s, refreshed)
         covariance = self._covariance(float(seen.times_s[0]) - _MARGIN_S, seen.times_s)
-        return Window(start_s, duration_s, covariance, motion)
+        moments = self._moments(start_s, duration_s) if self._looks else []
+        return Window(start_s, duration_s, covariance, motion, moments)
+
+    def _moments(self, start_s: float, duration_s: float) -> list[Moment]:
+        """Colour is decoded once more, for the moments alone; those that cannot be are left out."""
+        config, pose = self._looks or AvsaConfig(), math.radians(self.video.pose_yaw_deg)
+        found = []
+        for at_s in moment_starts(start_s, duration_s, config):
+            seen_s, length_s = picture_span(at_s, config)
+            try:
+                seen = self._video.read(seen_s, length_s, size=FRAME_SIZE, colour=True)
+            except MediaError as error:
+                self.warnings.append(f"A moment was left out: {error}")
+                continue
+            crops = crops_around(seen.frames, seen.times_s, seen_s, config)
+            if crops is not None:
+                field = features.to_analysis_rate(
+                    self.field(at_s, config.sound_s), self.audio.samplerate
+                )
+                cov = config.sound.covariance(torch.from_numpy(field))
+                found.append(Moment(crops, features.rotated(cov, -pose) if pose else cov))
+        return found
 
     def frame(self, at_s: float, *, size: tuple[int, int]) -> NDArray[np.uint8]:
         """A colour frame, [shape=(H, W, 3)], turned as players turn it (pose yaw)."""

@@ -124,10 +124,13 @@ def _options_of(job: Job) -> Any:
     from model.checkpoint import Method
 
     options = job["options"]
+    method = Method(options.get("method", Method.FUSED))
+    checkpoint = job.get("checkpoint") if method is Method.AVSA else None
     return Options(
         n_windows=options["windows"],
         tolerance_deg=options["tolerance_deg"],
-        method=Method(options.get("method", Method.FUSED)),
+        method=method,
+        checkpoint=Path(checkpoint) if checkpoint else None,
         stereo=options["stereo"],
         device=job["device"],
         float_output=options["float_output"],

@@ -44,9 +44,10 @@ class AlignOptions(BaseModel):
     )
     windows: int = Field(8, ge=1, le=64, description="windows that are judged, at most")
     tolerance_deg: float = Field(10.0, ge=0, lt=180, description="a rotation still called aligned")
-    method: Literal["fused", "evidence"] = Field(
+    method: Literal["fused", "evidence", "avsa"] = Field(
         "fused",
-        description="what judges: the learned scorer and training-free evidence, or evidence alone",
+        description="what judges: the learned scorer and training-free evidence, evidence alone, "
+        "or the operator's AVSA checkpoint",
     )
     float_output: bool = Field(False, description="write 32-bit float samples")
     apply_undecided: bool = Field(

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, FilePath, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.logs import Form
@@ -29,6 +29,9 @@ class Settings(BaseSettings):
         "cpu",
         pattern=r"^(cpu|cuda(:\d+)?)(,(cpu|cuda(:\d+)?))*$",
         description="where children compute: cpu, cuda, or a worker each: cuda:0,cuda:1",
+    )
+    checkpoint: FilePath | None = Field(
+        None, description="AVSA network of the method avsa; its calibration is beside it"
     )
     media_roots: list[Path] = Field(
         default_factory=list, description="folders whose files may be named in a request"

@@ -12,7 +12,7 @@ from anyio.to_thread import run_sync
 from pydantic import ValidationError
 from starlette.requests import Request
 
-from model.errors import MediaError
+from model.errors import MediaError, OptionError
 from service import problems
 from service.multipart import Received, receive
 from service.objectstore import ObjectFacts, ObjectName, ObjectStore
@@ -196,7 +196,7 @@ def _from_names(body: bytes, intake: Intake) -> Submission:
         intake.resolve(source, number)
         for number, source in enumerate((named.video, *named.audio), start=1)
     )
-    return Submission(video, audio, named.options, output)
+    return Submission(video, audio, _judged_by(named.options, intake.settings), output)
 
 
 def _from_upload(received: Received, settings: Settings) -> Submission:
@@ -208,7 +208,17 @@ def _from_upload(received: Received, settings: Settings) -> Submission:
         options = AlignOptions.model_validate_json(received.fields.get("options") or "{}")
     except ValidationError as error:
         raise problems.of_validation_errors(error.errors()) from error
-    return Submission(video, [*audio], options, settings.results_url)
+    return Submission(video, [*audio], _judged_by(options, settings), settings.results_url)
+
+
+def _judged_by(options: AlignOptions, settings: Settings) -> AlignOptions:
+    """Options, if this service can judge so."""
+    if options.method == "avsa" and settings.checkpoint is None:
+        raise OptionError(
+            "The method avsa is not offered here, for the operator has set no AVSA_CHECKPOINT: "
+            "use fused or evidence."
+        )
+    return options
 
 
 def _refuse_empty(name: str, size: int) -> None:

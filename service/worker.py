@@ -171,7 +171,10 @@ class Worker:
         folder = self._storage.result_folder(job.id, job.attempt)
         folder.mkdir(parents=True, exist_ok=True)
         device = self._device.partition(":")[0]
-        self._child.send({**job.spec, "folder": str(folder), "device": device})
+        checkpoint = self._settings.checkpoint and str(self._settings.checkpoint.absolute())
+        self._child.send(
+            {**job.spec, "folder": str(folder), "device": device, "checkpoint": checkpoint}
+        )
         for message in self._child.messages(wait_s=min(_LOOK_S, self._settings.beat_s)):
             if message:
                 attempt.hear(message, time.monotonic())

@@ -35,8 +35,10 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from model import features
-from model.checkpoint import LEARNED, Calibration, Method, load_scorer, scorer_path
+from model.checkpoint import AVSA, LEARNED, Calibration, Method, load_scorer, scorer_path
+from model.errors import AvsaError, OptionError
 from model.evidence import yaws_deg
+from model.judges import calibration_beside, load_avsa_scorer
 from model.learned import LearnedScorer
 from model.media import file_sha256
 from model.scoring import (
@@ -48,11 +50,13 @@ from model.scoring import (
     pool,
     training_free,
 )
+from training.calibrate_avsa import judged_takes
 from training.data.soundfield import diffuse_noise
 from training.data.windows import kept_windows, load_window
 
 _TARGET_CONCENTRATION = 60.0  # von Mises, 7.4 degrees
 _STATISTICS = ("bias", "belongs", "synchronous")
+_LEAST_TAKES = 4  # of each length: fewer cannot be halved twice
 _UNFIT_WEIGHT = 0.3  # of windows in which nothing fits, in the cues' weights
 
 
@@ -100,6 +104,17 @@ def scored(kind: str, windows: Sequence[Window], scorers: Sequence[Scorer]) -> S
         cues.append(torch.stack([cue.double().cpu() for cue in named.values()]))
         statistics.append([1.0, *(values.get(name, 0.0) for name in _STATISTICS[1:])])
     return ScoredTake(kind, names, torch.stack(cues), torch.tensor(statistics, dtype=torch.float64))
+
+
+def avsa_takes(checkpoint: Path, *, seed: int, n_scenes: int, n_long: int) -> list[ScoredTake]:
+    """Synthetic takes as an AVSA checkpoint judges them."""
+    judged = judged_takes(load_avsa_scorer(checkpoint), seed=seed, n_scenes=n_scenes, n_long=n_long)
+    takes = []
+    for kind, cues in tqdm(judged, unit="take", desc="scoring"):
+        statistics = torch.zeros(len(cues), len(_STATISTICS), dtype=torch.float64)
+        statistics[:, 0] = 1.0
+        takes.append(ScoredTake(kind, (AVSA,), cues, statistics))
+    return takes
 
 
 def takes_of(windows: Sequence[Path], long: Sequence[Path]) -> Iterator[tuple[str, list[Window]]]:
@@ -174,11 +189,11 @@ def fit_weights(takes: Sequence[ScoredTake], *, steps: int = 500) -> Fit:
     fits = torch.cat([torch.full((len(take.cues),), take.matched) for take in takes])
     target = torch.where(fits[:, None], _soft_target(), torch.full_like(cues[:, 0], 1 / 72))
     share = torch.where(fits, 1.0, _UNFIT_WEIGHT)
-    is_learned = torch.tensor([name == LEARNED for name in names])
+    is_learned = torch.tensor([name in (LEARNED, AVSA) for name in names])
     weights = torch.zeros(len(names), dtype=cues.dtype, requires_grad=True)
     parameters = [weights]
     gates: Tensor | None = None
-    if is_learned.any():
+    if LEARNED in names:
         gates = torch.zeros(2, len(_STATISTICS), dtype=cues.dtype)
         gates[:, 0] = 1.0
         parameters.append(gates.requires_grad_(True))
@@ -366,37 +381,69 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m training.calibrate", description="Calibrate the judge on synthetic takes."
     )
-    parser.add_argument("--windows", type=Path, required=True, help="folder of 10-s windows")
-    parser.add_argument("--long", type=Path, required=True, help="folder of 30-s windows")
+    parser.add_argument("--windows", type=Path, help="folder of 10-s windows")
+    parser.add_argument("--long", type=Path, help="folder of 30-s windows")
     parser.add_argument("--method", type=Method, choices=list(Method), default=Method.FUSED)
     parser.add_argument("--scorer", type=Path, help="learned scorer (default: the shipped one)")
-    parser.add_argument("--output", type=Path, help="(default: model/weights/METHOD.json)")
+    parser.add_argument("--checkpoint", type=Path, help="AVSA network, for --method avsa")
+    parser.add_argument("--scenes", type=int, default=200, help="of 10 s, for avsa (200)")
+    parser.add_argument("--long-scenes", type=int, default=40, help="of 30 s, for avsa (40)")
+    parser.add_argument("--seed", type=int, default=800_000, help="of the first, for avsa (800000)")
+    parser.add_argument("--output", type=Path, help="(default: shipped; avsa: by the checkpoint)")
     parser.add_argument(
         "--wrong", type=float, default=0.05, help="share of verdicts (default 0.05)"
     )
     options = parser.parse_args(argv)
+    try:
+        takes, scorer, data = _scored_takes(options)
+    except AvsaError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    calibration = replace(
+        calibrate(takes, wrong=options.wrong),
+        name="avsa" if options.method is Method.AVSA else f"{options.method}-2",
+        scorer=file_sha256(scorer) if scorer else "",
+        provenance={
+            "command": f"python -m training.calibrate --method {options.method}", "data": data,
+        },
+    )  # fmt: skip
+    output = options.output or (
+        calibration_beside(options.checkpoint)
+        if options.method is Method.AVSA
+        else Path(f"model/weights/{options.method}.json")
+    )
+    calibration.save(output)
+    print(output)
+    return 0
+
+
+def _scored_takes(options: argparse.Namespace) -> tuple[list[ScoredTake], Path | None, str]:
+    """Takes, the network they were scored with if there is one, and what they are in words."""
+    if options.method is Method.AVSA:
+        if options.checkpoint is None or min(options.scenes, options.long_scenes) < _LEAST_TAKES:
+            raise OptionError(
+                f"--method avsa needs --checkpoint, and at least {_LEAST_TAKES} --scenes and "
+                "--long-scenes."
+            )
+        takes = avsa_takes(
+            options.checkpoint, seed=options.seed, n_scenes=options.scenes,
+            n_long=options.long_scenes,
+        )  # fmt: skip
+        told = f"{options.scenes} synthetic scenes and {options.long_scenes} long ones"
+        return takes, options.checkpoint, told
+    if options.windows is None or options.long is None:
+        raise OptionError(f"--method {options.method} needs --windows and --long.")
     scorers: list[Scorer] = [training_free]
-    scorer = options.scorer or scorer_path()
-    if options.method is Method.FUSED:
+    scorer = (options.scorer or scorer_path()) if options.method is Method.FUSED else None
+    if scorer:
         scorers.append(LearnedScorer(load_scorer(scorer)))
     paths = kept_windows(options.windows), kept_windows(options.long)
     takes = [
         scored(kind, windows, scorers)
         for kind, windows in tqdm(takes_of(*paths), unit="take", desc="scoring")
     ]
-    calibration = replace(
-        calibrate(takes, wrong=options.wrong),
-        name=f"{options.method}-2",
-        scorer=file_sha256(scorer) if options.method is Method.FUSED else "",
-        provenance={
-            "command": f"python -m training.calibrate --method {options.method}",
-            "data": f"{len(paths[0])} synthetic windows and {len(paths[1])} long ones",
-        },
-    )
-    output = options.output or Path(f"model/weights/{options.method}.json")
-    calibration.save(output)
-    print(output)
-    return 0
+    data = f"{len(paths[0])} synthetic windows and {len(paths[1])} long ones"
+    return takes, scorer, data
 
 
 if __name__ == "__main__":

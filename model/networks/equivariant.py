@@ -171,6 +171,17 @@ class EquivariantScorer(nn.Module):
             yaw = self.weigh(compared).squeeze(-1) * (N_AZIMUTHS / 6)
             return Scores(yaw, *self._trust(compared, yaw).unbind(-1))
 
+    def by_azimuth(self, maps: Tensor, sound: Tensor) -> Tensor:
+        """What each azimuth adds to the score of the field as it is, [shape=(B, A)].
+
+        The score of a rotation of 0 is the sum, the bias of `weigh` aside.
+        """
+        seen, heard = self.picture(maps), self.sound(sound)
+        pairs = torch.cat([self._synchrony(seen, heard), self._co_location(seen, heard)], dim=1)
+        compared = self.compare(pairs.diagonal(dim1=2, dim2=3).transpose(1, 2))
+        added: Tensor = functional.linear(compared, self.weigh.weight).squeeze(-1) / 6
+        return added
+
     def _trust(self, by_yaw: Tensor, yaw: Tensor) -> Tensor:
         """Whether anything fits at all, from the best rotation against all, [shape=(B, 2)]."""
         log_posterior = yaw.log_softmax(-1)

@@ -13,6 +13,7 @@ from model.errors import AvsaError, OptionError
 from training.evaluate import (
     avsa_commands,
     conventions,
+    localise,
     reference,
     rig,
     suite,
@@ -35,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _add_reference,
         avsa_commands.add_bins,
         avsa_commands.add_variants,
+        localise.add_command,
     ):
         command = add(commands)
         command.add_argument("--report", type=Path, help="write all figures as JSON")
@@ -81,7 +83,7 @@ def _run_yaw(arguments: argparse.Namespace) -> None:
 
 def _add_judge(command: Any) -> None:
     command.add_argument(
-        "--method", type=Method, choices=list(Method), default=Method.FUSED,
+        "--method", type=Method, choices=[Method.FUSED, Method.EVIDENCE], default=Method.FUSED,
         help="what takes are judged by (fused)",
     )  # fmt: skip
     command.add_argument("--weights", type=Path, help="another calibration of that method")
