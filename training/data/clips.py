@@ -13,10 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -27,6 +28,7 @@ from model.networks.avsa import AvsaConfig
 from model.viewpoints import mirrored, steering
 from training.data.crops import (
     FIELDS_OF_VIEW_RAD,
+    MAX_ELEVATION_RAD,
     FloatArray,
     Views,
     coloured_otherwise,
@@ -63,6 +65,55 @@ class Clip:
     planar: bool = False
 
 
+class ClipMedia(Protocol):
+    """Where picture and sound of clips come from: files, or memory (`training.data.kept_clips`)."""
+
+    def picture(
+        self, clip: Clip, start_s: float, length_s: float, size: tuple[int, int], *, colour: bool
+    ) -> tuple[NDArray[np.uint8], FloatArray]:
+        """Frames of a stretch, [shape=(T, H, W)] or RGB [shape=(T, H, W, 3)], and their times.
+
+        size : (height, width).
+
+        Raises
+        ------
+        MediaError, UnusableContent : the stretch cannot be read.
+        """
+        ...
+
+    def sound(self, clip: Clip, starts_s: FloatArray, network: AvsaConfig) -> Tensor:
+        """What `SoundInput.covariance` makes of stretches as the network hears them, (M, T, F, 10).
+
+        Raises
+        ------
+        MediaError, UnusableContent : a stretch cannot be read.
+        """
+        ...
+
+
+class ClipFiles:
+    """Clips decoded from their files, each stretch anew."""
+
+    def picture(
+        self, clip: Clip, start_s: float, length_s: float, size: tuple[int, int], *, colour: bool
+    ) -> tuple[NDArray[np.uint8], FloatArray]:
+        """See `ClipMedia`."""
+        with VideoReader(clip.video) as reader:
+            window = reader.read(start_s, length_s, size=size, colour=colour)
+        return window.frames, window.times_s
+
+    def sound(self, clip: Clip, starts_s: FloatArray, network: AvsaConfig) -> Tensor:
+        """See `ClipMedia`."""
+        with open_audio(clip.audio) as reader:
+            rate = reader.info.samplerate
+            count = round(network.sound_s * rate)
+            blocks = [reader.read(round(start_s * rate), count) for start_s in starts_s]
+        if any(block.shape[1] < count for block in blocks):
+            raise UnusableContent(f"The sound {clip.audio} is shorter than it says.")
+        fields = [features.to_analysis_rate(block[list(clip.components)], rate) for block in blocks]
+        return network.sound.covariance(torch.from_numpy(np.stack(fields)))
+
+
 class Guide(StrEnum):
     """What decides where crops look."""
 
@@ -89,6 +140,7 @@ class Cropping:
     n_moments: int = 1
     guide: Guide = Guide.RANDOM
     fields_of_view_rad: tuple[float, float] = FIELDS_OF_VIEW_RAD
+    max_elevation_rad: float = MAX_ELEVATION_RAD
     frame_height: int = 320
     augment: bool = True
     rotate: bool = False
@@ -133,6 +185,7 @@ class ClipCrops(Dataset[Crops]):
     """Items by recording, `draws` of each an epoch (32 as published).
 
     network : says what a crop and a sound are. detections : by clip, for `Guide.OBJECTS`.
+    media : where picture and sound are; the clips' files unless said.
 
     Clips that turn out broken are logged, counted in `n_broken` (over all workers), and others are
     taken in their place.
@@ -151,6 +204,7 @@ class ClipCrops(Dataset[Crops]):
         seed: int = 0,
         draws: int = 1,
         detections: Mapping[str, Sequence[Detection]] | None = None,
+        media: ClipMedia | None = None,
     ) -> None:
         needed_s = cropping.n_moments * (network.sound_s + _LEAST_GAP_S) - _LEAST_GAP_S
         short = [clip.name for clip in clips if clip.duration_s < needed_s]
@@ -167,6 +221,7 @@ class ClipCrops(Dataset[Crops]):
         self._network, self._cropping = network, cropping
         self._seed, self._draws = seed, draws
         self._detections = detections or {}
+        self._media: ClipMedia = media or ClipFiles()
         # In shared memory, so that workers follow the one and all add to the other.
         self._epoch, self._broken = torch.zeros(2, 1, dtype=torch.int64).unbind()
         for number in (self._epoch, self._broken):
@@ -185,19 +240,29 @@ class ClipCrops(Dataset[Crops]):
         self._epoch.fill_(epoch)
 
     def __getitem__(self, index: int) -> Crops:
-        rng = np.random.default_rng([self._seed, int(self._epoch), index])
+        return self.of_epoch(int(self._epoch), index)
+
+    def of_epoch(self, epoch: int, index: int, *, rotation_rad: float | None = None) -> Crops:
+        """An item of any epoch.
+
+        rotation_rad : by which the field is rotated before it is heard; drawn as `Cropping.rotate`
+            says unless given.
+        """
+        rng = np.random.default_rng([self._seed, epoch, index])
         recording = index // self._draws
         for _ in range(_ATTEMPTS):
             clip = self._clips[recording][rng.integers(len(self._clips[recording]))]
             try:
-                return self._crops(rng, clip, recording)
+                return self._crops(rng, clip, recording, rotation_rad)
             except (MediaError, UnusableContent) as error:
                 _log.warning("%s is left out: %s", clip.name, error)
                 self._broken += 1
                 recording = int(rng.integers(len(self._clips)))
         raise MediaError(f"{_ATTEMPTS} clips one after the other cannot be read, {clip.name} last.")
 
-    def _crops(self, rng: np.random.Generator, clip: Clip, recording: int) -> Crops:
+    def _crops(
+        self, rng: np.random.Generator, clip: Clip, recording: int, rotation_rad: float | None
+    ) -> Crops:
         cropping, network = self._cropping, self._network
         starts_s = draw_moments(rng, clip.duration_s, cropping.n_moments, network.sound_s)
         covariances = self._heard(rng, clip, starts_s)
@@ -206,9 +271,11 @@ class ClipCrops(Dataset[Crops]):
             cropping.n_viewpoints,
             interest=self._interest(clip, starts_s, covariances),
             fields_of_view_rad=cropping.fields_of_view_rad,
+            max_elevation_rad=cropping.max_elevation_rad,
             mirror=cropping.augment,
         )
         rotation = rng.uniform(-math.pi, math.pi) if cropping.rotate else 0.0
+        rotation = rotation if rotation_rad is None else rotation_rad
         if views.mirrored:
             covariances = mirrored(covariances)
         steered = steering(views.heard_rad[:, 0] - rotation, views.heard_rad[:, 1])
@@ -228,16 +295,7 @@ class ClipCrops(Dataset[Crops]):
     def _heard(self, rng: np.random.Generator, clip: Clip, starts_s: FloatArray) -> Tensor:
         """Covariances of the sound of each moment, [shape=(M, T, F, 10)]."""
         gain = rng.uniform(0.9, 1.1) if self._cropping.augment else 1.0
-        with open_audio(clip.audio) as reader:
-            rate = reader.info.samplerate
-            count = round(self._network.sound_s * rate)
-            blocks = [reader.read(round(start_s * rate), count) for start_s in starts_s]
-        if any(block.shape[1] < count for block in blocks):
-            raise UnusableContent(f"The sound {clip.audio} is shorter than it says.")
-        moments = [
-            features.to_analysis_rate(block[list(clip.components)], rate) for block in blocks
-        ]
-        return self._network.sound.covariance(torch.from_numpy(gain * np.stack(moments)))
+        return self._media.sound(clip, starts_s, self._network) * gain**2
 
     def _interest(self, clip: Clip, starts_s: FloatArray, cov: Tensor) -> FloatArray | None:
         """Where to look, for all moments together."""
@@ -250,15 +308,15 @@ class ClipCrops(Dataset[Crops]):
             found = self._detections.get(clip.name, [])
             by_moment = [object_interest(found, at, length_s) for at in starts_s.tolist()]
             return np.asarray(np.sum(by_moment, axis=0))
-        with VideoReader(clip.video) as reader:
-            windows = [
-                reader.read(start_s, length_s, size=features.PICTURE_SIZE) for start_s in starts_s
-            ]
-        if any(len(window.frames) < 3 for window in windows):
+        windows = [
+            self._media.picture(clip, start_s, length_s, features.PICTURE_SIZE, colour=False)
+            for start_s in starts_s
+        ]
+        if any(len(frames) < 3 for frames, _ in windows):
             raise UnusableContent(f"The picture {clip.video} is shorter than it says.")
         moves = [
-            features.motion(torch.from_numpy(w.frames), torch.from_numpy(w.times_s)).maps
-            for w in windows
+            features.motion(torch.from_numpy(frames), torch.from_numpy(times_s)).maps
+            for frames, times_s in windows
         ]
         return motion_interest(torch.cat(moves))
 
@@ -268,18 +326,37 @@ class ClipCrops(Dataset[Crops]):
         """Crops of the picture, [shape=(K, 3, T, H, W)]: a clip within each moment's sound."""
         network, height = self._network, self._cropping.frame_height
         length_s = network.n_frames / network.frame_rate_hz
-        crops = []
-        with VideoReader(clip.video) as reader:
-            for start_s in starts_s + rng.uniform(0, network.sound_s - length_s, len(starts_s)):
-                times_s = start_s + np.arange(network.n_frames) / network.frame_rate_hz
-                window = reader.read(start_s, length_s, size=(height, 2 * height), colour=True)
-                if len(window.frames) < 2:
-                    raise UnusableContent(f"The picture {clip.video} is shorter than it says.")
-                nearest = np.abs(window.times_s - times_s[:, None]).argmin(1)
-                frames = torch.from_numpy(window.frames[nearest]).movedim(-1, 1) / 255
-                crops.append(cut_crops(frames, views, network.crop_px))
+        starts_s = starts_s + rng.uniform(0, network.sound_s - length_s, len(starts_s))
+        size = height, 2 * height
+        crops = [
+            crops_at(self._media, clip, float(start_s), network, views, size)
+            for start_s in starts_s
+        ]
         cut = torch.cat(crops)
         return coloured_otherwise(rng, cut) if self._cropping.augment else cut
+
+
+def crops_at(
+    media: ClipMedia, clip: Clip, start_s: float, network: AvsaConfig, views: Views,
+    size: tuple[int, int],
+) -> Tensor:  # fmt: skip
+    """Crops of the network's frames from a moment on, [shape=(K, 3, T, h, w)].
+
+    size : (height, width) at which the picture is read.
+
+    Raises
+    ------
+    MediaError, UnusableContent : the picture cannot be read there.
+    """
+    seen, seen_s = media.picture(
+        clip, start_s, network.n_frames / network.frame_rate_hz, size, colour=True
+    )
+    if len(seen) < 2:
+        raise UnusableContent(f"The picture {clip.video} is shorter than it says.")
+    times_s = start_s + np.arange(network.n_frames) / network.frame_rate_hz
+    nearest = np.abs(seen_s - times_s[:, None]).argmin(1)
+    frames = torch.from_numpy(seen[nearest]).movedim(-1, 1) / 255
+    return cut_crops(frames, views, network.crop_px)
 
 
 def draw_moments(

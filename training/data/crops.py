@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -59,10 +60,13 @@ def draw_views(
     *,
     interest: FloatArray | None = None,
     fields_of_view_rad: tuple[float, float] = FIELDS_OF_VIEW_RAD,
+    max_elevation_rad: float = MAX_ELEVATION_RAD,
     min_apart_rad: float = MIN_APART_RAD,
     mirror: bool = True,
 ) -> Views:
     """Directions by interest (default: evenly over the band), angles of view evenly, half mirrored.
+
+    max_elevation_rad : cells whose centres lie higher or lower are not looked at.
 
     Raises
     ------
@@ -70,6 +74,7 @@ def draw_views(
     """
     flat = np.ones((N_ELEVATIONS, N_AZIMUTHS))
     wanted = flat if interest is None else _with_a_share_anywhere(interest)
+    wanted = np.where(np.abs(_grid()[..., 1]) <= max_elevation_rad, wanted, 0.0)
     directions: list[FloatArray] = []
     for _ in range(count):
         directions.append(_draw_apart(rng, wanted, directions, min_apart_rad))
@@ -92,7 +97,7 @@ def _draw_apart(
     rng: np.random.Generator, wanted: FloatArray, others: list[FloatArray], min_apart_rad: float
 ) -> FloatArray:
     """A direction at least so far from all others, evenly within a cell drawn by interest."""
-    centres = np.stack(np.meshgrid(*cell_centres()[::-1]), axis=-1)  # (E, A, 2): azimuth, elevation
+    centres = _grid()
     weight = wanted * cell_areas()
     half_diagonal = math.hypot(math.pi / N_AZIMUTHS, MAX_ELEVATION_RAD / N_ELEVATIONS)
     for other in others:
@@ -124,6 +129,12 @@ def cell_centres() -> tuple[FloatArray, FloatArray]:
     return rows, features.azimuths(N_AZIMUTHS).numpy()
 
 
+@lru_cache(maxsize=1)
+def _grid() -> FloatArray:
+    """Azimuth and elevation of the cells' centres, [shape=(N_ELEVATIONS, A, 2)]."""
+    return np.stack(np.meshgrid(*cell_centres()[::-1]), axis=-1)
+
+
 def cell_areas() -> FloatArray:
     """Solid angle of the cells of each row, [shape=(N_ELEVATIONS, 1)], steradians."""
     edges = np.sin(np.linspace(MAX_ELEVATION_RAD, -MAX_ELEVATION_RAD, N_ELEVATIONS + 1))
@@ -140,8 +151,9 @@ def unit_vectors(directions_rad: FloatArray) -> FloatArray:
 def angle_between(one_rad: FloatArray, other_rad: FloatArray) -> FloatArray:
     """Great-circle angle of directions (azimuth, elevation), [shape=(..., 2)] each, radians."""
     first, second = unit_vectors(one_rad), unit_vectors(other_rad)
-    across = np.linalg.norm(np.cross(first, second), axis=-1)  # exact where the cosine is flat
-    return np.asarray(np.arctan2(across, (first * second).sum(-1)))
+    # Kahan's formula: exact where the cosine is flat.
+    apart, together = (np.linalg.norm(v, axis=-1) for v in (first - second, first + second))
+    return np.asarray(2 * np.arctan2(apart, together))
 
 
 # --- interest ------------------------------------------------------------------------------------
@@ -164,7 +176,7 @@ def sound_interest(cov: Tensor) -> FloatArray:
     length = vectors.norm(dim=-1)
     # A field without direction differs from none by rounding only.
     length = torch.where(length > 1e-6 * features.energy(cells), length, 0.0)
-    centres = np.stack(np.meshgrid(*cell_centres()[::-1]), axis=-1)
+    centres = _grid()
     cosines = torch.nn.functional.normalize(vectors, dim=-1) @ torch.from_numpy(
         unit_vectors(centres).reshape(-1, 3).T
     )
