@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from model.checkpoint import save_avsa
 from model.errors import MediaError, UnusableContent
@@ -17,9 +18,8 @@ from model.media import VideoReader
 from model.media.encode import write_avi
 from model.networks.avsa import NARROW, AvsaNetwork
 from training.data import actions_synthetic
-from training.data.action_clips import DrawnClips, TestVideo, WholeVideos, clip_frames, draw_region
+from training.data.action_clips import DrawnClips, WholeVideo, WholeVideos, clip_frames, draw_region
 from training.data.actions import ActionVideo, read_hmdb51, read_ucf101
-from training.evaluate import action
 from training.evaluate.__main__ import main
 from training.evaluate.action import (
     PRESETS,
@@ -27,6 +27,7 @@ from training.evaluate.action import (
     ActionConfig,
     clip_right,
     evaluate_split,
+    score_videos,
     tune,
     video_right,
 )
@@ -199,7 +200,7 @@ def test_broken_videos_are_left_out_and_counted_once(ucf101: Path, tmp_path: Pat
         DrawnClips(listed[3:], NETWORK, draws=1, seed=0)[0]
     classifier = ActionClassifier(AvsaNetwork(NETWORK), 4)
     with pytest.raises(UnusableContent, match="No video of the test list can be read"):
-        action.test(classifier, tested[3:], split.classes, batch=4, device="cpu")
+        score_videos(classifier, tested[3:], split.classes, batch=4, device="cpu")
 
 
 # --- figures --------------------------------------------------------------------------------------
@@ -214,9 +215,9 @@ def test_figures_equal_their_definitions() -> None:
         mean = [0.0] * 5
         for clip in video:
             powers = [math.exp(value) for value in clip]
-            clips.append(max(range(5), key=lambda k, clip=clip: clip[k]) == label)
+            clips.append(list(clip).index(max(clip)) == label)
             mean = [m + power / sum(powers) / 25 for m, power in zip(mean, powers, strict=True)]
-        videos.append(max(range(5), key=lambda k, mean=mean: mean[k]) == label)
+        videos.append(mean.index(max(mean)) == label)
 
     given = torch.from_numpy(logits), torch.from_numpy(labels)
 
@@ -232,13 +233,13 @@ def test_clips_of_a_video_are_scored_in_any_parts(counting: ActionVideo) -> None
     torch.manual_seed(0)
     classifier = ActionClassifier(AvsaNetwork(NETWORK), 4)
     video = WholeVideos([counting], NETWORK, n_clips=5, seed=0)[0]
-    assert isinstance(video, TestVideo)
+    assert isinstance(video, WholeVideo)
     classifier.eval()
     with torch.no_grad():
         at_once = classifier(video.clips(video.random))
     right = float((at_once.argmax(1) == 3).double().mean())
 
-    figures = action.test(classifier, [None, video], list("abcd"), batch=2, device="cpu")
+    figures = score_videos(classifier, [None, video], list("abcd"), batch=2, device="cpu")
 
     assert figures.clip_at_1 == pytest.approx(right)
     assert list(figures.by_class) == ["d"]
@@ -274,6 +275,25 @@ def test_the_published_settings() -> None:
     assert PRESETS["published"] == config
     classifier = ActionClassifier(AvsaNetwork(), 101)
     assert sum(p.numel() for p in classifier.parameters()) == 15_379_136 + 512 * 101 + 101
+
+
+def test_a_step_of_the_published_network() -> None:
+    torch.manual_seed(0)
+    classifier = ActionClassifier(AvsaNetwork(), 101)
+    optimizer = torch.optim.Adam(classifier.parameters(), lr=1e-4)
+    clips, labels = torch.rand(2, 3, 8, 112, 112), torch.tensor([3, 100])
+    classifier.eval()  # of two clips, batch statistics and dropout are a lottery
+
+    losses = []
+    for _ in range(2):
+        loss = functional.cross_entropy(classifier(clips), labels)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+        losses.append(loss.item())
+
+    assert losses[1] < losses[0]
+    assert all(parameter.grad is not None for parameter in classifier.parameters())
 
 
 def test_the_command_from_files_to_figures(hmdb51: Path, tmp_path: Path) -> None:
@@ -319,3 +339,16 @@ def test_what_cannot_be_read_is_said_in_one_sentence(
     assert main(["action", "--data-set", "ucf101", *arguments]) == 2
 
     assert "classInd.txt cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("option", "least"), [("--batch", 1), ("--epochs", 1), ("--workers", 0)])
+def test_numbers_that_make_no_sense_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, least: int
+) -> None:
+    arguments = ["--data-set", "ucf101", "--root", str(tmp_path), "--untrained", "narrow"]
+
+    with pytest.raises(SystemExit) as stopped:
+        main(["action", *arguments, option, "-1"])
+
+    assert stopped.value.code == 2
+    assert f"-1 is not a whole number from {least} up" in capsys.readouterr().err

@@ -86,11 +86,12 @@ class DrawnClips(_Videos, Dataset[tuple[Tensor, int]]):
         index = item // self._draws
         for _ in range(_ATTEMPTS):
             video = self._videos[index]
-            try:
-                return self._clip(rng, video), video.label
-            except InputError as error:
-                self._leave_out(index, error)
-                index = int(rng.integers(len(self._videos)))
+            if not self._is_broken[index]:
+                try:
+                    return self._clip(rng, video), video.label
+                except InputError as error:
+                    self._leave_out(index, error)
+            index = int(rng.integers(len(self._videos)))
         raise MediaError(
             f"{_ATTEMPTS} videos one after the other cannot be read, {video.path} last."
         )
@@ -104,7 +105,8 @@ class DrawnClips(_Videos, Dataset[tuple[Tensor, int]]):
             short_px = min(round(_FINEST * network.crop_px), info.height, info.width)
             frames, times_s = _read(reader, start_s, length_s, short_px)
         frames = frames[clip_frames(times_s, start_s, network)]
-        top, left, height, width = draw_region(rng, *frames.shape[1:3], self._least_area)
+        _, tall, wide, _ = frames.shape
+        top, left, height, width = draw_region(rng, tall, wide, self._least_area)
         region = torch.from_numpy(frames[:, top : top + height, left : left + width])
         clip = functional.interpolate(
             region.movedim(-1, 1) / 255,
@@ -118,7 +120,7 @@ class DrawnClips(_Videos, Dataset[tuple[Tensor, int]]):
 
 
 @dataclass(frozen=True)
-class TestVideo:
+class WholeVideo:
     """A video to test on, and the clips of it that are tested.
 
     Attributes
@@ -127,8 +129,6 @@ class TestVideo:
     random, uniform : which frames make up each clip, [shape=(clips, T)]: drawn over the video, and
         evenly over it.
     """
-
-    __test__ = False  # no test of pytest's
 
     frames: Tensor
     random: Tensor
@@ -140,7 +140,7 @@ class TestVideo:
         return self.frames[which].transpose(1, 2) / 255
 
 
-class WholeVideos(_Videos, Dataset[TestVideo | None]):
+class WholeVideos(_Videos, Dataset[WholeVideo | None]):
     """Each video with `n_clips` drawn and as many even clips; None for one that cannot be read."""
 
     def __init__(
@@ -152,7 +152,7 @@ class WholeVideos(_Videos, Dataset[TestVideo | None]):
     def __len__(self) -> int:
         return len(self._videos)
 
-    def __getitem__(self, index: int) -> TestVideo | None:
+    def __getitem__(self, index: int) -> WholeVideo | None:
         network, video = self._network, self._videos[index]
         short_px = round(_MARGIN * network.crop_px)
         try:
@@ -175,7 +175,7 @@ class WholeVideos(_Videos, Dataset[TestVideo | None]):
         side = network.crop_px
         top, left = (frames.shape[1] - side) // 2, (frames.shape[2] - side) // 2
         middle = frames[:, top : top + side, left : left + side]
-        return TestVideo(
+        return WholeVideo(
             torch.from_numpy(middle).movedim(-1, 1).contiguous(),
             torch.from_numpy(random),
             torch.from_numpy(uniform),

@@ -10,7 +10,17 @@ from typing import Any
 
 from model.checkpoint import Method, load_calibration
 from model.errors import AvsaError, OptionError
-from training.evaluate import action, conventions, reference, rig, suite, sync, trajectory, yaw
+from training.evaluate import (
+    action,
+    conventions,
+    reference,
+    rig,
+    segmentation,
+    suite,
+    sync,
+    trajectory,
+    yaw,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _add_conventions,
         _add_sync,
         _add_reference,
+        segmentation.add_command,
         action.add_command,
     ):
         command = add(commands)

@@ -25,9 +25,9 @@ from tqdm import tqdm
 from model.errors import UnusableContent
 from model.networks.avsa import AvsaNetwork
 from model.output import check_output, whole_file
-from training.data.action_clips import DrawnClips, TestVideo, WholeVideos
+from training.data.action_clips import DrawnClips, WholeVideo, WholeVideos
 from training.data.actions import READERS, SPLITS, ActionSplit
-from training.evaluate.probe import add_network_options, network_of, preset_overrides
+from training.evaluate.network_options import add_network_options, network_of, preset_overrides
 
 _PUBLISHED_DRAWS = {"ucf101": 5, "hmdb51": 10}
 
@@ -102,7 +102,7 @@ def tune(
         for pictures, labels in loader:
             loss = functional.cross_entropy(classifier(pictures.to(device)), labels.to(device))
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()
             total += float(loss.detach())
         schedule.step()
@@ -126,9 +126,9 @@ class ActionFigures:
 
 
 @torch.no_grad()
-def test(
+def score_videos(
     classifier: ActionClassifier,
-    videos: Iterable[TestVideo | None],
+    videos: Iterable[WholeVideo | None],
     classes: Sequence[str],
     *,
     batch: int,
@@ -147,7 +147,10 @@ def test(
             continue
         random, uniform = (
             torch.cat(
-                [classifier(video.clips(part).to(device)).cpu() for part in which.split(batch)]
+                [
+                    classifier(video.clips(part).to(device)).cpu()
+                    for part in torch.split(which, batch)
+                ]
             )
             for which in (video.random, video.uniform)
         )
@@ -191,7 +194,7 @@ def evaluate_split(
     whole = WholeVideos(split.test, network.config, n_clips=config.n_clips, seed=seed)
     # Videos arrive as they are, without a batch: each has its own length.
     loader = DataLoader(whole, batch_size=None, num_workers=config.workers)
-    figures = test(
+    figures = score_videos(
         classifier, tqdm(loader, unit="video", disable=None), split.classes,
         batch=config.batch, device=device,
     )  # fmt: skip

@@ -1,8 +1,9 @@
-"""What probes of an AVSA network begin with: a checkpoint, or an untrained network as the floor."""
+"""Which AVSA network a probe is of: a checkpoint, or an untrained one as the floor."""
 
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from model.checkpoint import load_avsa
 from model.networks.avsa import NARROW, PUBLISHED, AvsaNetwork
 
-_OVERRIDES = ("epochs", "draws", "batch", "workers")
+_OVERRIDES = {"epochs": 1, "draws": 1, "batch": 1, "workers": 0}  # with the least of each
 _UNTRAINED = {"published": PUBLISHED, "narrow": NARROW}
 
 
@@ -24,8 +25,16 @@ def add_network_options(command: Any) -> None:
     )
     command.add_argument("--seed", type=int, default=0, help="of weights and data (0)")
     command.add_argument("--device", default="cpu", help="cpu (default) or cuda")
-    for name in _OVERRIDES:
-        command.add_argument(f"--{name}", type=int, help=f"instead of the preset's {name}")
+    for name, least in _OVERRIDES.items():
+        command.add_argument(
+            f"--{name}", type=partial(_at_least, least), help=f"instead of the preset's {name}"
+        )
+
+
+def _at_least(least: int, text: str) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from {least} up")
+    return int(text)
 
 
 def preset_overrides(arguments: argparse.Namespace) -> dict[str, Any]:
