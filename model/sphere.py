@@ -129,7 +129,9 @@ def tangent_map(
     )
 
 
-def tangent_crops(frames: Tensor, azimuths_rad: Sequence[float], crop: TangentMap) -> Tensor:
+def tangent_crops(
+    frames: Tensor, azimuths_rad: Sequence[float], crop: TangentMap, *, nearest: bool = False
+) -> Tensor:
     """Crops of the same elevation, field of view and size at several azimuths.
 
     One map serves them all, by whole-column rolls: a crop of a rolled frame equals the rolled
@@ -137,7 +139,8 @@ def tangent_crops(frames: Tensor, azimuths_rad: Sequence[float], crop: TangentMa
     column (at most 180 / W degrees away).
 
     frames : [shape=(T, channels, H, W)], floating point, of the map's frame size.
-    Returns [shape=(V, T, channels, h, w)], bilinear.
+    nearest : take the nearest pixels, for what has no mean.
+    Returns [shape=(V, T, channels, h, w)], bilinear unless `nearest`.
     """
     n_frames, channels, _, width = frames.shape
     grid = crop.grid.to(frames.dtype).expand(n_frames, -1, -1, -1)
@@ -147,7 +150,7 @@ def tangent_crops(frames: Tensor, azimuths_rad: Sequence[float], crop: TangentMa
         crops[view] = functional.grid_sample(
             _wrapped_columns(frames, first % width, crop.n_columns),
             grid,
-            mode="bilinear",
+            mode="nearest" if nearest else "bilinear",
             padding_mode="border",
             align_corners=False,
         )

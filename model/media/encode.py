@@ -1,4 +1,7 @@
-"""Writing new media, for synthetic takes: pictures as H.264 in MP4, sound as WAV or FLAC."""
+"""Writing new media, for synthetic takes: pictures as H.264 in MP4, sound as WAV or FLAC.
+
+Ordinary videos are also written as MPEG-4 in AVI, which older data sets consist of.
+"""
 
 from __future__ import annotations
 
@@ -33,18 +36,38 @@ def write_video(
         stream = container.add_stream(
             "libx264", rate=rate, options={"crf": str(crf), "preset": preset, "threads": "2"}
         )
-        stream.pix_fmt = "yuv420p"
         stream.gop_size = max(1, round(keyframe_s * rate_hz))
-        for index, frame in enumerate(frames):
-            if index == 0:
-                stream.height, stream.width = frame.shape[:2]
-            grey = frame.shape[2] == 1
-            picture = av.VideoFrame.from_ndarray(
-                np.ascontiguousarray(frame[..., 0] if grey else frame), "gray" if grey else "rgb24"
-            )
-            picture.pts = index
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode(None))
+        _encode(container, stream, frames)
+
+
+def write_avi(
+    path: Path, frames: Iterable[NDArray[np.uint8]], *, rate_hz: float, bit_rate: int = 1_000_000
+) -> None:
+    """Encode frames, each [shape=(H, W, 1 or 3)] with even sides, as MPEG-4 part 2 in AVI."""
+    rate = Fraction(rate_hz).limit_denominator(1001)
+    with av.open(str(path), "w", format="avi") as container:
+        stream = container.add_stream("mpeg4", rate=rate, options={"threads": "1"})
+        stream.bit_rate = bit_rate
+        _encode(container, stream, frames)
+
+
+def _encode(
+    container: av.container.OutputContainer,
+    stream: av.VideoStream,
+    frames: Iterable[NDArray[np.uint8]],
+) -> None:
+    """Encode and write a whole stream, whose size is that of the first frame."""
+    stream.pix_fmt = "yuv420p"
+    for index, frame in enumerate(frames):
+        if index == 0:
+            stream.height, stream.width = frame.shape[:2]
+        grey = frame.shape[2] == 1
+        picture = av.VideoFrame.from_ndarray(
+            np.ascontiguousarray(frame[..., 0] if grey else frame), "gray" if grey else "rgb24"
+        )
+        picture.pts = index
+        container.mux(stream.encode(picture))
+    container.mux(stream.encode(None))
 
 
 def write_audio(

@@ -188,11 +188,13 @@ def sound_interest(cov: Tensor) -> FloatArray:
 # --- cutting -------------------------------------------------------------------------------------
 
 
-def cut_crops(frames: Tensor, views: Views, size_px: int) -> Tensor:
+def cut_crops(frames: Tensor, views: Views, size_px: int, *, nearest: bool = False) -> Tensor:
     """The crops of a clip.
 
-    frames : RGB from 0 to 1, [shape=(T, 3, H, W)], equirectangular.
-    Returns [shape=(K, 3, T, size_px, size_px)]; the centre is snapped to a column.
+    frames : floating point, RGB from 0 to 1 or any other C channels, [shape=(T, C, H, W)],
+        equirectangular.
+    nearest : take the nearest pixels (labels have no mean), else interpolate.
+    Returns [shape=(K, C, T, size_px, size_px)]; the centre is snapped to a column.
     """
     crops = []
     for (azimuth, elevation), angle in zip(
@@ -201,7 +203,8 @@ def cut_crops(frames: Tensor, views: Views, size_px: int) -> Tensor:
         grid = tangent_map(
             float(elevation), float(angle), (size_px, size_px), (frames.shape[2], frames.shape[3])
         )
-        crops.append(tangent_crops(frames, [float(azimuth)], grid)[0].transpose(0, 1))
+        crop = tangent_crops(frames, [float(azimuth)], grid, nearest=nearest)[0]
+        crops.append(crop.transpose(0, 1))
     cut = torch.stack(crops)
     return cut.flip(-1) if views.mirrored else cut
 

@@ -18,6 +18,7 @@ from training.data.signals import CURVE_RATE, smooth_noise
 
 FloatArray = NDArray[np.float64]
 Colour = FloatArray  # [shape=(3,)], 0 to 1
+Pixels = NDArray[np.int64]
 AtFrames = Callable[[FloatArray], FloatArray]
 
 
@@ -99,8 +100,25 @@ class Body(ABC):
 
     def draw(self, canvas: Canvas) -> None:
         """Draw the body over the canvas."""
-        frames = canvas.frames
-        n_frames, height, width, channels = frames.shape
+        at, opacity, brightness = self._stamp(canvas)
+        colour = self.colour if canvas.frames.shape[3] == 3 else self.colour.mean(keepdims=True)
+        paint = np.clip(brightness[..., None] * colour, 0, 1) * 255
+        region = canvas.frames[at]
+        mixed = region + opacity[..., None] * (paint - region)
+        canvas.frames[at] = np.clip(mixed + 0.5, 0, 255).astype(np.uint8)
+
+    def cover(self, canvas: Canvas, value: int) -> None:
+        """Write a value wherever the body hides more than half of what is behind it."""
+        at, opacity, _ = self._stamp(canvas)
+        region = canvas.frames[at]
+        canvas.frames[at] = np.where(opacity[..., None] > 0.5, np.uint8(value), region)
+
+    def _stamp(self, canvas: Canvas) -> tuple[tuple[Pixels, ...], FloatArray, FloatArray]:
+        """Where the body is on each frame, and its opacity and brightness there [shape=(T, h, w)].
+
+        The first is an index of that shape: frame, row and column.
+        """
+        n_frames, height, width, _ = canvas.frames.shape
         pixel = np.pi / height
         azimuth = canvas.curve(np.unwrap(self.azimuth))
         elevation = canvas.curve(self.elevation)
@@ -117,17 +135,12 @@ class Body(ABC):
             x[:, None, :], y[:, :, None], lambda values: canvas.curve(values)[:, None, None]
         )
         inside = (rows >= 0) & (rows < height)
-        opacity = opacity * inside[:, :, None]
         at = (
             np.arange(n_frames)[:, None, None],
             np.clip(rows, 0, height - 1)[:, :, None],
             (columns % width)[:, None, :],
         )
-        colour = self.colour if channels == 3 else self.colour.mean(keepdims=True)
-        paint = np.clip(brightness[..., None] * colour, 0, 1) * 255
-        region = frames[at]
-        mixed = region + opacity[..., None] * (paint - region)
-        frames[at] = np.clip(mixed + 0.5, 0, 255).astype(np.uint8)
+        return at, opacity * inside[:, :, None], brightness
 
 
 def _soft(distance: FloatArray, edge: float) -> FloatArray:
@@ -361,11 +374,16 @@ def shake(rng: np.random.Generator, canvas: Canvas, amount_rad: float) -> None:
     """Small turns of the camera about the vertical, in place, by fractions of a column."""
     frames = canvas.frames
     width = frames.shape[2]
-    curve = amount_rad * smooth_noise(rng, len(frames), 4 / CURVE_RATE)
-    for index, turn in enumerate(curve * width / (2 * np.pi)):
+    turns = shake_turns(rng, len(frames), amount_rad)
+    for index, turn in enumerate(turns * width / (2 * np.pi)):
         whole = int(np.floor(turn))
         part = turn - whole
         mixed = (1 - part) * np.roll(frames[index], whole, 1) + part * np.roll(
             frames[index], whole + 1, 1
         )
         frames[index] = (mixed + 0.5).astype(np.uint8)
+
+
+def shake_turns(rng: np.random.Generator, n_frames: int, amount_rad: float) -> FloatArray:
+    """How far the camera's trembling turns each frame to the right, radians."""
+    return amount_rad * smooth_noise(rng, n_frames, 4 / CURVE_RATE)

@@ -113,6 +113,12 @@ class Scene:
     bed_db: float | None = None  # music without a direction, against the sources
 
     @property
+    def bodies(self) -> list[Body]:
+        """All that is seen, from back to front: wide stuff lies behind."""
+        seen = [source.body for source in self.sources if source.body is not None]
+        return sorted([*seen, *self.distractors], key=lambda body: -body.radius)
+
+    @property
     def source_azimuths_rad(self) -> list[float]:
         """Mean direction of each visible source."""
         return [
@@ -341,10 +347,7 @@ def render_picture(
     n_frames = round(scene.conditions.duration_s * rate_hz)
     still = (background * 255 + 0.5).astype(np.uint8)
     canvas = Canvas(np.repeat(still[None], n_frames, axis=0), np.arange(n_frames) / rate_hz)
-    bodies = [source.body for source in scene.sources if source.body is not None]
-    bodies += scene.distractors
-    # Wide stuff lies behind.
-    for body in sorted(bodies, key=lambda body: -body.radius):
+    for body in scene.bodies:
         body.draw(canvas)
     if scene.shake_rad:
         shake(rng, canvas, scene.shake_rad)

@@ -4,7 +4,8 @@
 
 writes 16:9 pictures that hold a full sphere, and YouTube's 5.1 AAC, as the real ones are; every
 fourth recording is planar (Z silent). Beside them `train.txt`, `test.txt` (a fifth of the
-recordings) and `segments.txt`.
+recordings) and `segments.txt`. `--maps` adds `segmentation/ID-START/`, what is where four times a
+second.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from model.media.encode import write_video, write_youtube_audio
+from training.data.scene_labels import render_classes
 from training.data.scenes import Conditions, Scene, draw_scene, render_picture, render_sound
+from training.data.segmentation import FOLDER, RATE_HZ, write_maps
 
 _SPACING_S = 10  # between starts of clips, as published
 _RATE_HZ, _SAMPLERATE = 24.0, 48_000
@@ -44,10 +47,27 @@ def write_clip(scene: Scene, root: Path, name: str, *, height: int = 360) -> Non
     write_youtube_audio(root / "audio" / f"{name}.m4a", field, _SAMPLERATE)
 
 
+def write_clip_maps(scene: Scene, root: Path, name: str, *, height: int = 360) -> None:
+    """Write what is where in a scene's picture as `segmentation/name/`, 16:9 as the picture is."""
+    folder = root / FOLDER / name
+    folder.mkdir(parents=True, exist_ok=True)
+    every = round(_RATE_HZ / RATE_HZ)
+    columns = _width(height)
+    kept = (np.arange(columns) * 2 + 1) * height // columns  # nearest of the 2 x height
+    maps = render_classes(scene, height=height, rate_hz=_RATE_HZ, every=every)
+    for number, classes in enumerate(maps):
+        write_maps(folder, number, classes[:, kept])
+
+
+def _width(height: int) -> int:
+    """Of a 16:9 picture, even."""
+    return 2 * round(height * 8 / 9)
+
+
 def _squeezed(frames: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
     """2:1 frames [shape=(T, H, W, 3)] as 16:9 of the same height, widths even."""
     height = frames.shape[1]
-    width = 2 * round(height * 8 / 9)
+    width = _width(height)
     for frame in frames:
         picture = torch.from_numpy(frame).movedim(-1, 0)[None].float()
         scaled = functional.interpolate(picture, (height, width), mode="area")
@@ -56,9 +76,11 @@ def _squeezed(frames: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
 
 def write_layout(
     root: Path, *, recordings: int, clips: int, conditions: Conditions, seed: int = 0,
-    height: int = 360,
+    height: int = 360, maps: bool = False,
 ) -> None:  # fmt: skip
     """Write folders and lists: clips of one recording are moments of like scenes.
+
+    maps : write class maps too.
 
     `conditions.planar` is replaced: every fourth recording is planar, all others are not.
     """
@@ -71,6 +93,8 @@ def write_layout(
             seed_of_clip = 1000 * (seed + index) + start
             scene = draw_scene(seed_of_clip, replace(conditions, planar=index % 4 == 3))
             write_clip(scene, root, f"{name}-{start}", height=height)
+            if maps:
+                write_clip_maps(scene, root, f"{name}-{start}", height=height)
     n_test = max(1, recordings // 5)
     (root / "train.txt").write_text("".join(f"{name}\n" for name in names[:-n_test]))
     (root / "test.txt").write_text("".join(f"{name}\n" for name in names[-n_test:]))
@@ -89,6 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--clips", type=int, default=2, help="of each recording (default 2)")
     parser.add_argument("--duration-s", type=float, default=10.0, help="of each clip (default 10)")
     parser.add_argument("--height", type=int, default=360, help="pixels (default 360)")
+    parser.add_argument("--maps", action="store_true", help="write class maps too")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(argv)
     write_layout(
@@ -98,6 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         conditions=replace(Conditions(), duration_s=options.duration_s),
         seed=options.seed,
         height=options.height,
+        maps=options.maps,
     )
     return 0
 

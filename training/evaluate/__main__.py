@@ -11,11 +11,13 @@ from typing import Any
 from model.checkpoint import Method, load_calibration
 from model.errors import AvsaError, OptionError
 from training.evaluate import (
+    action,
     avsa_commands,
     conventions,
     localise,
     reference,
     rig,
+    segmentation,
     suite,
     sync,
     trajectory,
@@ -37,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         avsa_commands.add_bins,
         avsa_commands.add_variants,
         localise.add_command,
+        segmentation.add_command,
+        action.add_command,
     ):
         command = add(commands)
         command.add_argument("--report", type=Path, help="write all figures as JSON")

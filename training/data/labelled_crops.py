@@ -1,0 +1,158 @@
+"""Crops of YT-360's pictures with the class of every pixel, and what is heard there.
+
+Picture, class map and sound are taken at the same moment and cut by the same views, and mirrored
+together. Items are pure functions of seed, epoch and index.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import Dataset
+
+from model.errors import MediaError, UnusableContent
+from model.networks.avsa import AvsaConfig
+from model.viewpoints import mirrored, steering
+from training.data.clips import Clip, ClipFiles, Cropping, crops_at, draw_moments
+from training.data.crops import Views, coloured_otherwise, cut_crops, draw_views
+from training.data.segmentation import FOLDER, LabelMap, has_maps, read_labels
+
+_ATTEMPTS = 10  # clips of an item that may fail one after the other
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Items as a network takes them, [shape=(B, ...)]; a single one has no B.
+
+    Attributes
+    ----------
+    pictures, sounds : as in `training.data.clips.Crops`, K viewpoints.
+    labels : of the pictures, 0 to 31 or `IGNORED`, int64 [shape=(B, K, H, W)].
+    """
+
+    pictures: Tensor
+    sounds: Tensor
+    labels: Tensor
+
+    @classmethod
+    def stack(cls, items: Sequence[Self]) -> Self:
+        """A batch of single items; a data loader's `collate_fn`."""
+        return cls(*(torch.stack([getattr(i, f.name) for i in items]) for f in fields(cls)))
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same on a device."""
+        return type(self)(*(getattr(self, f.name).to(device) for f in fields(self)))
+
+
+class LabelledCrops(Dataset[Labelled]):
+    """Items by recording, `draws` of each an epoch: of one of its clips a moment, and K views.
+
+    Clips without class maps are left out (`n_without_maps`). Draws that meet something broken are
+    logged and counted in `n_broken` (over all workers), and others taken in their place.
+
+    Raises
+    ------
+    UnusableContent : no clip has maps.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        clips: Sequence[Clip],
+        network: AvsaConfig,
+        cropping: Cropping,
+        *,
+        draws: int = 1,
+        seed: int = 0,
+    ) -> None:
+        self._maps = root / FOLDER
+        by_recording: dict[str, list[Clip]] = defaultdict(list)
+        for clip in clips:
+            if has_maps(self._maps / clip.name) and clip.duration_s >= network.sound_s:
+                by_recording[clip.recording].append(clip)
+        self._clips = [by_recording[recording] for recording in sorted(by_recording)]
+        self.n_clips = sum(map(len, self._clips))
+        self.n_without_maps = len(clips) - self.n_clips
+        if not self._clips:
+            raise UnusableContent(f"None of the {len(clips)} clips has class maps in {self._maps}.")
+        self._network, self._cropping = network, cropping
+        self._draws, self._seed = draws, seed
+        self._media = ClipFiles()
+        # In shared memory, so that workers follow the one and all add to the other.
+        self._epoch, self._broken = torch.zeros(2, 1, dtype=torch.int64).unbind()
+        for number in (self._epoch, self._broken):
+            number.share_memory_()  # type: ignore[no-untyped-call]
+
+    def __len__(self) -> int:
+        return len(self._clips) * self._draws
+
+    @property
+    def n_broken(self) -> int:
+        """Draws that met something broken."""
+        return int(self._broken)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Other clips, moments and viewpoints from now on, in workers that run too."""
+        self._epoch.fill_(epoch)
+
+    def __getitem__(self, index: int) -> Labelled:
+        rng = np.random.default_rng([self._seed, int(self._epoch), index])
+        recording = index // self._draws
+        for _ in range(_ATTEMPTS):
+            clip = self._clips[recording][rng.integers(len(self._clips[recording]))]
+            try:
+                return self._item(rng, clip)
+            except (MediaError, UnusableContent) as error:
+                _log.warning("%s is left out: %s", clip.name, error)
+                self._broken += 1
+                recording = int(rng.integers(len(self._clips)))
+        raise MediaError(f"{_ATTEMPTS} clips one after the other cannot be read, {clip.name} last.")
+
+    def _item(self, rng: np.random.Generator, clip: Clip) -> Labelled:
+        network, cropping = self._network, self._cropping
+        heard_s = draw_moments(rng, clip.duration_s, 1, network.sound_s)
+        length_s = network.n_frames / network.frame_rate_hz
+        seen_s = float(heard_s[0] + rng.uniform(0, network.sound_s - length_s))
+        views = draw_views(
+            rng,
+            cropping.n_viewpoints,
+            fields_of_view_rad=cropping.fields_of_view_rad,
+            mirror=cropping.augment,
+        )
+        size = cropping.frame_height, 2 * cropping.frame_height
+        classes = read_labels(self._maps / clip.name, seen_s + length_s)
+        pictures = crops_at(self._media, clip, seen_s, network, views, size)
+        covariance = self._media.sound(clip, heard_s, network)[0]
+        if views.mirrored:
+            covariance = mirrored(covariance)
+        if cropping.augment:
+            pictures = coloured_otherwise(rng, pictures)
+            covariance = covariance * rng.uniform(0.9, 1.1) ** 2
+        return Labelled(
+            pictures,
+            network.sound.at(covariance, steering(views.heard_rad[:, 0], views.heard_rad[:, 1])),
+            cut_labels(classes, views, network.crop_px, size),
+        )
+
+
+def cut_labels(
+    classes: LabelMap, views: Views, size_px: int, frame_size: tuple[int, int]
+) -> Tensor:
+    """The labels of crops, int64 [shape=(K, size_px, size_px)].
+
+    classes : of the whole picture, of any size. frame_size : (height, width) of the picture from
+        which the crops are cut; labels are brought to it first, so that both are cut alike.
+    """
+    whole = torch.from_numpy(classes).float()[None, None]
+    framed = functional.interpolate(whole, frame_size, mode="nearest-exact")
+    return cut_crops(framed, views, size_px, nearest=True)[:, 0, 0].long()
