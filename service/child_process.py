@@ -19,6 +19,10 @@ class ChildDied(Exception):
     """The child is gone, or had to be ended, before it said that it was done."""
 
 
+class ChildGone(ChildDied):
+    """It ended while it had no job, so that no job is to blame."""
+
+
 class ChildProcess:
     """A warm child on one device; started when first needed, and again after it was ended.
 
@@ -86,7 +90,12 @@ class ChildProcess:
         ).start()
 
     def send(self, job: dict[str, Any]) -> None:
-        """Give it a job; raises `ChildDied`. `warm_up` comes first."""
+        """Give it a job; `warm_up` comes first.
+
+        Raises
+        ------
+        ChildGone : it had died before.
+        """
         assert self._process is not None
         assert self._process.stdin is not None
         self.jobs += 1
@@ -94,7 +103,7 @@ class ChildProcess:
             self._process.stdin.write(json.dumps(job).encode() + b"\n")
             self._process.stdin.flush()
         except OSError as error:
-            raise ChildDied("the child process ended unexpectedly") from error
+            raise ChildGone("the child process ended while it had nothing to do") from error
 
     def messages(self, wait_s: float) -> Iterator[dict[str, Any] | None]:
         """What it says, up to and with `done`; None whenever it says nothing for `wait_s`.

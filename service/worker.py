@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from service import tracing
-from service.child_process import ChildDied, ChildProcess
+from service.child_process import ChildDied, ChildGone, ChildProcess
 from service.jobs import Job, JobTable, State, TableUnreachable
 from service.logs import bound_contextvars
 from service.settings import Settings
@@ -130,12 +130,15 @@ class Worker:
         try:
             self._child.warm_up(self._settings.child_start_s)
         except (ChildDied, OSError) as error:
-            self._failed_starts += 1
             log.error("no job is taken: %s", error)
-            self._stopping.wait(min(_BACK_OFF_S, 0.5 * 2.0**self._failed_starts))
+            self._back_off()
             return False
-        self._failed_starts = 0
         return True
+
+    def _back_off(self) -> None:
+        """Wait, longer the more children in a row were of no use."""
+        self._failed_starts += 1
+        self._stopping.wait(min(_BACK_OFF_S, 0.25 * 2.0**self._failed_starts))
 
     def _run(self, job: Job) -> None:
         carrier = job.spec.get("trace", {})
@@ -151,6 +154,13 @@ class Worker:
         attempt = _Attempt(job, began=now, beaten=now, stage_began=now)
         try:
             self._see_through(attempt)
+        except ChildGone as error:
+            self._child.end()
+            self._insist(lambda: self._table.release(job.id, job.attempt))
+            self._forget_files(job)
+            tracing.outcome("drained")
+            log.warning("job %s attempt %d: put back, %s", job.id, job.attempt, error)
+            self._back_off()
         except Exception as error:
             # The child died, or what we did with it failed: a new child tries again.
             self._child.end()
@@ -177,6 +187,7 @@ class Worker:
         )
         for message in self._child.messages(wait_s=min(_LOOK_S, self._settings.beat_s)):
             if message:
+                self._failed_starts = 0
                 attempt.hear(message, time.monotonic())
                 self._usage = message.get("usage", self._usage)
             if not self._keep_on(attempt):

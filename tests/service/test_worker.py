@@ -1,0 +1,69 @@
+"""A worker in this process, with real children, at moments that processes hit only by chance."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service.jobs import Job, NewJob, State
+from service.jobs.sqlite import SqliteJobTable
+from service.settings import Settings
+from service.storage import Storage
+from service.worker import Worker
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> SqliteJobTable:
+    return SqliteJobTable(tmp_path / "jobs.sqlite")
+
+
+@pytest.fixture
+def worker(table: SqliteJobTable, tmp_path: Path) -> Iterator[Worker]:
+    settings = Settings(data_dir=tmp_path, child_module="tests.service.quick_child")
+    made = Worker(table, Storage(tmp_path, 0), settings, name="here", device="cpu")
+    yield made
+    made.close()
+
+
+def stored(table: SqliteJobTable, folder: Path) -> str:
+    video, audio = folder / "order.json", folder / "a.wav"
+    video.write_text(json.dumps({"do": "work"}))
+    audio.write_bytes(b"a sound")
+    spec = {"video": {"path": str(video)}, "tracks": [{"paths": [str(audio)]}]}
+    return table.submit(NewJob(spec)).id
+
+
+def test_a_child_that_dies_while_it_has_no_job_is_no_jobs_fault(
+    table: SqliteJobTable, worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = stored(table, tmp_path)
+    claim = table.claim
+
+    def claim_and_kill(*, lease_s: float, worker: str = "") -> Job | None:
+        job = claim(lease_s=lease_s, worker=worker)
+        pid = child()
+        os.kill(pid, signal.SIGKILL)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        return job
+
+    def child() -> int:
+        pid = worker.info["child_pid"]
+        assert isinstance(pid, int)
+        return pid
+
+    monkeypatch.setattr(table, "claim", claim_and_kill)
+    worker.run_next()
+    job = table.get(job_id)
+    assert job is not None
+    assert (job.state, job.attempt, job.crashes, job.drains) == (State.QUEUED, 1, 0, 1)
+
+    monkeypatch.undo()
+    worker.run_next()
+    job = table.get(job_id)
+    assert job is not None
+    assert (job.state, job.attempt, job.crashes) == (State.SUCCEEDED, 2, 0)
