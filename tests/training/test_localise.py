@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,15 @@ from torch import Tensor, nn
 
 from model.checkpoint import load_scorer, save_avsa
 from model.learned import sound_input
+from model.moments import FRAME_SIZE
 from model.networks.avsa import AvsaConfig, AvsaNetwork
 from model.sphere import column_azimuths, tangent_crops, tangent_map
 from model.viewpoints import SoundInput
+from tests.conftest import EXAMPLE
 from tests.model.networks.test_equivariant import covariance, picture
+from training.data.manifest import KnownTake
+from training.data.scenes import draw_scene
+from training.data.takes import write_take
 from training.evaluate import localise
 from training.evaluate.localise import (
     MAP_SIZE,
@@ -146,12 +152,28 @@ def test_azimuths_of_the_scorer_add_up_to_its_score() -> None:
     torch.testing.assert_close(added.sum(1) + bias, score, atol=1e-3, rtol=1e-4)
 
 
-def test_the_command_tells_of_every_model(tmp_path: Path) -> None:
+def test_a_take_is_turned_to_fit_and_its_sound_says_where_it_comes_from(tmp_path: Path) -> None:
+    scene = draw_scene(3, replace(EXAMPLE, duration_s=4.0))
+    made = write_take(scene, tmp_path, "take", rotate_deg=70.0, height=64, rate_hz=10.0)
+    known = KnownTake(made.video, made.audio, "a", "strong", "", 70.0, (0.0,))
+
+    seen = localise.filmed(known)
+
+    assert seen.frames.shape == (64, *FRAME_SIZE, 3)
+    assert error_deg_between(seen.sources_rad[0], scene.source_azimuths_rad) < 8
+
+
+def error_deg_between(found: float, sources: list[float]) -> float:
+    return min(abs(math.degrees(math.remainder(found - s, math.tau))) for s in sources)
+
+
+def test_the_command_tells_of_every_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(localise, "_DURATION_S", 3.0)
     paths = [tmp_path / "avc.safetensors", tmp_path / "avsa.safetensors"]
     for path, through in zip(paths, (False, True), strict=True):
         save_avsa(path, AvsaNetwork(TINY), {"translated": through})
 
-    figures = localise.run(paths, n_scenes=1, plot=tmp_path / "maps.png")
+    figures = localise.run(paths, localise.synthetic(1), plot=tmp_path / "maps.png")
 
     assert set(figures) == {"avc", "avsa", "equivariant scorer", "motion", "sound", "chance"}
     assert all(0 <= values["median error"] <= 180 for values in figures.values())

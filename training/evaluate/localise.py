@@ -1,11 +1,13 @@
 """Where a model sees what sounds: maps over the panorama, in degrees from the visible sources.
 
     python -m training.evaluate localise --checkpoint avc.safetensors --checkpoint avsa.safetensors
+    python -m training.evaluate localise --checkpoint avsa.safetensors --manifest takes.jsonl
 
 An AVSA network's map is GradCAM (Selvaraju et al., 2017) of its alignment score: the mean cosine of
 each crop's picture and sound, differentiated by the last stage of the video encoder, for crops all
-around, each with the sound from its direction. Synthetic scenes know where their sources are; the
-error is that of the map's best azimuth to the nearest visible source.
+around, each with the sound from its direction. The error is that of the map's best azimuth to the
+nearest visible source. Synthetic scenes know where their sources are; of real takes that are known
+to fit their picture, the loudest direction of the sound stands for the source.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +27,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from model import features
+from model.ambisonics import rotate_yaw
 from model.checkpoint import load_scorer
 from model.errors import OptionError
 from model.evidence import acoustic_maps
 from model.judges import AvsaScorer, load_avsa_scorer
 from model.learned import sound_input
+from model.media import VideoReader
 from model.moments import FRAME_SIZE, moment_starts, picture_span
 from model.networks.avsa import AvsaNetwork
 from model.networks.equivariant import EquivariantScorer
@@ -40,7 +44,9 @@ from model.sphere import (
     tangent_crops,
     tangent_map,
 )
+from model.take import Take, Track
 from model.viewpoints import steering
+from training.data.manifest import WEAK, KnownTake, read_manifest
 from training.data.scenes import Conditions, Scene, draw_scene, render_picture, render_sound
 
 MAP_SIZE = (36, 72)  # rows and columns of a map over the panorama
@@ -119,25 +125,56 @@ def chance_deg(sources_rad: Sequence[float], n_columns: int = MAP_SIZE[1]) -> li
 
 
 @dataclass(frozen=True)
-class Rendered:
-    """A scene, ready to be looked at: RGB [shape=(T, H, W, 3)] and its field at `SAMPLERATE`."""
+class Stretch:
+    """Picture and sound, ready to be looked at, and where what sounds is.
+
+    Attributes
+    ----------
+    frames : RGB, [shape=(T, H, W, 3)], `_RATE_HZ` a second.
+    field : at `features.SAMPLERATE`, [shape=(4, N)].
+    sources_rad : azimuths.
+    by_ear : whether those were found by the sound alone, which cannot be judged by them then.
+    """
 
     frames: NDArray[np.uint8]
     field: NDArray[np.floating]
     sources_rad: list[float]
+    by_ear: bool = False
 
 
-def rendered(scene: Scene) -> Rendered:
+def rendered(scene: Scene) -> Stretch:
     """Picture and sound of a scene."""
-    return Rendered(
+    return Stretch(
         render_picture(scene, height=FRAME_SIZE[0], rate_hz=_RATE_HZ, colour=True),
         render_sound(scene, samplerate=features.SAMPLERATE),
         scene.source_azimuths_rad,
     )
 
 
+def filmed(known: KnownTake) -> Stretch:
+    """The middle of a take, its field turned so that it fits the picture.
+
+    Raises
+    ------
+    AvsaError : the take cannot be read.
+    """
+    with Take(known.video, Track((known.audio,))) as take, VideoReader(known.video) as reader:
+        length_s = min(_DURATION_S, take.end_s - take.start_s)
+        start_s = (take.start_s + take.end_s - length_s) / 2
+        block = take.field(start_s, length_s)
+        field = features.to_analysis_rate(block, take.audio.samplerate)
+        seen = reader.read(start_s, length_s, size=FRAME_SIZE, colour=True)
+    turned = rotate_yaw(field, -math.radians(known.rotated_deg))
+    wanted = start_s + np.arange(int(length_s * _RATE_HZ)) / _RATE_HZ
+    nearest = np.abs(seen.times_s[None] - wanted[:, None]).argmin(1)
+    times_s = torch.arange(len(wanted), dtype=torch.float64) / _RATE_HZ
+    heard = acoustic_maps(features.covariance(torch.from_numpy(turned), times_s))["doa"].mean(0)
+    loudest = float(features.azimuths(len(heard))[int(heard.argmax())])
+    return Stretch(seen.frames[nearest], turned, [loudest], by_ear=True)
+
+
 @torch.inference_mode(False)
-def avsa_map(scorer: AvsaScorer, scene: Rendered) -> Map:
+def avsa_map(scorer: AvsaScorer, scene: Stretch) -> Map:
     """GradCAM over the panorama, the mean of a scene's moments."""
     network, config = scorer.network, scorer.config
     k = config.viewpoints
@@ -145,7 +182,7 @@ def avsa_map(scorer: AvsaScorer, scene: Rendered) -> Map:
     times_s = np.arange(len(scene.frames)) / _RATE_HZ
     crop = tangent_map(0.0, _FIELD_OF_VIEW_RAD, (config.crop_px, config.crop_px), FRAME_SIZE)
     total = np.zeros(MAP_SIZE)
-    for at_s in moment_starts(0.0, _DURATION_S, config):
+    for at_s in moment_starts(0.0, len(scene.frames) / _RATE_HZ, config):
         seen_s, _ = picture_span(at_s, config)
         wanted = seen_s + np.arange(config.n_frames) / config.frame_rate_hz
         nearest = np.abs(times_s[None] - wanted[:, None]).argmin(1)
@@ -166,7 +203,7 @@ def avsa_map(scorer: AvsaScorer, scene: Rendered) -> Map:
     return total
 
 
-def _in_maps(scene: Rendered) -> tuple[features.Motion, Tensor]:
+def _in_maps(scene: Stretch) -> tuple[features.Motion, Tensor]:
     """What moves, and the covariances between the frames."""
     grey = scene.frames.mean(-1).astype(np.uint8)
     whole = torch.from_numpy(grey)[:, None].float()
@@ -177,15 +214,16 @@ def _in_maps(scene: Rendered) -> tuple[features.Motion, Tensor]:
     return motion, features.covariance(torch.from_numpy(scene.field), times_s)
 
 
-def baselines(scene: Rendered) -> dict[str, Map]:
+def baselines(scene: Stretch) -> dict[str, Map]:
     """Profiles over azimuth of what moves, and of the sound alone."""
     motion, cov = _in_maps(scene)
     heard = acoustic_maps(cov)["doa"].mean(0)
-    return {"motion": _on_columns(motion.energy.mean(0)), "sound": _on_columns(heard)}
+    found = {"motion": _on_columns(motion.energy.mean(0))}
+    return found if scene.by_ear else {**found, "sound": _on_columns(heard)}
 
 
 @torch.no_grad()
-def scorer_profile(network: EquivariantScorer, scene: Rendered) -> Map:
+def scorer_profile(network: EquivariantScorer, scene: Stretch) -> Map:
     """What each azimuth adds to the equivariant scorer's score of the field as it is."""
     motion, cov = _in_maps(scene)
     added = network.by_azimuth(motion.maps.float()[None], sound_input(cov)[None])[0]
@@ -202,11 +240,23 @@ def _on_columns(profile: Tensor) -> Map:
     return np.asarray(profile.double().cpu().numpy()[nearest])
 
 
+def synthetic(n_scenes: int, seed: int = 900_000) -> Iterator[Stretch]:
+    """Scenes whose sources are all in the picture.
+
+    Raises
+    ------
+    OptionError : no scenes.
+    """
+    if n_scenes < 1:
+        raise OptionError(f"The number of scenes is {n_scenes}; it takes at least 1.")
+    conditions = Conditions(duration_s=_DURATION_S, offscreen=False, shaken=False)
+    return (rendered(draw_scene(seed + index, conditions)) for index in range(n_scenes))
+
+
 def run(
     checkpoints: Sequence[Path],
+    scenes: Iterable[Stretch],
     *,
-    n_scenes: int,
-    seed: int = 900_000,
     report: Path | None = None,
     plot: Path | None = None,
 ) -> dict[str, dict[str, float]]:
@@ -216,19 +266,14 @@ def run(
 
     Raises
     ------
-    OptionError : no scenes.
     MediaError : a checkpoint is none.
     """
-    if n_scenes < 1:
-        raise OptionError(f"The number of scenes is {n_scenes}; it takes at least 1.")
     stems = [path.stem for path in checkpoints]
     names = stems if len(set(stems)) == len(stems) else [str(path) for path in checkpoints]
     models = dict(zip(names, map(load_avsa_scorer, checkpoints), strict=True))
     scorer = load_scorer()
     errors: dict[str, list[float]] = {}
-    for index in range(n_scenes):
-        conditions = Conditions(duration_s=_DURATION_S, offscreen=False, shaken=False)
-        scene = rendered(draw_scene(seed + index, conditions))
+    for index, scene in enumerate(scenes):
         maps = {name: avsa_map(model, scene) for name, model in models.items()}
         profiles = {name: by_azimuth(over) for name, over in maps.items()}
         profiles |= {"equivariant scorer": scorer_profile(scorer, scene), **baselines(scene)}
@@ -252,7 +297,7 @@ def _summary(errors: Sequence[float]) -> dict[str, float]:
     return {"median error": float(np.median(found)), **shares}
 
 
-def draw(scene: Rendered, maps: Mapping[str, Map], profiles: Mapping[str, Map], path: Path) -> None:
+def draw(scene: Stretch, maps: Mapping[str, Map], profiles: Mapping[str, Map], path: Path) -> None:
     """The picture in the middle of a scene under every map, sources marked, as PNG."""
     from matplotlib.figure import Figure
 
@@ -286,13 +331,19 @@ def add_command(commands: Any) -> Any:
     )  # fmt: skip
     command.add_argument("--scenes", type=int, default=40, help="synthetic ones, of 10 s (40)")
     command.add_argument("--seed", type=int, default=900_000, help="of the first (900000)")
+    command.add_argument(
+        "--manifest", type=Path,
+        help="real takes that are known to fit, in place of scenes; weak ones are left out",
+    )  # fmt: skip
     command.add_argument("--plot", type=Path, help="write the first scene's maps as PNG")
     command.set_defaults(run=_run)
     return command
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    run(
-        arguments.checkpoints, n_scenes=arguments.scenes, seed=arguments.seed,
-        report=arguments.report, plot=arguments.plot,
-    )  # fmt: skip
+    if arguments.manifest is None:
+        scenes: Iterable[Stretch] = synthetic(arguments.scenes, arguments.seed)
+    else:
+        known = (take for take in read_manifest(arguments.manifest) if take.tier != WEAK)
+        scenes = map(filmed, known)
+    run(arguments.checkpoints, scenes, report=arguments.report, plot=arguments.plot)
