@@ -22,11 +22,11 @@ setup: .venv/dev
 	@touch $@
 
 # Real components of the tests, from Debian's packages where that is possible; the upload client
-# of browsers from npm, where there is one.
+# of browsers from npm, where there is one. (The command of iproute2 is ip.)
 components:
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	  for package in chromium curl redis-server wrk; do \
-	    command -v $$package >/dev/null || { \
+	  for package in chromium curl iproute2 redis-server wrk; do \
+	    command -v $${package%route2} >/dev/null || { \
 	      echo "Installing $$package"; \
 	      apt-get update -qq && apt-get install -y -qq --no-install-recommends $$package >/dev/null; \
 	    }; \

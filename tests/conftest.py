@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,6 +39,14 @@ COMPONENTS = {
     "landlock": lambda: ctypes.CDLL(None).syscall(444, None, ctypes.c_size_t(0), 1) >= 1,
     "rclone": (Path(sys.executable).parent / "rclone").is_file,
     "root": lambda: os.geteuid() == 0,
+    "netns": lambda: (  # network namespaces: root, iproute2, and a kernel that lets one
+        subprocess.run(
+            f"ip netns add avsa-{os.getpid()} && ip netns del avsa-{os.getpid()}",
+            shell=True,
+            capture_output=True,
+        ).returncode
+        == 0
+    ),
     "cuda": torch.cuda.is_available,
     "shared-data": SHARED_DATA.is_dir,
 }

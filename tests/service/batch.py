@@ -14,9 +14,8 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
 
 import httpx
 import torch
@@ -25,7 +24,7 @@ from model.align import Options, Outputs, align
 from model.take import Track
 from service.jobs import State
 from tests.service.deployment import Deployment
-from tests.service.namespaces import ADDRESS, namespaces
+from tests.service.namespaces import ADDRESS, Namespace, namespaces
 from tests.service.redis_server import RedisServer
 from tests.service.s3_server import S3Server
 from training.data.scenes import Conditions, draw_scene
@@ -149,11 +148,12 @@ def main() -> int:
     parser.add_argument("--one-network", action="store_true", help="without namespaces")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    apart: Any = namespaces(2)
-    address = ADDRESS
+    apart: AbstractContextManager[list[Namespace]] = namespaces(2)
     if arguments.one_network:
-        apart, address = nullcontext([["env"], ["env"]]), "127.0.0.1"
-    with tempfile.TemporaryDirectory(prefix="batch-") as folder, apart as prefixes:
+        apart = nullcontext([])
+    with tempfile.TemporaryDirectory(prefix="batch-") as folder, apart as hosts:
+        prefixes = [host.prefix for host in hosts] or [["env"], ["env"]]
+        address = ADDRESS if hosts else "127.0.0.1"
         return int(not run(Path(folder), arguments.jobs, arguments.takes, prefixes, address))
 
 
