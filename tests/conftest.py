@@ -27,6 +27,15 @@ EXAMPLE = Conditions(
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 TUSJS = Path(__file__).parent / "service" / "tusjs"
+
+
+def _can_make_namespaces() -> bool:
+    """Network namespaces take root, iproute2, and a kernel that lets one."""
+    name = f"avsa-{os.getpid()}"
+    command = f"ip netns add {name} && ip netns del {name}"
+    return subprocess.run(command, shell=True, capture_output=True).returncode == 0
+
+
 COMPONENTS = {
     "tus-js-client": lambda: (
         shutil.which("node") is not None and (TUSJS / "node_modules" / "tus-js-client").is_dir()
@@ -39,14 +48,7 @@ COMPONENTS = {
     "landlock": lambda: ctypes.CDLL(None).syscall(444, None, ctypes.c_size_t(0), 1) >= 1,
     "rclone": (Path(sys.executable).parent / "rclone").is_file,
     "root": lambda: os.geteuid() == 0,
-    "netns": lambda: (  # network namespaces: root, iproute2, and a kernel that lets one
-        subprocess.run(
-            f"ip netns add avsa-{os.getpid()} && ip netns del avsa-{os.getpid()}",
-            shell=True,
-            capture_output=True,
-        ).returncode
-        == 0
-    ),
+    "netns": _can_make_namespaces,
     "cuda": torch.cuda.is_available,
     "shared-data": SHARED_DATA.is_dir,
 }
