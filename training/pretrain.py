@@ -12,6 +12,8 @@ A run is resumed from RUN/checkpoint.pt, to the step; SIGTERM and Ctrl-C write o
 GPUs, or several machines (torchrun's --nnodes):
 
     torchrun --nproc-per-node 8 -m training.pretrain --device cuda ...
+    torchrun --nnodes 4 --node-rank N --rdzv-backend c10d --rdzv-endpoint FIRST:29500 \
+        --nproc-per-node 8 -m training.pretrain --device cuda --shards SHARDS ...
 
 RUN/log.jsonl has a line for each report (loss, clips a second, share of time spent waiting for
 data, time left), RUN/tensorboard the same as curves.
@@ -32,11 +34,12 @@ from model.viewpoints import Sound, SoundInput
 from training import pretrain_avsa, pretrain_scorer
 from training.data.clips import Guide
 from training.data.detections import read_detections
+from training.data.shards import read_shards
 from training.data.windows import kept_windows
 from training.data.yt360 import read_index, read_list
 from training.distributed import ranks
 from training.objectives.named import Task
-from training.pretrain_avsa import AvsaPretrainConfig, ClipData
+from training.pretrain_avsa import AvsaPretrainConfig, ClipData, ShardData
 
 C = TypeVar("C")
 
@@ -68,6 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     material.add_argument(
         "--clips", type=Path, help="indexed folder in the layout of YT-360: train AVSA"
+    )
+    material.add_argument(
+        "--shards", type=Path, help="clips in shards (training.data.shards): train AVSA"
     )
     parser.add_argument("--validation", type=Path, help="folder of others, to measure on")
     parser.add_argument("--output", type=Path, required=True, help="folder of the run")
@@ -123,16 +129,22 @@ def _train_scorer(options: argparse.Namespace) -> None:
 def _train_avsa(options: argparse.Namespace) -> None:
     config = _avsa_config(options)
     detections = read_detections(options.detections) if options.detections else None
-    clips = read_index(options.clips, read_list(options.ids) if options.ids else None)
+    clips: ClipData | ShardData
+    if options.shards:
+        if options.ids or (options.validation_ids and not options.validation):
+            raise OptionError("Shards are taken whole: choose --ids as they are written.")
+        clips = ShardData(read_shards(options.shards), detections)
+    else:
+        ids = read_list(options.ids) if options.ids else None
+        clips = ClipData(read_index(options.clips, ids), detections)
     held_out = None
     if options.validation_ids or options.validation:
         ids = read_list(options.validation_ids) if options.validation_ids else None
         held_out = ClipData(read_index(options.validation or options.clips, ids), detections)
     with ranks(options.device) as at:
         pretrain_avsa.train_avsa(
-            config, ClipData(clips, detections), options.output, at, held_out=held_out,
-            start_from=options.start_from,
-        )  # fmt: skip
+            config, clips, options.output, at, held_out=held_out, start_from=options.start_from
+        )
 
 
 def _avsa_config(options: argparse.Namespace) -> AvsaPretrainConfig:

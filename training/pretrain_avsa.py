@@ -17,6 +17,7 @@ from training import loop
 from training.data.clips import Clip, ClipCrops, ClipMedia, Cropping, Crops
 from training.data.crop_batches import CropBatches, Stretch
 from training.data.detections import Detection
+from training.data.shards import Shard, ShardBatches, ShardMedia
 from training.distributed import Ranks
 from training.objectives.curriculum import steps_of
 from training.objectives.named import Task, phases
@@ -162,6 +163,10 @@ class ClipData:
 
     def batches(self, config: AvsaPretrainConfig, at: Ranks) -> CropBatches:
         """What every step of a run takes of them."""
+        return CropBatches(self.stretches(config), seed=config.seed, rank=at.rank, world=at.world)
+
+    def stretches(self, config: AvsaPretrainConfig) -> list[Stretch]:
+        """Crops as each phase of a run takes them."""
         of = phases(config.task, config.network, n_crops=config.batch, curriculum=config.curriculum)
         stretches = []
         for number, (phase, steps) in enumerate(zip(of, steps_of(of, config.steps), strict=True)):
@@ -174,12 +179,54 @@ class ClipData:
                 draws=config.draws, detections=self.detections, media=self.media,
             )  # fmt: skip
             stretches.append(Stretch(steps, phase.n_samples, items))
-        return CropBatches(stretches, seed=config.seed, rank=at.rank, world=at.world)
+        return stretches
+
+    def examples(self, config: AvsaPretrainConfig) -> Tensor:
+        """What is heard at a viewpoint, [shape=(N, C, T, F)], the same on all ranks."""
+        items = ClipCrops(
+            self.clips, config.network, replace(config.cropping, n_viewpoints=1, n_moments=1),
+            seed=config.seed, draws=_EXAMPLES, detections=self.detections, media=self.media,
+        )  # fmt: skip
+        step = max(1, len(items) // _EXAMPLES)
+        return torch.cat([items[index].sounds for index in range(0, step * _EXAMPLES, step)])
+
+
+@dataclass(frozen=True)
+class ShardData:
+    """Clips in shards (`training.data.shards`) to train on."""
+
+    shards: Sequence[Shard]
+    detections: Mapping[str, Sequence[Detection]] | None = None
+    media: ShardMedia = field(default_factory=ShardMedia)
+
+    @property
+    def clips(self) -> list[Clip]:
+        """All of them."""
+        return [clip for shard in self.shards for clip in shard.clips]
+
+    def batches(self, config: AvsaPretrainConfig, at: Ranks) -> ShardBatches:
+        """What every step of a run takes of them."""
+        stretches = ClipData(self.clips, self.detections, self.media).stretches(config)
+        return ShardBatches(
+            self.shards, stretches, self.media, seed=config.seed, rank=at.rank, world=at.world,
+            lanes=max(1, config.workers),
+        )  # fmt: skip
+
+    def examples(self, config: AvsaPretrainConfig) -> Tensor:
+        """As those of `ClipData`, of the first steps that one rank alone would take."""
+        alone = Ranks(0, 1, torch.device("cpu"))
+        batches = self.batches(replace(config, workers=0), alone)
+        sounds: list[Tensor] = []
+        for step in range(len(batches)):
+            sounds += batches[step].sounds[:, 0]
+            if len(sounds) >= _EXAMPLES:
+                break
+        return torch.stack(sounds[:_EXAMPLES])
 
 
 def train_avsa(
     config: AvsaPretrainConfig,
-    clips: ClipData,
+    clips: ClipData | ShardData,
     output: Path,
     at: Ranks,
     *,
@@ -196,21 +243,11 @@ def train_avsa(
     if start_from is not None:
         course.begin_with(load_avsa(start_from))
     elif not checkpoint.exists():
-        course.network.audio_standard.fit(_sounds(config, clips))
+        course.network.audio_standard.fit(clips.examples(config))
     loop.run(course, batches, output)
     if at.first and course.step == config.steps:
         save_avsa(output / NAME, course.network, _provenance(course, clips))
     return course
-
-
-def _sounds(config: AvsaPretrainConfig, clips: ClipData) -> Tensor:
-    """Examples of what is heard at a viewpoint, [shape=(N, C, T, F)], the same on all ranks."""
-    items = ClipCrops(
-        clips.clips, config.network, replace(config.cropping, n_viewpoints=1, n_moments=1),
-        seed=config.seed, draws=_EXAMPLES, detections=clips.detections, media=clips.media,
-    )  # fmt: skip
-    step = max(1, len(items) // _EXAMPLES)
-    return torch.cat([items[index].sounds for index in range(0, step * _EXAMPLES, step)])
 
 
 def _validation(
@@ -226,7 +263,7 @@ def _validation(
     return held_out.batches(plain, at)
 
 
-def _provenance(course: AvsaCourse, clips: ClipData) -> dict[str, Any]:
+def _provenance(course: AvsaCourse, clips: ClipData | ShardData) -> dict[str, Any]:
     return {
         "command": "python -m training.pretrain",
         "settings": asdict(course.config),

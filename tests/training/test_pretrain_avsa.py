@@ -130,7 +130,7 @@ def test_every_objective_is_trained_from_clips(clips: ClipData, tmp_path: Path, 
     assert bool(rotations.any()) is (task is Task.REGRESSION)
 
 
-def test_bf16_and_a_compiled_network_train(clips: ClipData, tmp_path: Path) -> None:
+def test_bf16_keeps_its_weights_in_full(clips: ClipData, tmp_path: Path) -> None:
     config = replace(TINY, precision="bf16", steps=2, curriculum=False)
 
     course = train_avsa(config, clips, tmp_path, ALONE)

@@ -218,6 +218,7 @@ class ClipCrops(Dataset[Crops]):
             by_recording[clip.recording].append(clip)
         self.recordings = sorted(by_recording)
         self._clips = [by_recording[recording] for recording in self.recordings]
+        self._numbers = {recording: n for n, recording in enumerate(self.recordings)}
         self._network, self._cropping = network, cropping
         self._seed, self._draws = seed, draws
         self._detections = detections or {}
@@ -259,6 +260,16 @@ class ClipCrops(Dataset[Crops]):
                 self._broken += 1
                 recording = int(rng.integers(len(self._clips)))
         raise MediaError(f"{_ATTEMPTS} clips one after the other cannot be read, {clip.name} last.")
+
+    def of_clip(self, clip: Clip, key: Sequence[int]) -> Crops | None:
+        """Crops of a clip, drawn by a key; None if it turns out broken."""
+        rng = np.random.default_rng([self._seed, *key])
+        try:
+            return self._crops(rng, clip, self._numbers[clip.recording], None)
+        except (MediaError, UnusableContent) as error:
+            _log.warning("%s is left out: %s", clip.name, error)
+            self._broken += 1
+            return None
 
     def _crops(
         self, rng: np.random.Generator, clip: Clip, recording: int, rotation_rad: float | None

@@ -1,0 +1,196 @@
+"""Shards of clips: each once, as in the folder, resumed, damaged, and over two nodes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import webdataset
+
+from model.errors import MediaError, OptionError
+from model.networks.avsa import AvsaConfig
+from model.viewpoints import Sound, SoundInput
+from tests.service.ports import free_port
+from training.data import shards, yt360_synthetic
+from training.data.clips import Clip, ClipCrops, Cropping, Crops
+from training.data.crop_batches import Stretch
+from training.data.scenes import Conditions
+from training.data.shards import ShardBatches, ShardMedia, read_shards, write_shards
+from training.data.yt360 import build_index, read_index
+
+NETWORK = AvsaConfig(
+    widths=(4, 4, 8, 8), embedding=6, crop_px=16, n_frames=4, frame_rate_hz=8.0, depth=1,
+    sound=SoundInput(Sound.INTENSITY, n_bands=8), sound_s=0.5,
+)  # fmt: skip
+CROPPING = Cropping(frame_height=48, n_viewpoints=2)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in the layout of YT-360, indexed."""
+    folder = tmp_path_factory.mktemp("yt360")
+    easy = Conditions(duration_s=2.5, n_sources=1, n_distractors=0, snr_db=25.0)
+    yt360_synthetic.write_layout(folder, recordings=6, clips=2, conditions=easy, height=48)
+    build_index(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def written(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shards")
+    write_shards(read_index(root), folder, clips_per_shard=2)
+    return folder
+
+
+class Noting:
+    """Takes clips, and says which in the place of crops."""
+
+    def __init__(self, media: ShardMedia) -> None:
+        self.taken: list[tuple[str, Sequence[int]]] = []
+        self._media = media
+
+    def of_clip(self, clip: Clip, key: Sequence[int]) -> Crops:
+        self.taken.append((clip.name, key))
+        return Crops(*(torch.tensor(0) for _ in fields(Crops)))
+
+
+def test_every_clip_is_taken_once_in_a_pass(root: Path, written: Path) -> None:
+    """Over two ranks of two lanes each."""
+    found, all_shards = Counter[str](), read_shards(written)
+    for rank in range(2):
+        media = ShardMedia()
+        noting: Any = Noting(media)
+        batches = ShardBatches(
+            all_shards, [Stretch(16, 2, noting)], media, rank=rank, world=2, lanes=2
+        )
+        for step in range(16):
+            batches[step]
+        found.update(name for name, key in noting.taken if key[0] == 0)
+        assert len(noting.taken) == 16
+
+    assert found == Counter(clip.name for clip in read_index(root))
+
+
+def drawn(batches: ShardBatches, steps: Sequence[int]) -> list[Crops]:
+    return [batches[step] for step in steps]
+
+
+def assert_equal(one: Crops, other: Crops) -> None:
+    for field in fields(Crops):
+        torch.testing.assert_close(getattr(one, field.name), getattr(other, field.name))
+
+
+def made(written: Path, seed: int = 0, lanes: int = 1) -> ShardBatches:
+    media, all_shards = ShardMedia(), read_shards(written)
+    clips = [clip for shard in all_shards for clip in shard.clips]
+    items = ClipCrops(clips, NETWORK, CROPPING, seed=seed, media=media)
+    return ShardBatches(all_shards, [Stretch(8, 3, items)], media, seed=seed, lanes=lanes)
+
+
+def test_crops_are_those_of_the_folder(root: Path, written: Path) -> None:
+    clips = {clip.name: clip for clip in read_index(root)}
+    from_folder = ClipCrops(list(clips.values()), NETWORK, CROPPING)
+    media, all_shards = ShardMedia(), read_shards(written)
+    from_shards = ClipCrops(
+        [clip for shard in all_shards for clip in shard.clips], NETWORK, CROPPING, media=media
+    )
+    for sample, clip in shards._read(all_shards[0]):
+        media.lay_out(sample, clip)
+        for key in ([0, 1], [3, 2]):
+            one = from_shards.of_clip(clip, key)
+            other = from_folder.of_clip(clips[clip.name], key)
+            assert one is not None
+            assert other is not None
+            assert_equal(one, other)
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_a_resumed_run_takes_what_it_would_have_taken(written: Path, lanes: int) -> None:
+    whole = drawn(made(written, lanes=lanes), range(8))
+    resumed = drawn(made(written, lanes=lanes), range(3, 8))
+    for one, other in zip(whole[3:], resumed, strict=True):
+        assert_equal(one, other)
+    again = drawn(made(written, seed=1, lanes=lanes), range(1))[0]
+    assert not torch.equal(again.pictures, whole[0].pictures)
+
+
+def test_a_stopped_writer_goes_on_and_leaves_no_part(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips, count = read_index(root), 0
+    write = webdataset.TarWriter.write
+
+    def stopped(self: Any, sample: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == 6:
+            raise KeyboardInterrupt
+        return write(self, sample)
+
+    monkeypatch.setattr(webdataset.TarWriter, "write", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        write_shards(clips, tmp_path, clips_per_shard=2)
+    first = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert len(first) == 2
+    assert all(path.suffix == ".tar" for path in first)
+    with pytest.raises(MediaError, match=r"shards\.json"):
+        read_shards(tmp_path)
+
+    monkeypatch.undo()
+    write_shards(clips, tmp_path, clips_per_shard=2)
+    assert all(path.stat().st_mtime_ns == then for path, then in first.items())
+    assert sum(len(shard.clips) for shard in read_shards(tmp_path)) == len(clips)
+
+
+@pytest.mark.parametrize("keep", [0.5, 0.98])
+def test_a_damaged_shard_is_named(written: Path, tmp_path: Path, keep: float) -> None:
+    whole = read_shards(written)[0]
+    broken = tmp_path / whole.path.name
+    data = whole.path.read_bytes()
+    last = data.rstrip(b"\0")  # a tar ends in zeros
+    broken.write_bytes(data[: int(len(last) * keep)])
+    with pytest.raises(MediaError, match=broken.name):
+        list(shards._read(shards.Shard(broken, whole.clips)))
+
+
+def test_what_cannot_be_read_is_said(written: Path, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="too few"):
+        made(written, lanes=100)
+    (tmp_path / "shards.json").write_text((written / "shards.json").read_text())
+    with pytest.raises(MediaError, match="missing"):
+        read_shards(tmp_path)
+
+
+def test_two_nodes_train_on_shards(root: Path, tmp_path: Path) -> None:
+    folder, run, port = tmp_path / "shards", tmp_path / "run", free_port()
+    command = ["training.data.shards", str(root), str(folder), "--clips-per-shard", "3"]
+    subprocess.run([sys.executable, "-m", *command], check=True, capture_output=True)
+    nodes = [
+        subprocess.Popen(
+            [
+                sys.executable, "-m", "torch.distributed.run", "--nnodes", "2",
+                "--node-rank", str(rank), "--nproc-per-node", "1", "--rdzv-backend", "c10d",
+                "--rdzv-endpoint", f"127.0.0.1:{port}", "-m", "training.pretrain",
+                "--shards", str(folder), "--objective", "avsa", "--no-curriculum",
+                "--viewpoints", "2", "--steps", "2", "--batch", "8", "--workers", "1",
+                "--output", str(run),
+            ],
+            env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    for node in nodes:
+        _, errors = node.communicate(timeout=240)
+        assert node.returncode == 0, errors[-3000:]
+    assert (run / "avsa.safetensors").exists()
+    logged = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert all(line["step"] <= 2 for line in logged)
