@@ -115,6 +115,8 @@ VARIANTS = (
     Variant("sound", "stereo log-mel (paper)", sound={"sound": Sound.STEREO, "magnitude": True}),
     Variant("sound", "ambisonic log-mel (paper)", sound=_PAPER),
     Variant("sound", "ambisonic log-mel (paper), hard only", Task.AVSA_HARD, sound=_PAPER),
+    Variant("sound", "ambisonic log-mel (paper), AVC", Task.AVC, sound=_PAPER),
+    Variant("sound", "ambisonic log-mel (paper), AVC, then AVSA", curriculum=True, sound=_PAPER),
     Variant("sound", "intensity", sound={"sound": Sound.INTENSITY}),
     Variant("sound", "cardioids", sound={"sound": Sound.CARDIOID}),
     Variant("viewpoints", "1", network={"viewpoints": 1}),
