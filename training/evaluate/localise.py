@@ -268,9 +268,7 @@ def run(
     ------
     MediaError : a checkpoint is none.
     """
-    stems = [path.stem for path in checkpoints]
-    names = stems if len(set(stems)) == len(stems) else [str(path) for path in checkpoints]
-    models = dict(zip(names, map(load_avsa_scorer, checkpoints), strict=True))
+    models = dict(zip(_names(checkpoints), map(load_avsa_scorer, checkpoints), strict=True))
     scorer = load_scorer()
     errors: dict[str, list[float]] = {}
     for index, scene in enumerate(scenes):
@@ -289,6 +287,14 @@ def run(
     if report is not None:
         report.write_text(json.dumps(figures, indent=2) + "\n")
     return figures
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """What to call networks: by their files, else by their folders, else by both."""
+    for names in ([path.stem for path in paths], [path.resolve().parent.name for path in paths]):
+        if len(set(names)) == len(names):
+            return names
+    return [str(path) for path in paths]
 
 
 def _summary(errors: Sequence[float]) -> dict[str, float]:
