@@ -6,7 +6,7 @@ import hmac
 import math
 import sqlite3
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import redis
@@ -66,6 +66,9 @@ class Caller:
         return scope in self.scopes or self.sees_all
 
 
+_LATELY_S = 1.0
+_MOST_LATELY = 1000
+
 # Whoever calls a service on loopback that has no keys.
 LOCAL = Caller("", frozenset({Scope.ADMIN}))
 
@@ -80,16 +83,25 @@ class Gate:
         at all, whoever calls may do everything.
     admin : a key of the operator's that is not in the store.
     limiter : counts the requests of keys.
+
+    Who was let in is let in again for a second without a look at the store, unless its requests
+    are counted; so a key that is revoked, or the first that is made, counts within a second.
     """
 
     keys: KeyStore
     limiter: MovingWindowRateLimiter
     loopback: bool
     admin: Key | None = None
+    _lately: dict[str | None, tuple[float, Caller]] = field(default_factory=dict)
 
     def locked(self) -> bool:
         """Whether there is a key, so that everyone needs one."""
         return self.admin is not None or not self.keys.empty()
+
+    def caller_of_late(self, secret: str | None) -> Caller | None:
+        """Who holds a secret, if that was asked a moment ago; without waiting for anything."""
+        until, caller = self._lately.get(_name(secret), (0.0, LOCAL))
+        return caller if time.monotonic() < until else None
 
     def caller(self, secret: str | None) -> Caller:
         """Who holds a secret.
@@ -100,19 +112,29 @@ class Gate:
         TableUnreachable : the keys cannot be read.
         """
         try:
-            return self._caller(secret)
+            return self._remembered(secret, *self._caller(secret))
         except (sqlite3.OperationalError, redis.RedisError) as error:
             raise TableUnreachable(f"The keys cannot be read: {error}.") from error
 
-    def _caller(self, secret: str | None) -> Caller:
+    def _remembered(self, secret: str | None, caller: Caller, key: Key | None) -> Caller:
+        soon = time.time() + _LATELY_S
+        counted = key is not None and key.per_minute is not None
+        ends = key is not None and key.expires_at is not None and key.expires_at <= soon
+        if not counted and not ends:
+            if len(self._lately) >= _MOST_LATELY:
+                self._lately.clear()
+            self._lately[_name(secret)] = (time.monotonic() + _LATELY_S, caller)
+        return caller
+
+    def _caller(self, secret: str | None) -> tuple[Caller, Key | None]:
         if secret is None:
             if self.loopback and not self.locked():
-                return LOCAL
+                return LOCAL, None
             detail = "A key is needed: send Authorization: Bearer KEY."
             raise Problem(401, "key_needed", detail, headers=_CHALLENGE)
         key = self._valid(secret)
         self._count(key)
-        return Caller(key.owner, key.scopes, key.id, key.max_jobs)
+        return Caller(key.owner, key.scopes, key.id, key.max_jobs), key
 
     def _valid(self, secret: str) -> Key:
         digest = digest_of(secret)
@@ -140,6 +162,11 @@ class Gate:
             )  # fmt: skip
 
 
+def _name(secret: str | None) -> str | None:
+    """What a secret is remembered by, so that none lies in memory."""
+    return None if secret is None else digest_of(secret)
+
+
 def open_gate(settings: Settings) -> Gate:
     """The gate that the settings ask for: keys and counts in files and memory, or in Redis."""
     admin = admin_key(settings.admin_key.get_secret_value()) if settings.admin_key else None
@@ -163,7 +190,9 @@ async def authorise(
         return
     gate: Gate = request.app.state.gate
     secret = bearer.credentials if bearer else cookie
-    caller = await run_sync(gate.caller, secret)
+    caller = gate.caller_of_late(secret)
+    if caller is None:
+        caller = await run_sync(gate.caller, secret)
     needed = _SCOPES.get(operation or "") or (
         Scope.READ if request.method in ("GET", "HEAD") else Scope.SUBMIT
     )

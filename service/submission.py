@@ -163,6 +163,11 @@ class Intake:
         return StoredFile(path, safe_label(name), facts.st_size)
 
 
+def names_files(request: Request) -> bool:
+    """Whether a request names its files instead of sending them."""
+    return request.headers.get("content-type", "").split(";")[0].strip() == "application/json"
+
+
 async def read_submission(request: Request, storage: Storage, intake: Intake) -> Submission:
     """Read a request; files go to the intake's folder, which the caller deletes after a failure.
 
@@ -171,7 +176,7 @@ async def read_submission(request: Request, storage: Storage, intake: Intake) ->
     Problem, AvsaError : what is wrong with the request, or no space for it.
     """
     settings = intake.settings
-    if request.headers.get("content-type", "").split(";")[0].strip() == "application/json":
+    if names_files(request):
         body = await request.body()
         return await run_sync(_from_names, body, intake)
     received = await receive(

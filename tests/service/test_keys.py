@@ -135,3 +135,32 @@ def test_requests_of_a_key_are_counted_and_of_others_not(store: KeyStore) -> Non
     assert 1 <= int(caught.value.headers["Retry-After"]) <= 60
     for _ in range(10):
         gate.caller(free)
+
+
+def test_who_was_let_in_is_known_for_a_second(
+    store: KeyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = gate_of(store, loopback=True)
+    assert gate.caller_of_late(None) is None
+    assert gate.caller(None) is LOCAL
+    assert gate.caller_of_late(None) is LOCAL
+
+    secret, plain = make_key("alice", [Scope.READ])
+    limited, counted = make_key("bob", [Scope.READ], per_minute=60)
+    for key in (plain, counted):
+        store.add(key)
+    for given in (secret, limited):
+        gate.caller(given)
+    held = gate.caller_of_late(secret)
+    assert held is not None
+    assert held.owner == "alice"
+    assert gate.caller_of_late(limited) is None  # its requests are counted, each of them
+
+    store.revoke(plain.id)
+    clock = time.monotonic() + 1.1
+    monkeypatch.setattr(time, "monotonic", lambda: clock)
+    assert gate.caller_of_late(secret) is None
+    assert gate.caller_of_late(None) is None
+    for nobody in (secret, None):
+        with pytest.raises(Problem):
+            gate.caller(nobody)
