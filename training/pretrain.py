@@ -56,7 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             _train_avsa(options)
     except (AvsaError, ValueError) as error:
-        print(f"training.pretrain: {error}", file=sys.stderr)
+        # Out of a loader's worker an error comes wrapped in its trace, the sentence last.
+        sentence = str(error).strip().splitlines()[-1].removeprefix("model.errors.MediaError: ")
+        print(f"training.pretrain: {sentence}", file=sys.stderr)
         return 2
     return 0
 

@@ -123,6 +123,39 @@ def test_a_resumed_run_takes_what_it_would_have_taken(written: Path, lanes: int)
     assert not torch.equal(again.pictures, whole[0].pictures)
 
 
+@pytest.mark.parametrize("broken", [{0}, {3, 4}, {8}])
+def test_a_clip_that_cannot_be_decoded_shifts_nothing(
+    written: Path, broken: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its place in the first pass."""
+    decode = ClipCrops.of_clip
+    order: list[str] = []
+
+    def noting(self: ClipCrops, clip: Clip, key: Sequence[int]) -> Crops | None:
+        if key[0] == 0 and clip.name not in order:
+            order.append(clip.name)
+        return decode(self, clip, key)
+
+    monkeypatch.setattr(ClipCrops, "of_clip", noting)
+    before = drawn(made(written), range(4))
+    bad = {order[place] for place in broken}
+
+    def failing(self: ClipCrops, clip: Clip, key: Sequence[int]) -> Crops | None:
+        return None if clip.name in bad else decode(self, clip, key)
+
+    monkeypatch.setattr(ClipCrops, "of_clip", failing)
+    whole, resumed = drawn(made(written), range(4)), drawn(made(written), range(2, 4))
+    for one, other in zip(whole[2:], resumed, strict=True):
+        assert_equal(one, other)
+    for step, (one, other) in enumerate(zip(before, whole, strict=True)):
+        same = [torch.equal(a, b) for a, b in zip(one.pictures, other.pictures, strict=True)]
+        expected = [
+            order[place] not in bad if (place := 3 * step + i) < len(order) else None
+            for i in range(3)
+        ]
+        assert all(e is None or s is e for s, e in zip(same, expected, strict=True))
+
+
 def test_a_stopped_writer_goes_on_and_leaves_no_part(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,3 +227,17 @@ def test_two_nodes_train_on_shards(root: Path, tmp_path: Path) -> None:
     assert (run / "avsa.safetensors").exists()
     logged = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert all(line["step"] <= 2 for line in logged)
+
+
+def test_a_damaged_shard_ends_a_training_with_one_sentence(root: Path, tmp_path: Path) -> None:
+    write_shards(read_index(root), tmp_path, clips_per_shard=4)
+    for path in tmp_path.glob("*.tar"):
+        path.write_bytes(path.read_bytes()[:2000])
+    done = subprocess.run(
+        [sys.executable, "-m", "training.pretrain", "--shards", str(tmp_path), "--steps", "2",
+         "--batch", "8", "--workers", "1", "--output", str(tmp_path / "run")],
+        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("training.pretrain")]
+    assert "is damaged: write it again." in line

@@ -23,6 +23,7 @@ import sys
 import tarfile
 import tempfile
 import weakref
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,7 @@ from training.data.yt360 import read_index, read_list
 
 MANIFEST = "shards.json"
 _FORMAT = 1
+_ATTEMPTS = 10  # clips that may fail one after the other
 _SHUFFLED = 200  # clips held in memory by each worker, from which the next is drawn
 _PICTURE, _SOUND = "picture", "sound"
 
@@ -66,8 +68,7 @@ def write_shards(clips: Sequence[Clip], folder: Path, *, clips_per_shard: int) -
     parts = [spread[i : i + clips_per_shard] for i in range(0, len(spread), clips_per_shard)]
     listed = []
     for number, part in enumerate(tqdm(parts, unit="shard", disable=None)):
-        names = "\n".join(clip.name for clip in part)
-        digest = hashlib.sha256(names.encode()).hexdigest()[:12]
+        digest = hashlib.sha256("\n".join(map(_identity, part)).encode()).hexdigest()[:12]
         path = folder / f"clips-{number:06d}-{digest}.tar"
         if not path.exists():
             with whole_file(path) as building:
@@ -77,14 +78,21 @@ def write_shards(clips: Sequence[Clip], folder: Path, *, clips_per_shard: int) -
         building.write_text(json.dumps({"format": _FORMAT, "shards": listed}) + "\n")
 
 
+def _identity(clip: Clip) -> str:
+    """What a shard's name says of a clip: other files under its name make another shard."""
+    if "." in clip.name:
+        raise OptionError(f"The clip {clip.name} has a dot in its name, which shards cannot hold.")
+    return f"{clip.name} {clip.video.stat().st_size} {clip.audio.stat().st_size}"
+
+
 def _write_shard(path: Path, clips: Sequence[Clip]) -> None:
     with path.open("wb") as stream, webdataset.TarWriter(stream, encoder=False) as writer:
         for clip in clips:
             writer.write(
                 {
                     "__key__": clip.name,
-                    f"{_PICTURE}{clip.video.suffix}": clip.video.read_bytes(),
-                    f"{_SOUND}{clip.audio.suffix}": clip.audio.read_bytes(),
+                    f"{_PICTURE}{clip.video.suffix.lower()}": clip.video.read_bytes(),
+                    f"{_SOUND}{clip.audio.suffix.lower()}": clip.audio.read_bytes(),
                 }
             )
 
@@ -93,7 +101,7 @@ def _facts(clip: Clip) -> dict[str, Any]:
     return {
         "name": clip.name,
         "recording": clip.recording,
-        "suffixes": [clip.video.suffix, clip.audio.suffix],
+        "suffixes": [clip.video.suffix.lower(), clip.audio.suffix.lower()],
         "duration_s": clip.duration_s,
         "components": clip.components,
         "planar": clip.planar,
@@ -197,10 +205,11 @@ class ShardBatches(Dataset[Crops]):
     """Item i is this rank's part of the batch of step i, out of shards.
 
     Lane l of a rank (as many as its loader has workers, 1 at least) serves steps l, l + lanes, ...
-    and reads every (world x lanes)th shard; so within a pass over its shards each clip is taken
-    once, and by one lane of one rank. Steps of a lane have to be asked for in order, from any one
-    on: reading begins there anew, so that a resumed run sees what it would have seen, as long as
-    ranks and workers are as many. A clip that cannot be decoded is logged and the next one taken.
+    and reads every (world x lanes)th shard, pass after pass of its own; in a pass each clip is
+    taken once, and by one lane of one rank. Steps of a lane have to be asked for in order, from any
+    one on: reading begins there anew, so that a resumed run sees what it would have seen, as long
+    as ranks and workers are as many. In the place of a clip that cannot be decoded, which is
+    logged, the one after it is taken twice.
 
     stretches : as of `CropBatches`; `items` have `media` for theirs.
 
@@ -226,7 +235,7 @@ class ShardBatches(Dataset[Crops]):
                 )
         self._shards, self._stretches, self._media = shards, stretches, media
         self._seed, self._rank, self._world, self._lanes = seed, rank, world, lanes
-        self._streams: dict[int, tuple[int, Iterator[Taken]]] = {}
+        self._streams: dict[int, tuple[int, _Ahead]] = {}
 
     def __len__(self) -> int:
         return sum(stretch.steps for stretch in self._stretches)
@@ -234,20 +243,29 @@ class ShardBatches(Dataset[Crops]):
     def __getitem__(self, step: int) -> Crops:
         stretch = self._stretch(step)
         lane = step % self._lanes
-        due, stream = self._streams.pop(lane, (-1, iter(())))
+        due, stream = self._streams.pop(lane, (-1, _Ahead(iter(()))))
         if due != step:
-            stream = self._stream(lane)
+            stream = _Ahead(self._stream(lane))
             for _ in range(sum(self._share(s) for s in range(lane, step, self._lanes))):
-                next(stream)
+                stream.advance()
         made: list[Crops] = []
-        while len(made) < self._share(step):
-            taken = next(stream)
-            self._media.lay_out(taken.sample, taken.clip)
-            crops = stretch.items.of_clip(taken.clip, taken.key)
-            if crops is not None:
-                made.append(crops)
+        for _ in range(self._share(step)):
+            made.append(self._drawn(stream, stretch))
+            stream.advance()
         self._streams[lane] = (step + self._lanes, stream)
         return Crops.stack(made)
+
+    def _drawn(self, stream: _Ahead, stretch: Stretch) -> Crops:
+        """Crops of the next clip, or of the first after it that can be decoded."""
+        for distance in range(_ATTEMPTS):
+            taken = stream.peek(distance)
+            self._media.lay_out(taken.sample, taken.clip)
+            crops = stretch.items.of_clip(taken.clip, stream.peek(0).key)
+            if crops is not None:
+                return crops
+        raise MediaError(
+            f"{_ATTEMPTS} clips one after the other cannot be read, {taken.clip.name} last."
+        )
 
     def _share(self, step: int) -> int:
         return self._stretch(step).n_samples // self._world
@@ -280,6 +298,25 @@ class Taken:
     sample: dict[str, Any]
     clip: Clip
     key: tuple[int, int, int]
+
+
+class _Ahead:
+    """A stream that one can look into before taking."""
+
+    def __init__(self, stream: Iterator[Taken]) -> None:
+        self._stream = stream
+        self._seen: deque[Taken] = deque()
+
+    def peek(self, distance: int) -> Taken:
+        """What comes after `distance` others."""
+        while len(self._seen) <= distance:
+            self._seen.append(next(self._stream))
+        return self._seen[distance]
+
+    def advance(self) -> None:
+        """Take the next one."""
+        self.peek(0)
+        self._seen.popleft()
 
 
 def _read(shard: Shard) -> Iterator[tuple[dict[str, Any], Clip]]:
