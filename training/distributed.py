@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -66,5 +67,18 @@ def ranks(device: str) -> Iterator[Ranks]:
     dist.init_process_group("nccl" if own.type == "cuda" else "gloo")
     try:
         yield Ranks(dist.get_rank(), world, own)
-    finally:
-        dist.destroy_process_group()
+    except BaseException:
+        dist.destroy_process_group()  # the others are not waited for: they may wait for us
+        raise
+    leave()
+
+
+def leave() -> None:
+    """End this rank's part in a run, when all ranks have ended theirs.
+
+    A rank that tears its connections down while another still uses them may abort, and wrapped
+    networks hold threads of their own: both go first.
+    """
+    dist.barrier()
+    gc.collect()
+    dist.destroy_process_group()

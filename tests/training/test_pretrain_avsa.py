@@ -28,7 +28,7 @@ from training.data.crop_batches import CropBatches, Stretch
 from training.data.kept_clips import KeptClips, Stage, keep_clips
 from training.data.scenes import Conditions
 from training.data.yt360 import build_index, read_index
-from training.distributed import Ranks
+from training.distributed import Ranks, leave
 from training.objectives.named import Task, layout, phases
 from training.pretrain_avsa import (
     AVSA_PRESETS,
@@ -179,7 +179,7 @@ def work(rank: int, folder: str) -> None:
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
     )
     torch.save(some_steps(Ranks(rank, 2, torch.device("cpu")), folder), f"{folder}/{rank}.pt")
-    distributed.destroy_process_group()
+    leave()
 
 
 def test_two_ranks_train_as_one(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from model.networks.avsa import AvsaConfig, AvsaNetwork
 from model.viewpoints import SoundInput
 from training.data.clips import Crops
+from training.distributed import leave
 from training.objectives.avc import Correspondence, PooledCorrespondence
 from training.objectives.avsa import Candidates, SpatialAlignment
 from training.objectives.avts import TemporalSynchrony
@@ -89,7 +90,7 @@ def work(rank: int, folder: str) -> None:
     torch.save(results, f"{folder}/{rank}.pt")
     with pytest.raises(ValueError, match=r"ranks have \[1, 2\] samples"):
         gathered(torch.zeros(1 + rank, 3))
-    distributed.destroy_process_group()
+    leave()
 
 
 @pytest.fixture(scope="module")
