@@ -74,6 +74,15 @@ LOCAL = Caller("", frozenset({Scope.ADMIN}))
 
 
 @dataclass
+class _Known:
+    """Who was let in, and until when that is good. Times are monotonic."""
+
+    caller: Caller
+    until: float
+    look_again: float
+
+
+@dataclass
 class Gate:
     """Turns keys into callers.
 
@@ -92,16 +101,24 @@ class Gate:
     limiter: MovingWindowRateLimiter
     loopback: bool
     admin: Key | None = None
-    _lately: dict[str | None, tuple[float, Caller]] = field(default_factory=dict)
+    _lately: dict[str | None, _Known] = field(default_factory=dict)
 
     def locked(self) -> bool:
         """Whether there is a key, so that everyone needs one."""
         return self.admin is not None or not self.keys.empty()
 
     def caller_of_late(self, secret: str | None) -> Caller | None:
-        """Who holds a secret, if that was asked a moment ago; without waiting for anything."""
-        until, caller = self._lately.get(_name(secret), (0.0, LOCAL))
-        return caller if time.monotonic() < until else None
+        """Who holds a secret, if that was asked a moment ago; without waiting for anything.
+
+        Past half of the time one request is sent to look again, so that not all have to at its end.
+        """
+        known, now = self._lately.get(_name(secret)), time.monotonic()
+        if known is None or now >= known.until:
+            return None
+        if now >= known.look_again:
+            known.look_again = math.inf
+            return None
+        return known.caller
 
     def caller(self, secret: str | None) -> Caller:
         """Who holds a secret.
@@ -113,6 +130,9 @@ class Gate:
         """
         try:
             return self._remembered(secret, *self._caller(secret))
+        except Problem:
+            self._lately.pop(_name(secret), None)
+            raise
         except (sqlite3.OperationalError, redis.RedisError) as error:
             raise TableUnreachable(f"The keys cannot be read: {error}.") from error
 
@@ -123,7 +143,8 @@ class Gate:
         if not counted and not ends:
             if len(self._lately) >= _MOST_LATELY:
                 self._lately.clear()
-            self._lately[_name(secret)] = (time.monotonic() + _LATELY_S, caller)
+            now = time.monotonic()
+            self._lately[_name(secret)] = _Known(caller, now + _LATELY_S, now + _LATELY_S / 2)
         return caller
 
     def _caller(self, secret: str | None) -> tuple[Caller, Key | None]:

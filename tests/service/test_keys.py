@@ -156,9 +156,14 @@ def test_who_was_let_in_is_known_for_a_second(
     assert held.owner == "alice"
     assert gate.caller_of_late(limited) is None  # its requests are counted, each of them
 
-    store.revoke(plain.id)
-    clock = time.monotonic() + 1.1
+    began = time.monotonic()
+    clock = began + 0.6
     monkeypatch.setattr(time, "monotonic", lambda: clock)
+    assert gate.caller_of_late(secret) is None  # this one looks again
+    assert gate.caller_of_late(secret) is held  # the others need not wait for it
+
+    store.revoke(plain.id)
+    clock = began + 1.1
     assert gate.caller_of_late(secret) is None
     assert gate.caller_of_late(None) is None
     for nobody in (secret, None):
