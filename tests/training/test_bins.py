@@ -289,7 +289,7 @@ def test_bins_from_files_to_figures(tmp_path: Path) -> None:
 
 def test_the_table_is_made_and_gone_on_with(tmp_path: Path) -> None:
     budget = variants.Budget(
-        steps=3, n_train=16, n_test=4, n_probed=4, probe=Probe(draws=1, epochs=2)
+        steps=3, first_steps=2, n_train=16, n_test=4, n_probed=4, probe=Probe(draws=1, epochs=2)
     )
     two = [variants.VARIANTS[0], next(v for v in variants.VARIANTS if v.task is Task.REGRESSION)]
     made = partial(variants.run, tmp_path, variants=two)
@@ -318,6 +318,6 @@ def test_variants_are_those_of_the_paper_and_its_rebuttal() -> None:
     assert {(c.network.translator, c.network.depth) for c in configs} >= {
         ("none", 1), ("mlp", 1), ("transformer", 1), ("transformer", 2), ("transformer", 4)
     }  # fmt: skip
-    assert any(config.curriculum for config in configs)
+    assert {variant.first_phase is None for variant in variants.VARIANTS} == {True, False}
     assert len({variant.key for variant in variants.VARIANTS}) == len(configs)
     assert {config.batch for config in configs} == {variants.CONFIG.batch}

@@ -97,11 +97,12 @@ def _draw_apart(
     rng: np.random.Generator, wanted: FloatArray, others: list[FloatArray], min_apart_rad: float
 ) -> FloatArray:
     """A direction at least so far from all others, evenly within a cell drawn by interest."""
-    centres = _grid()
+    centres = _grid_vectors()
     weight = wanted * cell_areas()
     half_diagonal = math.hypot(math.pi / N_AZIMUTHS, MAX_ELEVATION_RAD / N_ELEVATIONS)
     for other in others:
-        weight = np.where(angle_between(centres, other) < min_apart_rad - half_diagonal, 0, weight)
+        near = _angle(centres, unit_vectors(other)) < min_apart_rad - half_diagonal
+        weight = np.where(near, 0, weight)
     total = weight.sum()
     for _ in range(_TRIES if total > 0 else 0):
         cell = rng.choice(weight.size, p=weight.ravel() / total)
@@ -135,6 +136,12 @@ def _grid() -> FloatArray:
     return np.stack(np.meshgrid(*cell_centres()[::-1]), axis=-1)
 
 
+@lru_cache(maxsize=1)
+def _grid_vectors() -> FloatArray:
+    """The same as unit vectors, [shape=(N_ELEVATIONS, A, 3)]."""
+    return unit_vectors(_grid())
+
+
 def cell_areas() -> FloatArray:
     """Solid angle of the cells of each row, [shape=(N_ELEVATIONS, 1)], steradians."""
     edges = np.sin(np.linspace(MAX_ELEVATION_RAD, -MAX_ELEVATION_RAD, N_ELEVATIONS + 1))
@@ -150,7 +157,11 @@ def unit_vectors(directions_rad: FloatArray) -> FloatArray:
 
 def angle_between(one_rad: FloatArray, other_rad: FloatArray) -> FloatArray:
     """Great-circle angle of directions (azimuth, elevation), [shape=(..., 2)] each, radians."""
-    first, second = unit_vectors(one_rad), unit_vectors(other_rad)
+    return _angle(unit_vectors(one_rad), unit_vectors(other_rad))
+
+
+def _angle(first: FloatArray, second: FloatArray) -> FloatArray:
+    """Angle of unit vectors, [shape=(..., 3)] each, radians."""
     # Kahan's formula: exact where the cosine is flat.
     apart, together = (np.linalg.norm(v, axis=-1) for v in (first - second, first + second))
     return np.asarray(2 * np.arctan2(apart, together))

@@ -107,9 +107,14 @@ def _run_variants(arguments: argparse.Namespace) -> None:
     ]
     if not chosen:
         raise OptionError(f"No variant's group or name holds {arguments.rows!r}.")
-    steps = math.ceil(arguments.budget * variants.CONFIG.steps)
+    usual = variants.Budget()
+    budget = replace(
+        usual,
+        steps=math.ceil(arguments.budget * usual.steps),
+        first_steps=math.ceil(arguments.budget * usual.first_steps),
+    )
     variants.run(
-        arguments.output, budget=variants.Budget(steps=steps), device=arguments.device,
+        arguments.output, budget=budget, device=arguments.device,
         workers=arguments.workers, variants=chosen,
     )  # fmt: skip
     text = (arguments.output / "variants.md").read_text()

@@ -13,7 +13,6 @@ from functools import partial
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from model.networks.avsa import AvsaNetwork
 from model.yaw_scores import facing, viewpoint_azimuths, yaw_scores
@@ -43,10 +42,8 @@ def yaw_scorer(task: Task, objective: Objective) -> YawScorer:
 def _by_puzzle(puzzle: Puzzle, network: AvsaNetwork, video: Tensor, audio: Tensor) -> Tensor:  # noqa: ARG001
     """Mean log-probability that each sound is the one of its own crop, [shape=(N,)]."""
     heard = audio[facing(len(video), len(audio), audio.device)]
-    n, k = heard.shape[:2]
-    tokens = torch.cat([video.expand(n, -1, -1), heard], dim=1)
-    table: Tensor = puzzle.arrange(tokens.flatten(1))
-    return table.view(n, k, k).log_softmax(-1).diagonal(dim1=1, dim2=2).mean(-1)
+    table = puzzle.table(video.expand(len(heard), -1, -1), heard)
+    return table.log_softmax(-1).diagonal(dim1=1, dim2=2).mean(-1)
 
 
 @torch.inference_mode()
@@ -60,10 +57,8 @@ def _by_regression(
     heard = audio[facing(len(video), len(audio), audio.device)]
     places = np.array([(azimuth, 0.0) for azimuth in viewpoint_azimuths(len(video))])
     directions = torch.from_numpy(unit_vectors(places)).to(heard)
-    seen = torch.cat([video, directions], dim=-1).expand(len(heard), -1, -1)
-    pairs = torch.cat([seen[..., : video.shape[-1]], heard, seen[..., video.shape[-1] :]], dim=-1)
-    point = functional.normalize(regression.angle(regression.pair(pairs).mean(1)), dim=-1)
-    return point[:, 0]
+    seen, where = (given.expand(len(heard), -1, -1) for given in (video, directions))
+    return regression.point(seen, heard, where)[:, 0]
 
 
 @torch.inference_mode()

@@ -24,14 +24,22 @@ class RotationRegression(Objective):
 
     def __init__(self, width: int, *, hidden: int = 512) -> None:
         super().__init__()
+        self.norm = nn.LayerNorm(width)
         self.pair = nn.Sequential(nn.Linear(2 * width + 3, hidden), nn.ReLU())
         self.angle = nn.Linear(hidden, 2)
 
     def forward(self, network: AvsaNetwork, samples: Samples) -> Outcome:  # noqa: ARG002
-        pairs = torch.cat([samples.video, samples.audio, samples.directions], dim=-1)
-        point = nn.functional.normalize(self.angle(self.pair(pairs).mean(1)), dim=-1)
+        point = self.point(samples.video, samples.audio, samples.directions)
         loss = (1 - (point * on_circle(samples.rotations_rad)).sum(-1)).mean()
         return loss, _figures(point.detach(), samples.rotations_rad)
+
+    def point(self, video: Tensor, audio: Tensor, directions: Tensor) -> Tensor:
+        """The rotation on the circle, [shape=(B, 2)], of tokens [shape=(B, K, D)].
+
+        directions : at which the crops were taken, unit vectors [shape=(B, K, 3)].
+        """
+        pairs = torch.cat([self.norm(video), self.norm(audio), directions], dim=-1)
+        return nn.functional.normalize(self.angle(self.pair(pairs).mean(1)), dim=-1)
 
 
 def on_circle(angles_rad: Tensor) -> Tensor:

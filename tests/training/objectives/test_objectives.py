@@ -191,7 +191,8 @@ def test_puzzle(network: AvsaNetwork, samples: Samples) -> None:
     for i in range(N):
         shuffled = [samples.audio[i, int(shuffle[i, slot])] for slot in range(K)]
         with torch.no_grad():
-            table = puzzle.arrange(torch.cat([*samples.video[i], *shuffled])).view(K, K)
+            tokens = [puzzle.norm(token) for token in (*samples.video[i], *shuffled)]
+            table = puzzle.arrange(torch.cat(tokens)).view(K, K)
         rights = []
         for crop in range(K):
             slot = shuffle[i].tolist().index(crop)
@@ -218,10 +219,10 @@ def test_regression_measures_angles_around_the_circle(
     with torch.no_grad():
         for i in range(N):
             hidden = [
-                regression.pair(
-                    torch.cat([samples.video[i, k], samples.audio[i, k], samples.directions[i, k]])
-                )
+                regression.pair(torch.cat([seen, heard, samples.directions[i, k]]))
                 for k in range(K)
+                for seen in [regression.norm(samples.video[i, k])]
+                for heard in [regression.norm(samples.audio[i, k])]
             ]
             x, y = regression.angle(sum(hidden, torch.zeros(16).double()) / K).tolist()
             difference = math.remainder(
