@@ -44,6 +44,7 @@ from model.scoring import (
     training_free,
     withheld,
 )
+from model.side_by_side import SideBySide, find_reference, side_by_side
 from model.take import Progress, Take, Track
 from model.trajectory import Kind, Trajectory
 from model.turning import YawAlong
@@ -64,6 +65,8 @@ class Options:
     method : what the take is judged by.
     weights : a calibration file of that method (default: the shipped one).
     checkpoint : the network of the method "avsa"; its calibration lies beside it (FILE.json).
+    reference : an ambisonic recording whose front is the picture's (default: the picture's own
+        ambisonic track, where it declares one and the track is another).
     float_output : write 32-bit float instead of the input's sample format.
     apply_undecided : write the best rotation even where the verdict is undecidable.
     over_time : look whether the rotation changes along the take (decodes the whole picture).
@@ -78,6 +81,7 @@ class Options:
     method: Method = Method.FUSED
     weights: Path | None = None
     checkpoint: Path | None = None
+    reference: Path | None = None
     float_output: bool = False
     apply_undecided: bool = False
     over_time: bool = False
@@ -188,7 +192,7 @@ def align(
         options.method, weights=options.weights, checkpoint=options.checkpoint,
         device=options.device,
     )  # fmt: skip
-    _check_outputs(video, track, outputs)
+    _check_outputs(outputs, [video, *track.paths, *filter(None, [options.reference])])
     watch = Watch(notify)
     with (
         Take(video, track, stereo=options.stereo, device=options.device, looks=by.looks) as take,
@@ -226,6 +230,7 @@ def align(
         report["conventions"] = decision.conventions
         report["fix"] = track.fix.value if track.fix else None
         report["laid_on_picture"] = options.lay_on_picture
+        report["reference"] = decision.beside.as_json() if decision.beside else None
         if decision.trajectory:
             report["trajectory"] = following.as_json(decision.trajectory, followed=decision.follows)
     report = relabelled(report, labels or {})
@@ -252,6 +257,7 @@ class _Decision:
     snapshot: Snapshot
     conventions: dict[str, Any]
     notes: list[str]
+    beside: SideBySide | None
     trajectory: Trajectory | None
     applied_deg: float
     follows: bool
@@ -283,6 +289,12 @@ def _decide(take: Take, by: Judge, options: Options, watch: Watch) -> _Decision:
         judgement = following.judge_along(
             windows, trajectory, calibration, tolerance_deg=options.tolerance_deg
         )
+    with watch.stage("compare", 0.9 if trajectory else 0.8, 0.9 if trajectory else 0.8):
+        beside = _beside(take, judgement, calibration, options)
+    if beside:
+        notes.append(beside.note)
+    if beside and not (changes and options.follow):
+        judgement = beside.together
     if take.placement.foreign:
         judgement = withheld(
             judgement, "By the camera's own sound the track does not belong to the footage; where "
@@ -296,10 +308,21 @@ def _decide(take: Take, by: Judge, options: Options, watch: Watch) -> _Decision:
         snapshot,
         {**diagnosis.as_json(), "hypotheses": hypotheses.result().as_json()},
         notes,
+        beside,
         trajectory,
         applied_deg=judgement.rotate_field_ccw_deg if turn else 0.0,
         follows=turn and changes and options.follow,
     )
+
+
+def _beside(
+    take: Take, judgement: Judgement, calibration: Calibration, options: Options
+) -> SideBySide | None:
+    """What a reference says beside the picture, if there is one."""
+    found = find_reference(take, options.reference)
+    if found is None:
+        return None
+    return side_by_side(found, judgement, calibration, tolerance_deg=options.tolerance_deg)
 
 
 def _notes_on_output(take: Take, correction: Correction | None, options: Options) -> list[str]:
@@ -322,10 +345,10 @@ def _notes_on_output(take: Take, correction: Correction | None, options: Options
     return notes
 
 
-def _check_outputs(video: Path, track: Track, outputs: Outputs) -> None:
+def _check_outputs(outputs: Outputs, inputs: Sequence[Path]) -> None:
     for path in (outputs.audio, outputs.report, outputs.plot):
         if path is not None:
-            check_output(path, [p for p in (video, *track.paths) if p.exists()])
+            check_output(path, [p for p in inputs if p.exists()])
 
 
 def correct(

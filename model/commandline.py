@@ -87,6 +87,11 @@ def _add_judging(parser: argparse.ArgumentParser) -> None:
         "--checkpoint", type=Path,
         help="network of --method avsa; its calibration lies beside it, as FILE.json",
     )  # fmt: skip
+    parser.add_argument(
+        "--reference", type=Path,
+        help="an ambisonic recording whose front is the picture's (else: VIDEO's own ambisonic "
+        "track, if it declares one)",
+    )  # fmt: skip
     parser.add_argument("--float", action="store_true", help="write 32-bit float samples")
     parser.add_argument(
         "--apply-undecided", action="store_true",
@@ -118,6 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             method=arguments.method,
             weights=arguments.weights,
             checkpoint=arguments.checkpoint,
+            reference=arguments.reference,
             float_output=arguments.float,
             apply_undecided=arguments.apply_undecided,
             over_time=arguments.over_time,

@@ -34,7 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model import sync
-from model.ambisonics import ChannelLayout, Convention
+from model.ambisonics import ChannelLayout, Convention, Fix
 from model.errors import AvsaError, OptionError, UnsupportedMedia
 from model.intensity import HIGHEST_HZ, LOWEST_HZ, RATE, Moments, moments
 from model.listening import Ear
@@ -110,18 +110,21 @@ class Comparison:
 
 
 class Recording:
-    """An open ambisonic track as a first-order field."""
+    """An open ambisonic track as a first-order field; fix : done to it first."""
 
-    def __init__(self, reader: AudioReader, layout: ChannelLayout | None = None) -> None:
+    def __init__(
+        self, reader: AudioReader, layout: ChannelLayout | None = None, fix: Fix | None = None
+    ) -> None:
         self.reader = reader
         self.layout = layout or layout_of(reader)
+        self._gains = self.layout.gains[:4] * np.array(fix.signs(1) if fix else (1,) * 4)
         self._ear = Ear(reader, list(self.layout.components[:4]))
         self.duration_s = self._ear.duration_s
 
     def field(self, start_s: float, duration_s: float) -> FloatArray:
         """W, Y, Z, X (SN3D) of a stretch, [shape=(4, N)] at 16 kHz; silence beyond the ends."""
         _, channels = self._ear.listen(start_s, duration_s, RATE)
-        return np.asarray(channels * self.layout.gains[:4, None])
+        return np.asarray(channels * self._gains[:, None])
 
 
 def layout_of(reader: AudioReader) -> ChannelLayout:

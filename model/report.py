@@ -327,6 +327,11 @@ def _ring(axes: Axes, report: dict[str, Any], colour: str) -> None:
         )  # fmt: skip
     best = math.radians(report["rotate_field_ccw_deg"])
     axes.plot([best, best], [0, inner + 0.95], color=colour, linewidth=2)
+    if beside := report.get("reference"):
+        axes.scatter(
+            math.radians(beside["rotate_field_ccw_deg"]), 0.45, s=90, marker="D", color="#7a3fa0",
+            zorder=4,
+        )  # fmt: skip
     axes.set_ylim(0, 2.0)
     axes.set_yticks([])
     axes.set_xticks(
@@ -334,7 +339,8 @@ def _ring(axes: Axes, report: dict[str, Any], colour: str) -> None:
         ["0°", "+45°", "+90°\nleft", "+135°", "180°", "-135°", "-90°\nright", "-45°"],
     )
     axes.tick_params(axis="x", pad=8)
-    axes.set_title("How well each rotation fits; dots: the windows' votes", fontsize=11)
+    marks = "dots: the windows' votes" + ("; diamond: the reference" if beside else "")
+    axes.set_title(f"How well each rotation fits; {marks}", fontsize=11)
 
 
 def _summary(axes: Axes, report: dict[str, Any], colour: str) -> None:
@@ -349,6 +355,11 @@ def _summary(axes: Axes, report: dict[str, Any], colour: str) -> None:
         f"windows  {len(report['windows'])}",
         f"track  order {audio['order']}, {audio['convention']}, {audio['samplerate_hz']} Hz",
     ]
+    if beside := report.get("reference"):
+        lines.append(
+            f"reference  {beside['rotate_field_ccw_deg']:+.1f}° ({beside['verdict']}); picture  "
+            f"{beside['picture']['rotate_field_ccw_deg']:+.1f}°"
+        )
     if output:
         applied = "untouched" if output["applied_deg"] == 0 else f"{output['applied_deg']:+.1f}°"
         if (report.get("trajectory") or {}).get("followed"):

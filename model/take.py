@@ -99,6 +99,8 @@ class Take:
         looks: AvsaConfig | None = None,
     ) -> None:
         self.warnings: list[str] = []
+        self.track = track
+        self.shared = track.paths[0] == video  # the track is the sound inside the picture's file
         self._looks = looks
         self._device = torch.device(device)
         with ExitStack() as stack:
@@ -111,9 +113,8 @@ class Take:
             self.layout = _layout(self._audio.info, track, self.diagnosis)
             self._signs = np.array(track.fix.signs(1) if track.fix else (1,) * 4)
             self.placement = placed(
-                self._video.info, self._audio, shared=track.paths[0] == video,
-                offset_s=track.offset_s,
-            )  # fmt: skip
+                self._video.info, self._audio, shared=self.shared, offset_s=track.offset_s
+            )
             self.start_s, self.end_s = self._overlap()
             self._stack = stack.pop_all()
         self._note_metadata()
@@ -138,6 +139,11 @@ class Take:
     def audio(self) -> AudioInfo:
         """Facts of the track."""
         return self._audio.info
+
+    @property
+    def reader(self) -> AudioReader:
+        """The open track itself."""
+        return self._audio
 
     def _overlap(self) -> tuple[float, float]:
         video, audio = self._video.info, self._audio.info

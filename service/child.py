@@ -126,11 +126,13 @@ def _options_of(job: Job) -> Any:
     options = job["options"]
     method = Method(options.get("method", Method.FUSED))
     checkpoint = job.get("checkpoint") if method is Method.AVSA else None
+    reference = job.get("reference")
     return Options(
         n_windows=options["windows"],
         tolerance_deg=options["tolerance_deg"],
         method=method,
         checkpoint=Path(checkpoint) if checkpoint else None,
+        reference=Path(reference["path"]) if reference else None,
         stereo=options["stereo"],
         device=job["device"],
         float_output=options["float_output"],
@@ -154,9 +156,12 @@ def _align(job: Job, track: dict[str, Any], index: int, notify: Any) -> dict[str
     paths = tuple(map(Path, track["paths"]))
     names = dict(zip(track["paths"], track["labels"], strict=True))
     names[job["video"]["path"]] = job["video"]["label"]
+    reference = job.get("reference")
+    if reference:
+        names[reference["path"]] = reference["label"]
     try:
         _probe().check(Path(job["video"]["path"]), "video", stereo=options["stereo"])
-        for path in paths:
+        for path in (*paths, *([Path(reference["path"])] if reference else [])):
             _probe().check(path, "audio")
         with open_split_audio(paths) as reader:
             own = len(paths) == 1 and not options.get("lay_on_picture")

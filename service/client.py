@@ -109,13 +109,15 @@ class Client:
 
     def align(
         self, video: str | Path, audio: Sequence[str | Path] = (), *,
-        options: AlignOptions | None = None, idempotency_key: str | None = None,
+        reference: str | Path | None = None, options: AlignOptions | None = None,
+        idempotency_key: str | None = None,
     ) -> JobInfo:  # fmt: skip
         """Send files in one request and have them aligned; see `upload` for long ones.
 
         Parameters
         ----------
         audio : the tracks; none: the sound inside the video.
+        reference : an ambisonic recording whose front is the picture's.
         idempotency_key : a name of yours for this submission, up to 64 characters; given again
             within a day, it is the same job. Else one is made.
 
@@ -125,12 +127,14 @@ class Client:
         """
         headers = {"Idempotency-Key": idempotency_key or secrets.token_hex(16)}
         data = {"options": options.model_dump_json()} if options else {}
+        sent = [("video", video), *(("audio", path) for path in audio)]
+        sent += [("reference", reference)] if reference else []
 
         def post() -> httpx.Response:
             with ExitStack() as stack:
                 files: list[tuple[str, Any]] = [
                     (field, (Path(path).name, stack.enter_context(Path(path).open("rb"))))
-                    for field, path in (("video", video), *(("audio", path) for path in audio))
+                    for field, path in sent
                 ]
                 return self._http.post("/align", files=files, data=data, headers=headers)
 

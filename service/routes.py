@@ -140,6 +140,7 @@ _BODY = {
                     "properties": {
                         "video": {"type": "string", "format": "binary"},
                         "audio": {"type": "array", "items": {"type": "string", "format": "binary"}},
+                        "reference": {"type": "string", "format": "binary"},
                         "options": {"type": "string", "description": "AlignOptions as JSON"},
                     },
                 },
@@ -176,9 +177,9 @@ _BODY = {
 async def align(request: Request, service: ServiceDep, caller: CallerDep) -> Response:
     """Align one or more ambisonic tracks with a 360 video.
 
-    Multipart with the files `video` and `audio` (repeated for several tracks; left out: the sound
-    inside the video) and `options` as JSON; or a JSON body that names finished uploads, files on
-    the server, or objects of a store.
+    Multipart with the files `video`, `audio` (repeated for several tracks; left out: the sound
+    inside the video), `reference` if there is one, and `options` as JSON; or a JSON body that names
+    finished uploads, files on the server, or objects of a store.
     """
     key = idempotency_key(request)
     if not names_files(request):  # else there is nothing to read, and the table refuses

@@ -107,6 +107,10 @@ class AlignRequest(BaseModel):
     audio: list[Source | str] = Field(
         default_factory=list, description="the tracks; none: the sound inside the video"
     )
+    reference: Source | str | None = Field(
+        None, description="an ambisonic recording whose front is the picture's; none: the video's "
+        "own ambisonic track, where it declares one and the track is another"
+    )  # fmt: skip
     options: AlignOptions = Field(default_factory=AlignOptions)
     output: str | None = Field(
         None, description="s3://BUCKET/PREFIX/ below one of the service's object roots: results "

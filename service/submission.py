@@ -46,6 +46,7 @@ Input = StoredFile | StoredObject
 class Submission:
     """A request understood.
 
+    reference : that the tracks are compared with, if one was named.
     output : s3://BUCKET/PREFIX/ that results are moved to; empty: they stay on the disk.
     """
 
@@ -53,6 +54,7 @@ class Submission:
     audio: list[Input]
     options: AlignOptions
     output: str = ""
+    reference: Input | None = None
 
     @property
     def label(self) -> str:
@@ -70,6 +72,8 @@ class Submission:
             "tracks": [_track(group) for group in groups or [[self.video]]],
             "options": self.options.model_dump(exclude={"join", "label", "priority", "notify_url"}),
         }
+        if self.reference:
+            spec["reference"] = _entry(self.reference)
         return {**spec, "output": self.output} if self.output else spec
 
 
@@ -201,19 +205,22 @@ def _from_names(body: bytes, intake: Intake) -> Submission:
         intake.resolve(source, number)
         for number, source in enumerate((named.video, *named.audio), start=1)
     )
-    return Submission(video, audio, _judged_by(named.options, intake.settings), output)
+    reference = None if named.reference is None else intake.resolve(named.reference, 0)
+    return Submission(video, audio, _judged_by(named.options, intake.settings), output, reference)
 
 
 def _from_upload(received: Received, settings: Settings) -> Submission:
     _check_fields(received)
     video, audio = received.files["video"][0], received.files.get("audio", [])
-    for file in (video, *audio):
+    reference = received.files.get("reference", [None])[0]
+    for file in filter(None, (video, *audio, reference)):
         _refuse_empty(file.label, file.size)
     try:
         options = AlignOptions.model_validate_json(received.fields.get("options") or "{}")
     except ValidationError as error:
         raise problems.of_validation_errors(error.errors()) from error
-    return Submission(video, [*audio], _judged_by(options, settings), settings.results_url)
+    judged_by = _judged_by(options, settings)
+    return Submission(video, [*audio], judged_by, settings.results_url, reference)
 
 
 def _judged_by(options: AlignOptions, settings: Settings) -> AlignOptions:
@@ -233,12 +240,18 @@ def _refuse_empty(name: str, size: int) -> None:
 
 def _check_fields(received: Received) -> None:
     """Refuse what is missing or unknown, by name."""
-    unknown = ({*received.files} - {"video", "audio"}) | ({*received.fields} - {"options", "audio"})
+    files = {"video", "audio", "reference"}
+    unknown = ({*received.files} - files) | ({*received.fields} - {"options", "audio"})
     detail = None
     if unknown:
-        detail = f"The field {min(unknown)!r} is unknown; send files video and audio, and options."
+        detail = (
+            f"The field {min(unknown)!r} is unknown; send files video, audio and reference, and "
+            "options."
+        )
     elif (count := len(received.files.get("video", []))) != 1:
         detail = f"The body has {count} files called video; send one."
+    elif (count := len(received.files.get("reference", []))) > 1:
+        detail = f"The body has {count} files called reference; send one or none."
     elif (text := received.fields.get("audio", _INSIDE)) != _INSIDE:
         detail = f"The field audio is the text {text[:50]!r}; send a file."
     if detail:

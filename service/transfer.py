@@ -30,8 +30,9 @@ def fetch_inputs(job: dict[str, Any], notify: Callable[[float], None]) -> dict[s
     MediaError : an object is gone, changed, or out of reach.
     DiskFull : no space for them.
     """
-    video, tracks = job["video"], job["tracks"]
-    entries = [(video.get("object"), video["label"])]
+    tracks = job["tracks"]
+    single = {name: job[name] for name in ("video", "reference") if name in job}
+    entries = [(file.get("object"), file["label"]) for file in single.values()]
     for track in tracks:
         entries += zip(track.get("objects", []), track["labels"], strict=False)
     wanted = {entry["uri"]: (entry, label) for entry, label in entries if entry}
@@ -56,14 +57,14 @@ def fetch_inputs(job: dict[str, Any], notify: Callable[[float], None]) -> dict[s
         paths[uri] = str(path)
     return {
         **job,
-        "video": _with_path(video, paths),
+        **{name: _with_path(file, paths) for name, file in single.items()},
         "tracks": [_with_paths(track, paths) for track in tracks],
     }
 
 
-def _with_path(video: dict[str, Any], paths: dict[str, str]) -> dict[str, Any]:
-    entry = video.get("object")
-    return {**video, "path": paths[entry["uri"]]} if entry else video
+def _with_path(file: dict[str, Any], paths: dict[str, str]) -> dict[str, Any]:
+    entry = file.get("object")
+    return {**file, "path": paths[entry["uri"]]} if entry else file
 
 
 def _with_paths(track: dict[str, Any], paths: dict[str, str]) -> dict[str, Any]:

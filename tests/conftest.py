@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import shutil
 import subprocess
@@ -12,9 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from hypothesis import settings
 
+from model.ambisonics import rotate_yaw
+from model.media import open_audio
 from tests.model.media.boxes import bext, chunk, insert_chunks
 from training.data.scenes import Conditions, draw_scene
 from training.data.takes import TakeFiles, write_take
@@ -104,6 +108,17 @@ def rng() -> np.random.Generator:
 def shared_data() -> Path:
     """The measuring and format material beside the repository (tests that use it need it)."""
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def upright(take: TakeFiles, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example's track as it fits its picture."""
+    with open_audio(take.audio) as reader:
+        field = np.concatenate(list(reader.blocks(1 << 16)), axis=1)
+    path = tmp_path_factory.mktemp("upright") / "upright.wav"
+    turned = rotate_yaw(field, math.radians(-take.rotated_deg))
+    soundfile.write(path, turned.T, reader.info.samplerate, subtype="FLOAT")
+    return path
 
 
 @pytest.fixture(scope="session")

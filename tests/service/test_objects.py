@@ -51,14 +51,15 @@ def align(server: Server, **body: Any) -> httpx.Response:
 
 
 def test_inputs_and_outputs_by_uri(
-    s3_server: Server, store: ObjectStore, bucket: S3Server, take: TakeFiles
+    s3_server: Server, store: ObjectStore, bucket: S3Server, take: TakeFiles, upright: Path
 ) -> None:
-    for path in (take.video, take.audio):
+    for path in (take.video, take.audio, upright):
         store.store(path, ObjectName("takes", f"in/a take/{path.name}"))
 
     response = align(
         s3_server, video={"uri": "s3://takes/in/a take/take.mp4"},
         audio=[{"uri": "s3://takes/in/a take/take.wav"}], output="s3://takes/out/today/",
+        reference={"uri": "s3://takes/in/a take/upright.wav"},
     )  # fmt: skip
     assert response.status_code == 202, response.text
     job = s3_server.wait_for(response.json()["id"], "succeeded", "failed")
@@ -78,6 +79,7 @@ def test_inputs_and_outputs_by_uri(
     plot = httpx.get(s3_server.url + result["plot_url"], follow_redirects=True)
     assert audio.content == (folder / "audio-0.wav").read_bytes()
     assert 'filename="take_aligned.wav"' in audio.headers["content-disposition"]
+    assert report.json()["reference"]["path"] == "upright.wav"
     assert report.json()["rotate_field_ccw_deg"] == result["rotate_field_ccw_deg"]
     assert plot.content.startswith(b"\x89PNG")
     # What the request asked to be written to its own place is its own.

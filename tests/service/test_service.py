@@ -19,6 +19,7 @@ import jsonschema
 import pytest
 
 from model.checkpoint import Method, load_calibration
+from service.client import Client
 from service.schemas import AlignOptions
 from tests.bad_inputs import BAD_INPUTS
 from tests.service.conftest import Server
@@ -136,6 +137,18 @@ def test_the_evidence_alone_may_judge(
     assert alone["model"]["weights_sha256"] == load_calibration(method=Method.EVIDENCE).sha256
     offered = AlignOptions.model_json_schema()["properties"]["method"]["enum"]
     assert offered == list(Method)
+
+
+def test_a_reference_is_compared_and_named_as_sent(
+    server: Server, take: TakeFiles, upright: Path
+) -> None:
+    with Client(server.url) as client:
+        job = client.wait(client.align(take.video, [take.audio], reference=upright).id)
+        report = client.report(job.id)
+
+    assert report["reference"]["path"] == "upright.wav"
+    assert report["rotate_field_ccw_deg"] == pytest.approx(-take.rotated_deg, abs=0.5)
+    assert any("the reference upright.wav" in warning for warning in report["warnings"])
 
 
 def test_several_tracks_one_of_them_bad(server: Server, take: TakeFiles, tmp_path: Path) -> None:

@@ -1,0 +1,226 @@
+"""The picture's answer and that of a reference recording, side by side, and both together.
+
+A camera's own ambisonic track, or a second microphone, gives the rotation in closed form
+(`model.reference`), to a degree where the picture gives ten. But its front need not be the
+picture's: what the picture says decides whether it is believed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from model import reference
+from model.ambisonics import Fix
+from model.checkpoint import Calibration
+from model.errors import AvsaError, OptionError
+from model.evidence import N_YAWS, yaws_deg
+from model.media import open_audio
+from model.reference import Comparison, Outcome, Recording
+from model.scoring import NEAR_DEG, Judgement, Verdict, verdict_of
+from model.sync import Belonging
+from model.take import Take
+
+# Belief, before the picture is looked at, that a reference's front is the picture's. An
+# assumption: no footage is at hand to count how often a camera's own microphone is turned.
+_TRUST = 0.95
+_LEANING_DEG = 45.0  # a rotation that tilts by more is no rotation about the vertical
+_QUANTILE = 1.645  # of a normal distribution: half of `reference.INTERVAL_LEVEL` in deviations
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A recording that the track was compared with.
+
+    Attributes
+    ----------
+    own : whether it is the camera's, found in the picture's own file.
+    """
+
+    path: Path
+    own: bool
+    comparison: Comparison
+
+    @property
+    def name(self) -> str:
+        """What to call it in a sentence."""
+        return "the camera's own ambisonic track" if self.own else f"the reference {self.path}"
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """A reference's answer beside the picture's.
+
+    Attributes
+    ----------
+    picture : what the picture alone says.
+    together : what is made of both.
+    belief : probability that the reference's rotation is right; None where it tells none.
+    note : both answers in a sentence.
+    """
+
+    reference: Reference
+    picture: Judgement
+    together: Judgement
+    belief: float | None
+    note: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Both answers for the report."""
+        picture = self.picture
+        return {
+            "path": str(self.reference.path),
+            "own": self.reference.own,
+            "belief": None if self.belief is None else round(self.belief, 4),
+            **reference.as_json(self.reference.comparison),
+            "picture": {
+                "verdict": picture.verdict.value,
+                "rotate_field_ccw_deg": round(picture.rotate_field_ccw_deg, 2),
+                "interval_deg": list(picture.arcs_deg[0]),
+                "confidence": round(picture.confidence, 4),
+                "reasons": picture.reasons,
+            },
+        }
+
+
+def find_reference(take: Take, given: Path | None) -> Reference | None:
+    """Compare a take's track with a reference, or with the camera's own track if that is ambisonic.
+
+    given : the file that the user names; None: the picture's own file, if it declares an ambisonic
+        track and the take's track is another.
+
+    Raises
+    ------
+    OptionError : `given` cannot serve. What the camera has by itself is left out with a warning.
+    """
+    if given is None:
+        if take.shared or not take.video.has_sound:
+            return None
+        given, own = take.video.path, True
+    else:
+        own = given == take.video.path
+    try:
+        with open_audio(given) as opened:
+            if own and opened.info.convention is None:
+                return None
+            known = take.placement.sync if own else None
+            if known is not None and known.belonging is not Belonging.SYNCHRONISED:
+                return None  # the placement's own note tells of it
+            found = reference.compare(
+                Recording(opened),
+                Recording(take.reader, take.layout, take.track.fix),
+                synchronisation=known,
+            )
+    except AvsaError as error:
+        if own:
+            take.warnings.append(f"The camera's own ambisonic track was left out: {error}")
+            return None
+        raise OptionError(f"The reference {given} cannot serve: {error}") from error
+    return Reference(given, own, found)
+
+
+def side_by_side(
+    found: Reference, picture: Judgement, calibration: Calibration, *, tolerance_deg: float
+) -> SideBySide:
+    """Put a reference's answer beside the picture's, and make one of both."""
+    c, fault = found.comparison, _fault(found)
+    told = f"By {found.name}: {reference.sentence(c)}"
+    seen = f"By the picture: {picture.rotate_field_ccw_deg:+.1f}° ({picture.verdict.value}, "
+    seen += f"confidence {picture.confidence:.0%})."
+    if fault:
+        doubted = replace(picture, verdict=Verdict.UNDECIDABLE, reasons=[fault, *picture.reasons])
+        return SideBySide(found, picture, doubted, None, f"{told} {seen}")
+    if c.outcome is Outcome.UNDECIDABLE:
+        return SideBySide(found, picture, picture, None, told)
+    near = _near(picture.posterior, c.rotate_field_ccw_deg)
+    belief = belief_in_reference(near, picture.confidence)
+    together = _together(c, picture, belief, near, calibration, tolerance_deg)
+    if together.verdict is Verdict.UNDECIDABLE:
+        reason = f"{found.name[0].upper()}{found.name[1:]} and the picture disagree."
+        together = replace(together, reasons=[reason, *picture.reasons])
+    return SideBySide(found, picture, together, belief, f"{told} {seen}")
+
+
+def belief_in_reference(near: float, confidence: float) -> float:
+    """Probability that a reference's rotation is right, once the picture was looked at.
+
+    near : the picture's mass around that rotation. confidence : in the picture; as far as it is
+        wrong, its posterior says nothing.
+
+    Bayes: a reference with another front could say any angle, so its agreement with the picture by
+    chance is that of a uniform angle.
+    """
+    chance = _BINS_NEAR / N_YAWS
+    expected = confidence * near + (1 - confidence) * chance
+    odds = _TRUST / (1 - _TRUST) * expected / chance
+    return odds / (1 + odds)
+
+
+_BINS_NEAR = 2 * round(NEAR_DEG * N_YAWS / 360) + 1
+
+
+def _near(posterior: Tensor, angle_deg: float) -> float:
+    """Posterior mass within `NEAR_DEG` of an angle."""
+    off = [abs(math.remainder(yaw - angle_deg, 360)) for yaw in yaws_deg()]
+    nearest = torch.tensor(off).argsort()[:_BINS_NEAR]
+    return float(posterior[nearest].sum())
+
+
+def _together(
+    c: Comparison,
+    picture: Judgement,
+    belief: float,
+    near: float,
+    calibration: Calibration,
+    tolerance_deg: float,
+) -> Judgement:
+    """The reference as far as it is believed, else the picture."""
+    posterior = belief * _peak(c) + (1 - belief) * picture.posterior
+    if belief >= 0.5:
+        best, arc = c.rotate_field_ccw_deg, _wrapped_arc(c)
+        confidence = belief + (1 - belief) * near
+        others = [] if belief >= reference.INTERVAL_LEVEL else picture.arcs_deg[:1]
+        arcs = [arc, *others]
+    else:
+        best, confidence = picture.rotate_field_ccw_deg, (1 - belief) * picture.confidence
+        arcs = [picture.arcs_deg[0], _wrapped_arc(c)]
+    verdict = verdict_of(best, confidence, calibration, tolerance_deg=tolerance_deg)
+    return Judgement(verdict, best, arcs, confidence, posterior, [])
+
+
+def _peak(c: Comparison) -> Tensor:
+    """The reference's answer as a posterior over `yaws_deg`: a normal bell, at least a bin wide."""
+    low, high = c.interval_deg
+    deviation = max((high - low) / 2 / _QUANTILE, 180 / N_YAWS)
+    off = [math.remainder(yaw - c.rotate_field_ccw_deg, 360) / deviation for yaw in yaws_deg()]
+    return (-0.5 * torch.tensor(off, dtype=torch.float64) ** 2).softmax(0)
+
+
+def _wrapped_arc(c: Comparison) -> tuple[float, float]:
+    low, high = (180.0 - (180.0 - edge) % 360 for edge in c.interval_deg)
+    return low, high
+
+
+def _fault(found: Reference) -> str | None:
+    """Why no rotation about the vertical fits the track to the reference, and what to do."""
+    c = found.comparison
+    if c.outcome is Outcome.MIRRORED and c.flip == "Y":
+        return f"Left and right are exchanged against {found.name}: try --fix {Fix.MIRROR.value}."
+    if c.outcome is Outcome.MIRRORED:
+        return f"Up and down are exchanged against {found.name}: one of the two has Z negated."
+    if c.outcome is Outcome.ROTATED and c.tilt_deg is not None and c.tilt_deg > 180 - _LEANING_DEG:
+        return (
+            f"Against {found.name} the microphone was upside down (tilt {c.tilt_deg:.0f}°): try "
+            f"--fix {Fix.INVERT.value}."
+        )
+    if c.outcome is Outcome.ROTATED and c.tilt_deg is not None and c.tilt_deg > _LEANING_DEG:
+        return (
+            f"Against {found.name} the microphone leans by {c.tilt_deg:.0f}°: a rotation about the "
+            "vertical does not make it fit."
+        )
+    return None

@@ -1,0 +1,232 @@
+"""A reference's answer beside the picture's: Bayes' rule by counting, and whole jobs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from model.align import Options, Outputs, align
+from model.ambisonics import Fix, rotate_yaw
+from model.checkpoint import load_calibration
+from model.commandline import main
+from model.errors import OptionError
+from model.evidence import yaws_deg
+from model.media import open_audio
+from model.reference import Comparison, Outcome
+from model.scoring import NEAR_DEG, Judgement, Verdict, credible_arcs
+from model.side_by_side import Reference, belief_in_reference, side_by_side
+from model.take import Track
+from training.data.takes import TakeFiles
+
+RATE = 48_000
+FRONT_DEG = 30.0  # by how much the example's field is rotated against the camera's
+
+
+def field_of(path: Path) -> np.ndarray:
+    with open_audio(path) as reader:
+        return np.concatenate(list(reader.blocks(1 << 16)), axis=1)
+
+
+def with_ambisonic_track(video: Path, field: np.ndarray, path: Path) -> Path:
+    """The video with a first-order track of its own that is declared as such (Opus, RFC 8486)."""
+    with av.open(str(video)) as source, av.open(str(path), "w") as target:
+        picture = target.add_stream_from_template(source.streams.video[0])
+        stream = target.add_stream(
+            "libopus", rate=RATE, layout="ambisonic 1", options={"mapping_family": "2", "b": "512k"}
+        )
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = picture
+                target.mux(packet)
+        samples = (np.clip(field, -1, 1) * 32767).astype("i2")
+        for first in range(0, samples.shape[1], 960):
+            block = np.ascontiguousarray(samples[:, first : first + 960].T.reshape(1, -1))
+            frame = av.AudioFrame.from_ndarray(block, "s16", "ambisonic 1")
+            frame.sample_rate, frame.pts = RATE, first
+            target.mux(stream.encode(frame))
+        target.mux(stream.encode(None))
+    return path
+
+
+@pytest.fixture(scope="module")
+def fitting(upright: Path) -> np.ndarray:
+    """The example's field as it fits the picture."""
+    return field_of(upright)
+
+
+@pytest.fixture(scope="module")
+def camera(take: TakeFiles, fitting: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example's video with a noisy ambisonic track of the camera's own, which fits it."""
+    noise = np.random.default_rng(0).standard_normal(fitting.shape) * 0.1 * fitting[0].std()
+    return with_ambisonic_track(
+        take.video, fitting + noise, tmp_path_factory.mktemp("camera") / "camera.mp4"
+    )
+
+
+# --- belief --------------------------------------------------------------------------------------
+
+
+def test_belief_is_how_often_the_reference_is_right() -> None:
+    """Bayes by counting: pictures are right in `confidence` of takes, references in 95 %."""
+    rng, n, confidence = np.random.default_rng(0), 400_000, 0.8
+    near_deg = NEAR_DEG + 2.5  # of whole bins
+    truth = rng.uniform(-180, 180, n)
+    right = rng.random(n) < 0.95
+    told = np.where(right, truth, rng.uniform(-180, 180, n))
+    seen = np.where(rng.random(n) < confidence, truth, rng.uniform(-180, 180, n))
+    agree = np.abs(np.angle(np.exp(1j * np.radians(told - seen)), deg=True)) <= near_deg
+
+    assert belief_in_reference(1.0, confidence) == pytest.approx(right[agree].mean(), abs=0.005)
+    assert belief_in_reference(0.0, confidence) == pytest.approx(right[~agree].mean(), abs=0.005)
+
+
+def test_a_picture_that_says_nothing_leaves_the_prior() -> None:
+    assert belief_in_reference(7 / 72, 0.9) == pytest.approx(0.95)
+
+
+def answer(yaw_deg: float, **changed: object) -> Comparison:
+    known = Comparison(
+        Outcome.ROTATED, yaw_deg, (yaw_deg - 1.5, yaw_deg + 1.5), np.eye(3), 0.0, None, False, 0.9,
+        (1.0, 1.0, 1.0), (), (), None,
+    )  # fmt: skip
+    return replace(known, **changed)  # type: ignore[arg-type]
+
+
+def seen(yaw_deg: float, *, deviation_deg: float = 6.0, confidence: float = 0.95) -> Judgement:
+    off = torch.tensor([math.remainder(yaw - yaw_deg, 360) for yaw in yaws_deg()]).double()
+    posterior = (-0.5 * (off / deviation_deg) ** 2).softmax(0)
+    verdict = Verdict.ALIGNED if abs(yaw_deg) <= 10 else Verdict.MISALIGNED
+    return Judgement(verdict, yaw_deg, credible_arcs(posterior, 0.9), confidence, posterior, [])
+
+
+def together(comparison: Comparison, picture: Judgement) -> Judgement:
+    found = Reference(Path("camera.mp4"), True, comparison)
+    return side_by_side(found, picture, load_calibration(), tolerance_deg=10).together
+
+
+def test_where_both_agree_the_reference_gives_the_angle() -> None:
+    both = together(answer(31.0), seen(36.0, confidence=0.9))
+
+    assert both.verdict is Verdict.MISALIGNED
+    assert both.rotate_field_ccw_deg == 31.0
+    assert both.arcs_deg == [(29.5, 32.5)]
+    assert both.confidence > 0.99
+    assert float(both.posterior.sum()) == pytest.approx(1)
+    assert yaws_deg()[int(both.posterior.argmax())] == 30
+
+
+def test_where_they_disagree_neither_is_sure_and_both_are_told() -> None:
+    picture = seen(120.0, confidence=0.97)
+    both = together(answer(31.0), picture)
+
+    assert both.confidence < picture.confidence
+    assert both.verdict is Verdict.UNDECIDABLE
+    assert "disagree" in both.reasons[0]
+    assert len(both.arcs_deg) == 2
+
+
+def test_an_arc_over_the_back_is_told_within_a_turn() -> None:
+    (low, high), *_ = together(answer(179.5), seen(-178.0)).arcs_deg
+
+    assert (low, high) == (178.0, -179.0)
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"outcome": Outcome.MIRRORED, "flip": "Y"}, "--fix mirror"),
+        ({"outcome": Outcome.MIRRORED, "flip": "Z"}, "Z negated"),
+        ({"tilt_deg": 178.0}, "--fix invert"),
+        ({"tilt_deg": 60.0}, "leans by 60"),
+    ],
+)
+def test_what_no_yaw_mends_withholds_the_verdict(changed: dict[str, object], told: str) -> None:
+    both = together(answer(31.0, **changed), seen(31.0))
+
+    assert both.verdict is Verdict.UNDECIDABLE
+    assert told in both.reasons[0]
+
+
+def test_a_reference_that_tells_nothing_changes_nothing() -> None:
+    picture = seen(31.0)
+
+    assert together(answer(0.0, outcome=Outcome.UNDECIDABLE), picture) is picture
+
+
+# --- whole jobs ----------------------------------------------------------------------------------
+
+
+def test_the_cameras_own_track_is_used(camera: Path, fitting: np.ndarray, tmp_path: Path) -> None:
+    """Late, and turned by an angle between the picture's bins."""
+    turned = rotate_yaw(fitting, math.radians(FRONT_DEG + 2.3))[:, 2 * RATE :]
+    soundfile.write(tmp_path / "track.wav", turned.T, RATE)
+
+    report = align(
+        camera, Track((tmp_path / "track.wav",)),
+        Outputs(tmp_path / "out.wav", plot=tmp_path / "out.png"),
+    )  # fmt: skip
+
+    beside = report["reference"]
+    assert report["verdict"] == "misaligned"
+    assert report["rotate_field_ccw_deg"] == pytest.approx(-FRONT_DEG - 2.3, abs=0.5)
+    assert beside["own"]
+    assert beside["belief"] > 0.95
+    assert beside["rotate_field_ccw_deg"] == report["rotate_field_ccw_deg"]
+    assert abs(beside["picture"]["rotate_field_ccw_deg"] + FRONT_DEG + 2.3) <= 10
+    assert beside["synchronisation"]["offset_s"] == pytest.approx(2.0, abs=0.002)
+    assert any("camera's own ambisonic track" in warning for warning in report["warnings"])
+    assert (tmp_path / "out.png").stat().st_size > 10_000
+
+
+def test_a_mirrored_track_is_told_and_mended(
+    camera: Path, fitting: np.ndarray, tmp_path: Path
+) -> None:
+    mirrored = fitting * np.array([[1], [-1], [1], [1]])
+    soundfile.write(tmp_path / "track.wav", mirrored.T, RATE)
+
+    report = align(camera, Track((tmp_path / "track.wav",)), Outputs())
+    mended = align(camera, Track((tmp_path / "track.wav",), fix=Fix.MIRROR), Outputs())
+
+    assert report["verdict"] == "undecidable"
+    assert "--fix mirror" in report["reasons"][0]
+    assert mended["verdict"] == "aligned"
+    assert abs(mended["rotate_field_ccw_deg"]) < 0.5
+
+
+def test_another_recording_is_named(
+    take: TakeFiles, upright: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [str(take.video), str(take.audio), "-o", str(tmp_path / "out.wav")]
+
+    assert main([*command, "--reference", str(upright)]) == 0
+
+    told = capsys.readouterr().out
+    assert f"rotate_field_ccw_deg {-take.rotated_deg:+.1f}" in told
+    assert f"By the reference {upright}: rotated" in told
+
+
+def test_a_reference_that_cannot_serve_is_told(take: TakeFiles, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "stereo.wav", np.zeros((RATE * 4, 2)), RATE)
+
+    for path, why in ((tmp_path / "stereo.wav", "stereo.wav"), (tmp_path / "no.wav", "no.wav")):
+        with pytest.raises(OptionError, match=why):
+            align(take.video, Track((take.audio,)), Outputs(), Options(reference=path))
+
+
+def test_a_reference_is_never_overwritten(take: TakeFiles, tmp_path: Path) -> None:
+    second = tmp_path / "second.wav"
+    soundfile.write(second, field_of(take.audio).T, RATE)
+
+    with pytest.raises(OptionError, match=r"second\.wav"):
+        align(take.video, Track((take.audio,)), Outputs(second), Options(reference=second))
+
+
+def test_the_track_inside_the_picture_has_no_reference(camera: Path) -> None:
+    assert align(camera, Track((camera,)), Outputs())["reference"] is None
