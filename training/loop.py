@@ -107,7 +107,7 @@ class Course(ABC):
     def train_step(self, batch: Any) -> dict[str, Tensor]:
         """One step of the optimizer; what to log."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate()
+            group["lr"] = self.rate() * group.get("share", 1.0)
         with torch.autocast(
             self.at.device.type, torch.bfloat16, enabled=self.schedule.precision == "bf16"
         ):

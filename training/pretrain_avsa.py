@@ -26,7 +26,6 @@ from training.objectives.samples import Objective
 
 NAME = "avsa.safetensors"
 _EXAMPLES = 32  # that the statistics of sound are taken from
-_VALIDATION_BATCHES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +37,9 @@ class AvsaPretrainConfig(loop.Schedule):
     curriculum : whether a first phase of AVC comes before, as published.
     cropping : its viewpoints and moments are the objective's.
     draws : of each recording an epoch.
+    trained_rate : learning rate of encoders that were trained before, in a phase before or another
+        run, as a share of that of what begins afresh.
+    validation_batches : of clips that are held out, each time.
     """
 
     network: AvsaConfig = NARROW
@@ -45,6 +47,8 @@ class AvsaPretrainConfig(loop.Schedule):
     curriculum: bool = True
     cropping: Cropping = field(default_factory=Cropping)
     draws: int = 1
+    trained_rate: float = 1.0
+    validation_batches: int = 4
     steps: int = 6000
     batch: int = 64
     learning_rate: float = 1e-3
@@ -105,8 +109,14 @@ class AvsaCourse(loop.Course):
         objective = self._phases[phase].objective().to(self.at.device)
         self.trained = self.pretext = Pretext(network, objective)
         self._wrapped = self.at.wrap(self.pretext, some_unused=True)
+        encoders = [*network.video_encoder.parameters(), *network.audio_encoder.parameters()]
+        held = {id(parameter) for parameter in encoders}
+        fresh = [p for p in self.pretext.parameters() if id(p) not in held]
         self.optimizer = torch.optim.Adam(
-            self.pretext.parameters(),
+            [
+                {"params": encoders, "share": self.config.trained_rate if phase else 1.0},
+                {"params": fresh, "share": 1.0},
+            ],
             lr=self.config.learning_rate,
             weight_decay=self.config.weight_decay,
         )
@@ -114,6 +124,7 @@ class AvsaCourse(loop.Course):
     def begin_with(self, network: AvsaNetwork) -> None:
         """Take over encoders that were trained before."""
         self.network.take_encoders(network)
+        self.optimizer.param_groups[0]["share"] = self.config.trained_rate
 
     def rate(self) -> float:
         """Warmed up at the beginning of each phase."""
@@ -139,10 +150,11 @@ class AvsaCourse(loop.Course):
         self.pretext.eval()
         with torch.random.fork_rng():
             torch.manual_seed(self.config.seed)
-            for index in range(_VALIDATION_BATCHES):
+            count = self.config.validation_batches
+            for index in range(count):
                 loss, figures = self.pretext(self._held_out[index].to(self.at.device))
                 for name, value in {"loss": loss, **figures}.items():
-                    sums[name] = sums.get(name, 0.0) + float(value) / _VALIDATION_BATCHES
+                    sums[name] = sums.get(name, 0.0) + float(value) / count
         for module in training:
             module.training = True
         return {f"held-out {name}": value for name, value in self.at.mean(sums).items()}
@@ -257,7 +269,7 @@ def _validation(
     if held_out is None:
         return None
     plain = replace(
-        config, curriculum=False, steps=_VALIDATION_BATCHES,
+        config, curriculum=False, steps=config.validation_batches,
         cropping=replace(config.cropping, augment=False),
     )  # fmt: skip
     return held_out.batches(plain, at)

@@ -18,7 +18,9 @@ from training.objectives.regression import RotationRegression
 from training.objectives.samples import Objective
 from training.objectives.together import Together
 
-_MEMORY_STEPS = 8  # of keys: recent enough to be comparable
+# Of keys. They are made by the network as it was: with older ones, fast training finds it easier to
+# tell new keys from old than right from wrong, and collapses.
+_MEMORY_STEPS = 2
 
 
 class Task(StrEnum):
