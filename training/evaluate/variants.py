@@ -102,7 +102,22 @@ class Variant:
         return replace(CONFIG, network=network, task=self.task, steps=steps)
 
 
-_PAPER = {"sound": Sound.AMBISONIC, "magnitude": True}
+_SOUNDS: dict[str, dict[str, Any]] = {
+    "mono log-mel (paper)": {"sound": Sound.MONO, "magnitude": True},
+    "stereo log-mel (paper)": {"sound": Sound.STEREO, "magnitude": True},
+    "ambisonic log-mel (paper)": {"sound": Sound.AMBISONIC, "magnitude": True},
+    "cardioids": {"sound": Sound.CARDIOID},
+    "intensity": {"sound": Sound.INTENSITY},
+    "intensity and cardioids": {"sound": Sound.DIRECTIONAL},
+}
+
+
+def _heard(name: str, sound: dict[str, Any]) -> Variant:
+    """Ears compared by what only directions tell: after AVC, levels alone know recordings apart."""
+    name = f"{name}, hard only, from nothing"
+    return Variant("sound", name, Task.AVSA_HARD, fresh=True, sound=sound)
+
+
 VARIANTS = (
     Variant("objective", "AVC", Task.AVC),
     Variant("objective", "AVTS", Task.AVTS),
@@ -119,28 +134,15 @@ VARIANTS = (
     Variant("negatives", "hard only: spatial", Task.AVSA_HARD),
     Variant("negatives", "instance + spatial + temporal (AVSA + AVTS)", Task.AVSA_AVTS),
     Variant("curriculum", "none: AVSA from nothing", fresh=True),
-    Variant("curriculum", "none, hard only", Task.AVSA_HARD, fresh=True),
-    Variant("sound", "mono log-mel (paper)", sound={"sound": Sound.MONO, "magnitude": True}),
-    Variant("sound", "stereo log-mel (paper)", sound={"sound": Sound.STEREO, "magnitude": True}),
-    Variant("sound", "ambisonic log-mel (paper)", sound=_PAPER),
-    Variant("sound", "ambisonic log-mel (paper), AVC", Task.AVC, sound=_PAPER),
-    Variant(
-        "sound",
-        "ambisonic log-mel (paper), hard only, from nothing",
-        Task.AVSA_HARD,
-        fresh=True,
-        sound=_PAPER,
-    ),
+    *(_heard(name, sound) for name, sound in _SOUNDS.items()),
     Variant(
         "sound",
         "ambisonic log-mel (paper), hard only, from nothing, no translators",
         Task.AVSA_HARD,
         fresh=True,
-        sound=_PAPER,
+        sound=_SOUNDS["ambisonic log-mel (paper)"],
         network={"translator": "none"},
     ),
-    Variant("sound", "cardioids", sound={"sound": Sound.CARDIOID}),
-    Variant("sound", "intensity and cardioids", sound={"sound": Sound.DIRECTIONAL}),
     Variant("viewpoints", "1", network={"viewpoints": 1}),
     Variant("viewpoints", "2", network={"viewpoints": 2}),
     Variant("viewpoints", "8", network={"viewpoints": 8}),
