@@ -31,6 +31,7 @@ from model.media import (
     file_sha256,
     write_corrected,
 )
+from model.orientation import read_orientation
 from model.output import check_output
 from model.report import FRAME_SIZE, Inputs, Snapshot, build_report, draw, relabelled, write_json
 from model.scoring import (
@@ -71,6 +72,8 @@ class Options:
     apply_undecided : write the best rotation even where the verdict is undecidable.
     over_time : look whether the rotation changes along the take (decodes the whole picture).
     follow : write it changing, if it does; implies `over_time`.
+    orientation : a CSV file that says how the microphone turned (`model.orientation`); the output
+        follows it.
     lay_on_picture : write the track shifted and resampled to the picture's clock, and as long.
     """
 
@@ -86,6 +89,7 @@ class Options:
     apply_undecided: bool = False
     over_time: bool = False
     follow: bool = False
+    orientation: Path | None = None
     lay_on_picture: bool = False
 
     def __post_init__(self) -> None:
@@ -93,10 +97,20 @@ class Options:
             raise OptionError(f"The number of windows is {self.n_windows}; it takes at least 1.")
         if not 0 <= self.tolerance_deg < 180:
             raise OptionError(f"The tolerance is {self.tolerance_deg}°; it must be in [0, 180).")
+        if self.orientation and (self.over_time or self.follow):
+            raise OptionError(
+                f"The orientation {self.orientation} says already how the rotation changes: leave "
+                "--over-time and --follow away."
+            )
         if self.device.startswith("cuda") and not torch.cuda.is_available():
             raise OptionError(
                 f"The device {self.device} is not here: PyTorch sees no CUDA GPU; use cpu."
             )
+
+    @property
+    def files(self) -> list[Path]:
+        """Those it names besides the picture and the track."""
+        return [path for path in (self.reference, self.orientation) if path]
 
 
 @dataclass(frozen=True)
@@ -192,10 +206,17 @@ def align(
         options.method, weights=options.weights, checkpoint=options.checkpoint,
         device=options.device,
     )  # fmt: skip
-    _check_outputs(outputs, [video, *track.paths, *filter(None, [options.reference])])
+    _check_outputs(outputs, [video, *track.paths, *options.files])
     watch = Watch(notify)
     with (
-        Take(video, track, stereo=options.stereo, device=options.device, looks=by.looks) as take,
+        Take(
+            video,
+            track,
+            stereo=options.stereo,
+            device=options.device,
+            looks=by.looks,
+            orientation=read_orientation(options.orientation) if options.orientation else None,
+        ) as take,
         ThreadPoolExecutor(1) as background,
     ):
         if outputs.audio is not None:
@@ -276,15 +297,11 @@ def _decide(take: Take, by: Judge, options: Options, watch: Watch) -> _Decision:
         observe=hypotheses.add,
     )
     diagnosis = take.diagnosis.with_findings(hypotheses.result().findings())
-    notes, trajectory, changes = list(diagnosis.warnings), None, False
-    if options.over_time or options.follow:
-        with watch.stage("trace", 0.8, 0.9) as progress:
-            # The training-free evidence tells how a rotation changes.
-            plain = load_calibration(method=Method.EVIDENCE)
-            trajectory = following.traced(take, plain, progress)
-        changes = trajectory.kind is not Kind.CONSTANT
-        told = following.sentence(trajectory, follow=options.follow)
-        notes += [told] if told else []
+    trajectory = _trajectory(take, options, watch)
+    changes = trajectory is not None and trajectory.kind is not Kind.CONSTANT
+    follow = options.follow or take.orientation is not None
+    told = trajectory and following.sentence(trajectory, follow=follow)
+    notes = [*diagnosis.warnings, *([told] if told else [])]
     if trajectory and changes and options.follow:
         judgement = following.judge_along(
             windows, trajectory, calibration, tolerance_deg=options.tolerance_deg
@@ -295,6 +312,8 @@ def _decide(take: Take, by: Judge, options: Options, watch: Watch) -> _Decision:
         notes.append(beside.note)
     if beside and not (changes and options.follow):
         judgement = beside.together
+    if changes and follow:
+        judgement = following.never_aligned(judgement)
     if take.placement.foreign:
         judgement = withheld(
             judgement, "By the camera's own sound the track does not belong to the footage; where "
@@ -311,8 +330,19 @@ def _decide(take: Take, by: Judge, options: Options, watch: Watch) -> _Decision:
         beside,
         trajectory,
         applied_deg=judgement.rotate_field_ccw_deg if turn else 0.0,
-        follows=turn and changes and options.follow,
+        follows=turn and changes and follow,
     )
+
+
+def _trajectory(take: Take, options: Options, watch: Watch) -> Trajectory | None:
+    """How the rotation changes along a take: as is known, or as is found if that is asked."""
+    if take.orientation:
+        return following.known(take.orientation, take.video.duration_s)
+    if not (options.over_time or options.follow):
+        return None
+    with watch.stage("trace", 0.8, 0.9) as progress:
+        # The training-free evidence tells how a rotation changes.
+        return following.traced(take, load_calibration(method=Method.EVIDENCE), progress)
 
 
 def _beside(

@@ -105,6 +105,11 @@ def _add_judging(parser: argparse.ArgumentParser) -> None:
         "--follow", action="store_true", help="--over-time, and write the rotation as it changes"
     )
     parser.add_argument(
+        "--orientation", type=Path, metavar="CSV",
+        help="how the microphone turned, as columns time_s (of VIDEO) and yaw_deg "
+        "(counter-clockwise): the output is turned along it",
+    )  # fmt: skip
+    parser.add_argument(
         "--lay-on-picture", action="store_true",
         help="write the track shifted and resampled to the picture's clock, and as long (WAV)",
     )  # fmt: skip
@@ -128,6 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             apply_undecided=arguments.apply_undecided,
             over_time=arguments.over_time,
             follow=arguments.follow,
+            orientation=arguments.orientation,
             lay_on_picture=arguments.lay_on_picture,
         )
         jobs = _jobs(arguments)

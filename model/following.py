@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from model.checkpoint import Calibration
 from model.course import read_course
+from model.orientation import Orientation
 from model.scoring import Judgement, ScoredWindow, Verdict, judge
 from model.steps import STEP_DEG
 from model.take import Progress, Take
@@ -19,11 +20,26 @@ from model.trajectory import Kind, Trajectory, curve_at, trace
 FloatArray = NDArray[np.floating]
 
 _RAMP_S = 0.05  # of a step in the output: short to the ear, and without a click
+_CURVE_STEP_S = 0.1  # at least, between the points of a report's curve
+_STILL_DEG = 1.0  # an orientation that moves by less is constant
 
 
 def traced(take: Take, calibration: Calibration, progress: Progress) -> Trajectory:
     """The rotation along a whole take; every block of its picture is decoded."""
     return trace(read_course(take, progress), calibration)
+
+
+def known(orientation: Orientation, end_s: float) -> Trajectory:
+    """The rotation along a take as an orientation says, but for a constant.
+
+    A field that is turned by it stands still against the picture, which lasts until `end_s`.
+    """
+    inside = (orientation.times_s > 0) & (orientation.times_s < end_s)
+    times_s = np.concatenate([[0.0], orientation.times_s[inside], [end_s]])
+    curve = orientation.at(times_s)
+    return Trajectory(
+        Kind.MOVING if np.ptp(curve) >= _STILL_DEG else Kind.CONSTANT, [], times_s, curve
+    )
 
 
 def judge_along(
@@ -35,8 +51,7 @@ def judge_along(
 ) -> Judgement:
     """Judge the rotation at the beginning of a take that does not keep it.
 
-    Every window's evidence is first turned back by what the rotation has changed until then. A
-    take that changes is never aligned as it is.
+    Every window's evidence is first turned back by what the rotation has changed until then.
     """
     curve = curve_at(trajectory)
     first_deg = float(curve(trajectory.times_s[:1])[0])
@@ -45,7 +60,11 @@ def judge_along(
         middle = np.array([window.start_s + window.duration_s / 2])
         bins = round((float(curve(middle)[0]) - first_deg) / STEP_DEG)
         relative.append(replace(window, log_posterior=window.log_posterior.roll(-bins)))
-    judgement = judge(relative, calibration, tolerance_deg=tolerance_deg)
+    return judge(relative, calibration, tolerance_deg=tolerance_deg)
+
+
+def never_aligned(judgement: Judgement) -> Judgement:
+    """A judgement of a take whose rotation changes: it does not fit as it is."""
     if judgement.verdict is Verdict.ALIGNED:
         return replace(judgement, verdict=Verdict.MISALIGNED)
     return judgement
@@ -97,6 +116,7 @@ def sentence(trajectory: Trajectory, *, follow: bool) -> str | None:
 
 def as_json(trajectory: Trajectory, *, followed: bool) -> dict[str, Any]:
     """For a report."""
+    trajectory = _sparse(trajectory)
     return {
         "kind": trajectory.kind.value,
         "followed": followed,
@@ -107,3 +127,14 @@ def as_json(trajectory: Trajectory, *, followed: bool) -> dict[str, Any]:
         "times_s": trajectory.times_s.round(3).tolist(),
         "rotate_field_ccw_deg": trajectory.rotate_field_ccw_deg.round(2).tolist(),
     }
+
+
+def _sparse(trajectory: Trajectory) -> Trajectory:
+    """The same with points far enough apart for a report."""
+    times_s = trajectory.times_s
+    count = int((times_s[-1] - times_s[0]) / _CURVE_STEP_S) + 1
+    if len(times_s) <= count:
+        return trajectory
+    grid = np.linspace(times_s[0], times_s[-1], count)
+    curve = np.interp(grid, times_s, trajectory.rotate_field_ccw_deg)
+    return replace(trajectory, times_s=grid, rotate_field_ccw_deg=curve)

@@ -25,8 +25,10 @@ from model.errors import MediaError, UnsupportedMedia, UnusableContent
 from model.media import AudioInfo, AudioReader, Stereo, VideoInfo, VideoReader, open_split_audio
 from model.moments import FRAME_SIZE, Moment, crops_around, moment_starts, picture_span
 from model.networks.avsa import AvsaConfig
+from model.orientation import Orientation
 from model.placement import placed
 from model.scoring import Window
+from model.turning import turned_along
 
 Progress = Callable[[float], None]
 FloatArray = NDArray[np.floating]
@@ -82,6 +84,7 @@ class Take:
     """An open picture with an open track.
 
     looks : what windows hold of moments (`Window.moments`); nothing without it.
+    orientation : how the microphone turned; the field is turned along it first.
 
     Raises
     ------
@@ -97,7 +100,9 @@ class Take:
         stereo: Stereo | None = None,
         device: torch.device | str = "cpu",
         looks: AvsaConfig | None = None,
+        orientation: Orientation | None = None,
     ) -> None:
+        self.orientation = orientation
         self.warnings: list[str] = []
         self.track = track
         self.shared = track.paths[0] == video  # the track is the sound inside the picture's file
@@ -183,8 +188,9 @@ class Take:
     def field(self, start_s: float, duration_s: float) -> FloatArray:
         """First-order field of a stretch of the picture's time, [shape=(4, N)] at 24 kHz.
 
-        Turned into the frame's own axes (a declared pose yaw taken back), so that it compares with
-        the frames as they are stored. Silence where the track has none.
+        Turned along the microphone's orientation, if it is known, and into the frame's own axes (a
+        declared pose yaw taken back), so that it compares with the frames as they are stored.
+        Silence where the track has none.
 
         Raises
         ------
@@ -200,6 +206,13 @@ class Take:
                 "the track first."
             )
         field = self.layout.to_sn3d(block, order=1) * self._signs[:, None]
+        if self.orientation:
+            read = max(0, first)
+            begins, ends = map(
+                self.placement.picture_s, (read / rate, (read + field.shape[1]) / rate)
+            )
+            at_s = np.linspace(begins, ends, field.shape[1], endpoint=False)
+            field = turned_along(field, np.deg2rad(self.orientation.at(at_s)))
         before = max(0, -first)
         after = max(0, count - before - field.shape[1])
         return np.pad(field, ((0, 0), (before, after)))

@@ -106,7 +106,7 @@ def test_the_report_is_whole(take: TakeFiles, report: Report, folder: Path) -> N
     assert {"name", "best_deg", "weight"} == set(report["cues"][0])
     assert report["input"]["audio"]["sample_format"] == "24-bit"
     assert report["input"]["video"]["projection"] == "undeclared"
-    assert {"scan", "score", "write"} == set(report["timings_s"])
+    assert {"scan", "score", "compare", "write"} == set(report["timings_s"])
     for name in ("model", "input", "output"):
         assert "sha256" in json.dumps(report[name])
 

@@ -1,0 +1,88 @@
+"""How the microphone turned during a take, from a file: a gyro's track, integrated.
+
+A stabilised picture stands still while the microphone on the same rig goes on turning. Where its
+orientation was recorded, nothing needs to be found: the field is turned along it, and one constant
+rotation is left.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.errors import MediaError
+
+FloatArray = NDArray[np.float64]
+
+TIME, YAW = "time_s", "yaw_deg"
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """The microphone's yaw against the picture, since the picture's beginning.
+
+    Attributes
+    ----------
+    times_s : of the picture, ascending, [shape=(N,)].
+    yaw_deg : counter-clockwise seen from above, 0 at the picture's beginning, without jumps at the
+        back, [shape=(N,)]; held before the first and after the last.
+    """
+
+    path: Path
+    times_s: FloatArray
+    yaw_deg: FloatArray
+
+    def at(self, times_s: FloatArray) -> FloatArray:
+        """The yaw in degrees at times of the picture."""
+        return np.interp(times_s, self.times_s, self.yaw_deg)
+
+
+def read_orientation(path: Path) -> Orientation:
+    """Read a CSV file whose header names `time_s` and `yaw_deg`; other columns do not matter.
+
+    Raises
+    ------
+    MediaError : missing, without those columns, or with rows that are no ascending numbers.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = csv.DictReader(file)
+            missing = {TIME, YAW} - set(rows.fieldnames or ())
+            if missing:
+                raise MediaError(
+                    f"{path} has no column {min(missing)}: an orientation is a CSV file whose "
+                    f"first line names {TIME} and {YAW}."
+                )
+            known = np.array([_numbers(path, rows.line_num, row) for row in rows])
+    except OSError as error:
+        raise MediaError(f"{path} cannot be read: {error.strerror}.") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise MediaError(f"{path} is not a CSV file: {error}.") from error
+    if len(known) < 2:
+        raise MediaError(f"{path} has {len(known)} rows; an orientation takes at least 2.")
+    times_s, yaw_deg = known.T
+    back = np.flatnonzero(np.diff(times_s) <= 0)
+    if len(back):
+        raise MediaError(
+            f"{path} goes back in time: {TIME} is {times_s[back[0]]:g}, then "
+            f"{times_s[back[0] + 1]:g}."
+        )
+    unwrapped = np.unwrap(yaw_deg, period=360)
+    return Orientation(path, times_s, unwrapped - np.interp(0.0, times_s, unwrapped))
+
+
+def _numbers(path: Path, line: int, row: dict[str, str]) -> tuple[float, float]:
+    try:
+        time_s, yaw_deg = float(row[TIME]), float(row[YAW])
+    except (TypeError, ValueError) as error:
+        raise MediaError(
+            f"{path}, line {line}: {row[TIME]!r} and {row[YAW]!r} are not both numbers."
+        ) from error
+    if not (math.isfinite(time_s) and math.isfinite(yaw_deg)):
+        raise MediaError(f"{path}, line {line}: {time_s} and {yaw_deg} are not both finite.")
+    return time_s, yaw_deg

@@ -1,0 +1,194 @@
+"""Orientations from files, and takes whose microphone turned as a file says."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model import following
+from model.align import Options, Outputs, align
+from model.commandline import main
+from model.errors import MediaError, OptionError
+from model.media import open_audio
+from model.orientation import Orientation, read_orientation
+from model.take import Take, Track
+from model.turning import turned_along
+from training.data.takes import TakeFiles
+
+RATE = 48_000
+CONSTANT_DEG = -65.0
+
+
+def field_of(path: Path) -> np.ndarray:
+    with open_audio(path) as reader:
+        return np.concatenate(list(reader.blocks(1 << 16)), axis=1)
+
+
+def written(path: Path, *lines: str) -> Path:
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        (["time_s,pitch", "0,1", "1,1"], "no column yaw_deg"),
+        (["0,1", "1,1"], "no column time_s"),
+        (["time_s,yaw_deg", "0,1"], "1 rows"),
+        (["time_s,yaw_deg", "0,1", "2,1", "1.5,3"], "is 2, then 1.5"),
+        (["time_s,yaw_deg", "0,1", "1,left"], "line 3: '1' and 'left'"),
+        (["time_s,yaw_deg", "0,1", "1"], "line 3"),
+        (["time_s,yaw_deg", "0,1", "1,nan"], "finite"),
+    ],
+)
+def test_what_is_no_orientation_is_told(lines: list[str], told: str, tmp_path: Path) -> None:
+    path = written(tmp_path / "o.csv", *lines)
+
+    with pytest.raises(MediaError, match=told) as caught:
+        read_orientation(path)
+
+    assert str(path) in str(caught.value)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(MediaError, match=r"no\.csv cannot be read"):
+        read_orientation(tmp_path / "no.csv")
+
+
+@settings(max_examples=30)
+@given(
+    yaws=st.lists(st.floats(-100, 100), min_size=3, max_size=20), first_s=st.floats(-3, 3),
+    turns=st.integers(-2, 2),
+)  # fmt: skip
+def test_yaw_counts_from_the_pictures_beginning_and_does_not_jump(
+    yaws: list[float], first_s: float, turns: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Steps below half a turn, written as angles of any turn."""
+    true_deg, times_s = np.cumsum(yaws), first_s + 0.5 * np.arange(len(yaws))
+    wrapped = (true_deg + 180) % 360 - 180 + 360 * turns
+    path = written(
+        tmp_path_factory.mktemp("o") / "o.csv", "frame,yaw_deg,time_s",
+        *(f"0,{yaw!r},{t!r}" for yaw, t in zip(wrapped.tolist(), times_s.tolist(), strict=True)),
+    )  # fmt: skip
+
+    known = read_orientation(path)
+
+    assert known.at(np.array([0.0]))[0] == pytest.approx(0, abs=1e-9)
+    np.testing.assert_allclose(np.diff(known.yaw_deg), np.diff(true_deg), atol=1e-6)
+
+
+def test_a_curve_is_told_with_few_points() -> None:
+    times_s = np.arange(0, 20, 0.001)
+    orientation = Orientation(Path("o"), times_s, 30 * np.sin(times_s))
+    told = following.as_json(following.known(orientation, 20.0), followed=True)
+
+    assert told["kind"] == "moving"
+    assert len(told["times_s"]) == 201
+    right = 30 * np.sin(told["times_s"])
+    np.testing.assert_allclose(told["rotate_field_ccw_deg"], right, atol=0.05)
+
+
+# --- takes ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def swinging(upright: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The example's track from a microphone that swings by 60 degrees, and its orientation."""
+    folder = tmp_path_factory.mktemp("swinging")
+    field = field_of(upright)
+    t = np.arange(field.shape[1]) / RATE
+    recorded = turned_along(0.7 * field, np.deg2rad(-CONSTANT_DEG - swing_deg(t)))
+    soundfile.write(folder / "track.wav", recorded.T, RATE, subtype="PCM_24")
+    times_s = np.arange(0, 21, 0.01)
+    yaws = swing_deg(times_s) + 11
+    rows = (f"{at:.2f},{yaw:.4f}" for at, yaw in zip(times_s, yaws, strict=True))
+    return folder / "track.wav", written(folder / "gyro.csv", "time_s,yaw_deg", *rows)
+
+
+def swing_deg(t: np.ndarray) -> np.ndarray:
+    """0 at the beginning."""
+    return np.asarray(60 * np.sin(t * math.tau / 9))
+
+
+def test_a_field_turned_along_stands_still(
+    take: TakeFiles, swinging: tuple[Path, Path], upright: Path
+) -> None:
+    track, gyro = swinging
+    with Take(take.video, Track((track,)), orientation=read_orientation(gyro)) as opened:
+        stretch = opened.field(3.0, 8.0)
+
+    right = 0.7 * field_of(upright)[:, 3 * RATE : 11 * RATE]
+    still = turned_along(right, np.full(right.shape[1], math.radians(-CONSTANT_DEG)))
+    np.testing.assert_allclose(stretch, still, atol=2e-3)
+
+
+def test_a_late_track_is_turned_by_the_pictures_time(
+    take: TakeFiles, swinging: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Cut, and placed by hand: the same stretch of the picture has the same field."""
+    track, gyro = swinging
+    soundfile.write(tmp_path / "late.wav", field_of(track)[:, 2 * RATE :].T, RATE, "PCM_24")
+    known, fields = read_orientation(gyro), []
+    for path, offset_s in ((track, 0.0), (tmp_path / "late.wav", 2.0)):
+        with Take(take.video, Track((path,), offset_s=offset_s), orientation=known) as opened:
+            fields.append(opened.field(5.0, 4.0))
+
+    np.testing.assert_allclose(fields[0], fields[1], atol=1e-5)
+
+
+def test_the_output_follows_the_orientation(
+    take: TakeFiles, swinging: tuple[Path, Path], upright: Path, tmp_path: Path
+) -> None:
+    track, gyro = swinging
+
+    report = align(
+        take.video, Track((track,)), Outputs(tmp_path / "out.wav", plot=tmp_path / "out.png"),
+        Options(orientation=gyro),
+    )  # fmt: skip
+
+    assert report["verdict"] == "misaligned"
+    assert report["rotate_field_ccw_deg"] == pytest.approx(CONSTANT_DEG, abs=10)
+    assert report["trajectory"]["kind"] == "moving"
+    assert report["trajectory"]["followed"]
+    assert len(report["trajectory"]["times_s"]) <= 201
+    right, out = 0.7 * field_of(upright), field_of(tmp_path / "out.wav")
+    off = [
+        math.remainder(_turn_deg(right[:, part], out[:, part]), 360)
+        for part in (slice(s * RATE, (s + 2) * RATE) for s in range(0, 20, 2))
+    ]
+    assert np.ptp(off) < 0.5  # it stands still ...
+    # ... where the constant rotation puts it.
+    assert off[0] == pytest.approx(report["rotate_field_ccw_deg"] - CONSTANT_DEG, abs=0.3)
+
+
+def _turn_deg(before: np.ndarray, after: np.ndarray) -> float:
+    """The angle between two fields, one of which is the other turned."""
+    cos = np.sum(before[3] * after[3] + before[1] * after[1])
+    sin = np.sum(before[3] * after[1] - before[1] * after[3])
+    return math.degrees(math.atan2(sin, cos))
+
+
+def test_what_changes_is_known_or_looked_for_not_both(swinging: tuple[Path, Path]) -> None:
+    for follow in (True, False):
+        with pytest.raises(OptionError, match="leave --over-time"):
+            Options(orientation=swinging[1], follow=follow, over_time=not follow)
+
+
+def test_the_command_line_names_a_bad_file(
+    take: TakeFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = written(tmp_path / "bad.csv", "time_s,yaw", "0,0")
+    command = [str(take.video), str(take.audio), "-o", str(tmp_path / "out.wav")]
+
+    assert main([*command, "--orientation", str(bad)]) == 2
+    assert "no column yaw_deg" in capsys.readouterr().err
+    assert not (tmp_path / "out.wav").exists()
