@@ -394,7 +394,7 @@ def test_progress_rises_from_nothing_to_one(take: TakeFiles, tmp_path: Path) -> 
     assert fractions == sorted(fractions)
     assert (fractions[0], fractions[-1]) == (0.0, 1.0)
     assert [stage for i, (stage, _) in enumerate(seen) if i == 0 or stage != seen[i - 1][0]] == [
-        "scan", "score", "write", "done",
+        "scan", "score", "compare", "write", "done",
     ]  # fmt: skip
 
 

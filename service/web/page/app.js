@@ -82,7 +82,7 @@ function submit() {
 }
 
 const STAGES = {
-  queued: "Waiting for a worker", starting: "Starting", scan: "Listening", score: "Comparing",
+  queued: "Waiting for a worker", starting: "Starting", scan: "Listening", score: "Comparing", compare: "Asking the reference",
   write: "Writing the corrected file", done: "Finishing",
 };
 
