@@ -82,8 +82,8 @@ function submit() {
 }
 
 const STAGES = {
-  queued: "Waiting for a worker", starting: "Starting", scan: "Listening", score: "Comparing", compare: "Asking the reference",
-  write: "Writing the corrected file", done: "Finishing",
+  queued: "Waiting for a worker", starting: "Starting", scan: "Listening", score: "Comparing",
+  compare: "Asking the reference", write: "Writing the corrected file", done: "Finishing",
 };
 
 function watch(id) {
