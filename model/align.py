@@ -102,6 +102,11 @@ class Options:
                 f"The orientation {self.orientation} says already how the rotation changes: leave "
                 "--over-time and --follow away."
             )
+        if self.orientation and self.reference:
+            raise OptionError(
+                f"A track that turned as {self.orientation} says is not compared with the "
+                f"reference {self.reference}: leave --reference or --orientation away."
+            )
         if self.device.startswith("cuda") and not torch.cuda.is_available():
             raise OptionError(
                 f"The device {self.device} is not here: PyTorch sees no CUDA GPU; use cpu."

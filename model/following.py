@@ -109,8 +109,7 @@ def sentence(trajectory: Trajectory, *, follow: bool) -> str | None:
     low = trajectory.rotate_field_ccw_deg.min()
     high = trajectory.rotate_field_ccw_deg.max()
     return (
-        "One rotation does not hold for the whole take: it moves over "
-        f"{high - low:.0f}\u00b0 (--follow)."
+        f"One rotation does not hold for the whole take: it moves over {high - low:.0f}\u00b0{so}."
     )
 
 

@@ -30,6 +30,7 @@ from model.take import Take
 # assumption: no footage is at hand to count how often a camera's own microphone is turned.
 _TRUST = 0.95
 _LEANING_DEG = 45.0  # a rotation that tilts by more is no rotation about the vertical
+_BINS_NEAR = 2 * round(NEAR_DEG * N_YAWS / 360) + 1
 _QUANTILE = 1.645  # of a normal distribution: half of `reference.INTERVAL_LEVEL` in deviations
 
 
@@ -92,14 +93,14 @@ def find_reference(take: Take, given: Path | None) -> Reference | None:
     """Compare a take's track with a reference, or with the camera's own track if that is ambisonic.
 
     given : the file that the user names; None: the picture's own file, if it declares an ambisonic
-        track and the take's track is another.
+        track, the take's track is another, and the microphone is not known to have turned.
 
     Raises
     ------
     OptionError : `given` cannot serve. What the camera has by itself is left out with a warning.
     """
     if given is None:
-        if take.shared or not take.video.has_sound:
+        if take.orientation or take.shared or not take.video.has_sound:
             return None
         given, own = take.video.path, True
     else:
@@ -159,9 +160,6 @@ def belief_in_reference(near: float, confidence: float) -> float:
     expected = confidence * near + (1 - confidence) * chance
     odds = _TRUST / (1 - _TRUST) * expected / chance
     return odds / (1 + odds)
-
-
-_BINS_NEAR = 2 * round(NEAR_DEG * N_YAWS / 360) + 1
 
 
 def _near(posterior: Tensor, angle_deg: float) -> float:

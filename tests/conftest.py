@@ -18,7 +18,7 @@ import torch
 from hypothesis import settings
 
 from model.ambisonics import rotate_yaw
-from model.media import open_audio
+from tests.model.fields import RATE, field_of
 from tests.model.media.boxes import bext, chunk, insert_chunks
 from training.data.scenes import Conditions, draw_scene
 from training.data.takes import TakeFiles, write_take
@@ -113,11 +113,9 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def upright(take: TakeFiles, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The example's track as it fits its picture."""
-    with open_audio(take.audio) as reader:
-        field = np.concatenate(list(reader.blocks(1 << 16)), axis=1)
     path = tmp_path_factory.mktemp("upright") / "upright.wav"
-    turned = rotate_yaw(field, math.radians(-take.rotated_deg))
-    soundfile.write(path, turned.T, reader.info.samplerate, subtype="FLOAT")
+    turned = rotate_yaw(field_of(take.audio), math.radians(-take.rotated_deg))
+    soundfile.write(path, turned.T, RATE, subtype="FLOAT")
     return path
 
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 import soundfile
@@ -16,37 +15,12 @@ import soundfile
 from model import rig
 from model.align import Options, Outputs, align
 from model.ambisonics import rotate_yaw
-from model.media import open_audio
 from model.take import Take, Track
 from model.turning import turned_along
 from tests.conftest import EXAMPLE, TAKE_SEED
+from tests.model.fields import RATE, field_of, turn_deg, with_camera_sound
 from training.data.scenes import draw_scene
 from training.data.takes import TakeFiles, write_take
-
-RATE = 48_000
-
-
-def field_of(path: Path) -> np.ndarray:
-    with open_audio(path) as reader:
-        return np.concatenate(list(reader.blocks(1 << 16)), axis=1)
-
-
-def with_camera_sound(video: Path, sound: np.ndarray, path: Path) -> Path:
-    """The video with a mono track of its own, as a camera records it (AAC)."""
-    with av.open(str(video)) as source, av.open(str(path), "w") as target:
-        picture = target.add_stream_from_template(source.streams.video[0])
-        stream = target.add_stream("aac", rate=RATE, layout="mono")
-        for packet in source.demux(source.streams.video[0]):
-            if packet.dts is not None:
-                packet.stream = picture
-                target.mux(packet)
-        for first in range(0, len(sound), 1024):
-            block = np.ascontiguousarray(sound[None, first : first + 1024], dtype="f4")
-            frame = av.AudioFrame.from_ndarray(block, "fltp", "mono")
-            frame.sample_rate, frame.pts = RATE, first
-            target.mux(stream.encode(frame))
-        target.mux(stream.encode(None))
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -199,15 +173,8 @@ def test_a_knock_is_told_and_followed(
         (slice(0, 12 * RATE), first_deg),
         (slice(22 * RATE, None), later_deg),
     ):
-        found = _turn_deg(source[:, part], applied[:, part])
+        found = turn_deg(source[:, part], applied[:, part])
         assert abs(math.remainder(found - expected_deg, 360)) <= 12
-
-
-def _turn_deg(before: np.ndarray, after: np.ndarray) -> float:
-    """The angle between two fields, one of which is the other turned."""
-    cos = np.sum(before[3] * after[3] + before[1] * after[1])
-    sin = np.sum(before[3] * after[1] - before[1] * after[3])
-    return math.degrees(math.atan2(sin, cos))
 
 
 def test_without_following_one_rotation_is_written(

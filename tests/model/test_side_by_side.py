@@ -6,7 +6,6 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import soundfile
@@ -18,41 +17,14 @@ from model.checkpoint import load_calibration
 from model.commandline import main
 from model.errors import OptionError
 from model.evidence import yaws_deg
-from model.media import open_audio
 from model.reference import Comparison, Outcome
 from model.scoring import NEAR_DEG, Judgement, Verdict, credible_arcs
 from model.side_by_side import Reference, belief_in_reference, side_by_side
 from model.take import Track
+from tests.model.fields import RATE, field_of, with_ambisonic_track
 from training.data.takes import TakeFiles
 
-RATE = 48_000
 FRONT_DEG = 30.0  # by how much the example's field is rotated against the camera's
-
-
-def field_of(path: Path) -> np.ndarray:
-    with open_audio(path) as reader:
-        return np.concatenate(list(reader.blocks(1 << 16)), axis=1)
-
-
-def with_ambisonic_track(video: Path, field: np.ndarray, path: Path) -> Path:
-    """The video with a first-order track of its own that is declared as such (Opus, RFC 8486)."""
-    with av.open(str(video)) as source, av.open(str(path), "w") as target:
-        picture = target.add_stream_from_template(source.streams.video[0])
-        stream = target.add_stream(
-            "libopus", rate=RATE, layout="ambisonic 1", options={"mapping_family": "2", "b": "512k"}
-        )
-        for packet in source.demux(source.streams.video[0]):
-            if packet.dts is not None:
-                packet.stream = picture
-                target.mux(packet)
-        samples = (np.clip(field, -1, 1) * 32767).astype("i2")
-        for first in range(0, samples.shape[1], 960):
-            block = np.ascontiguousarray(samples[:, first : first + 960].T.reshape(1, -1))
-            frame = av.AudioFrame.from_ndarray(block, "s16", "ambisonic 1")
-            frame.sample_rate, frame.pts = RATE, first
-            target.mux(stream.encode(frame))
-        target.mux(stream.encode(None))
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -215,6 +215,9 @@ def test_requests_that_are_none(server: Server, take: TakeFiles) -> None:
     assert_problem(
         httpx.post(url, files={"film": b"x"}), 422, "invalid_request", "'film' is unknown"
     )
+    two = [(name, (name, b"x")) for name in ("video", "reference", "reference")]
+    twice = httpx.post(url, files=two)
+    assert_problem(twice, 422, "invalid_request", "2 files called reference")
     headers = {"content-type": "multipart/form-data; boundary=b"}
     broken = httpx.post(url, content=PART + b"breaks off", headers=headers)
     assert_problem(broken, 400, "broken_body")
