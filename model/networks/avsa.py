@@ -21,6 +21,8 @@ from model.viewpoints import Sound, SoundInput
 
 # Mean and deviation of RGB in ImageNet, by which the paper standardises crops.
 _RGB_MEAN, _RGB_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# Of what whitening makes a channel; directions that vary less, as with a dead channel, are noise.
+_LEAST_VARIANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class AvsaConfig:
     viewpoints : K, crops of a sample (1, 2, 4 and 8 are published).
     crop_px, n_frames, frame_rate_hz : a crop's side, its frames and their rate.
     sound, sound_s : what a viewpoint hears, and for how long.
+    whitened : whether the sound's channels are decorrelated before they are encoded. Levels in two
+        directions differ by little of what either varies; whitened, the difference is a channel.
     """
 
     widths: tuple[int, int, int, int] = PUBLISHED_WIDTHS
@@ -47,6 +51,7 @@ class AvsaConfig:
     frame_rate_hz: float = 16.0
     sound: SoundInput = field(default_factory=SoundInput)
     sound_s: float = 1.0
+    whitened: bool = False
 
 
 PUBLISHED = AvsaConfig(sound=SoundInput(Sound.AMBISONIC, magnitude=True))
@@ -82,7 +87,8 @@ class AvsaNetwork(nn.Module):
             torch.tensor(_RGB_DEVIATION)[:, None, None, None],
         )
         mean, deviation = config.sound.usual()
-        self.audio_standard = Standardised(mean[:, None], deviation[:, None])
+        standard = Whitened if config.whitened else Standardised
+        self.audio_standard = standard(mean[:, None], deviation[:, None])
         self.video_encoder = VideoEncoder(config.widths)
         self.audio_encoder = AudioEncoder(config.sound.sound.n_channels, config.widths)
         self.to_video = Translator(width, config.depth, config.translator)
@@ -152,6 +158,8 @@ class AvsaNetwork(nn.Module):
                 f"encoders of widths {its.widths} that hear {its.sound} do not fit "
                 f"{mine.widths} and {mine.sound}"
             )
+        if mine.whitened != its.whitened:
+            raise ValueError("encoders of whitened sound fit no others: give both the same")
         for part in ("video_standard", "audio_standard", "video_encoder", "audio_encoder"):
             getattr(self, part).load_state_dict(getattr(other, part).state_dict())
 
@@ -176,6 +184,30 @@ class Standardised(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         return (values - self.mean) / self.deviation
+
+
+class Whitened(Standardised):
+    """Standardised input whose channels are then mixed so that they are uncorrelated (ZCA).
+
+    Of all such mixings it is the one that changes channels least (Kessy et al. 2018).
+    """
+
+    mixing: Tensor
+
+    def __init__(self, mean: Tensor, deviation: Tensor) -> None:
+        super().__init__(mean, deviation)
+        self.register_buffer("mixing", torch.eye(mean.shape[0]))
+
+    def fit(self, examples: Tensor) -> None:
+        """Take statistics from examples [shape=(B, C, ...)], of which C are mixed."""
+        super().fit(examples)
+        channels = super().forward(examples.to(self.mean)).movedim(1, 0).flatten(1)
+        variances, axes = torch.linalg.eigh(torch.cov(channels.double()))
+        gains = variances.clamp(min=_LEAST_VARIANCE).rsqrt()
+        self.mixing.copy_(axes @ torch.diag(gains) @ axes.T)
+
+    def forward(self, values: Tensor) -> Tensor:
+        return torch.einsum("dc,bc...->bd...", self.mixing, super().forward(values))
 
 
 def _unit(vectors: Tensor) -> Tensor:

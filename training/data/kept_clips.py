@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
@@ -28,8 +29,18 @@ from model.networks.avsa import AvsaConfig
 from model.viewpoints import SoundInput
 from training.data.clips import Clip
 from training.data.crops import FloatArray
-from training.data.scenes import Conditions, Scene, draw_scene, render_picture, render_sound
+from training.data.picture import Patch
+from training.data.scenes import (
+    Conditions,
+    Scene,
+    Source,
+    draw_scene,
+    render_picture,
+    render_sound,
+)  # fmt: skip
 
+# Of a plain patch's texture, in cells: a few degrees, so that it is not lost in small crops.
+_PLAIN_CELLS = 4.0
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 
@@ -40,11 +51,13 @@ class Stage:
     Attributes
     ----------
     least_radius_rad : scenes whose smallest sounding body is smaller are passed over.
+    plain : whether the texture of patches that sound stands out as much as they are loud, at once.
     height, rate_hz : of the picture.
     """
 
     conditions: Conditions
     least_radius_rad: float = 0.0
+    plain: bool = False
     height: int = 96
     rate_hz: float = 16.0
 
@@ -55,9 +68,25 @@ class Stage:
             scene = draw_scene(seed, self.conditions)
             bodies = [source.body for source in scene.sources if source.body is not None]
             if all(body.radius >= self.least_radius_rad for body in bodies):
-                chosen.append(scene)
+                chosen.append(_plain(scene) if self.plain else scene)
             seed += 1
         return chosen
+
+
+def _plain(scene: Scene) -> Scene:
+    """The scene with patches that show their sound."""
+    return replace(scene, sources=tuple(map(_plain_source, scene.sources)))
+
+
+def _plain_source(source: Source) -> Source:
+    body = source.body
+    if not isinstance(body, Patch):
+        return source
+    coarse = gaussian_filter(body.pattern, _PLAIN_CELLS, mode="wrap")
+    body = replace(
+        body, drive=source.envelope.level, contrast=0.5, shows=1.0, pattern=coarse / coarse.std()
+    )
+    return replace(source, body=body)
 
 
 class KeptClips:

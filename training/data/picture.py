@@ -288,6 +288,7 @@ class Patch(Body):
     Attributes
     ----------
     pattern : what covers it, a periodic texture.
+    shows : how much its contrast follows its drive (0 to 1).
     tremble : its own movement across and up, radians, curves.
     movers : blobs within it, each with its own drive, at an offset (x, y) in radii.
     """
@@ -295,6 +296,7 @@ class Patch(Body):
     pattern: FloatArray = field(default_factory=lambda: np.zeros((8, 8)))
     aspect: float = 1.0
     contrast: float = 0.15
+    shows: float = 0.0
     tremble: tuple[FloatArray, FloatArray] = field(
         default_factory=lambda: (np.zeros(2), np.zeros(2))
     )
@@ -318,7 +320,8 @@ class Patch(Body):
         up, across = np.broadcast_arrays(
             (y + at(self.tremble[1])) * cells, (x + at(self.tremble[0])) * cells
         )
-        brightness = 1 + self.contrast * map_coordinates(
+        contrast = self.contrast * (1 - self.shows + self.shows * at(self.drive))
+        brightness = 1 + contrast * map_coordinates(
             self.pattern, [up, across], order=1, mode="grid-wrap"
         )
         for right, above, mover in self.movers:

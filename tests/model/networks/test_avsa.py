@@ -1,6 +1,7 @@
 """The published networks, part by part; options; scoring all yaws from few passes."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -167,6 +168,39 @@ def test_statistics_of_examples_standardise_them() -> None:
     standard = network.audio_standard(levels)
     torch.testing.assert_close(standard.mean(dim=(0, 2)), torch.zeros(8, 24), atol=1e-4, rtol=0)
     torch.testing.assert_close(standard.std(dim=(0, 2)), torch.ones(8, 24), atol=1e-3, rtol=0)
+
+
+def test_whitened_channels_are_uncorrelated_and_stay_what_they_were() -> None:
+    config = replace(TINY, whitened=True)
+    network, again = AvsaNetwork(config), AvsaNetwork(config)
+    together, apart = 10 * torch.randn(200, 1, 25, 24), torch.randn(200, 8, 25, 24)
+    levels = together + apart - 40
+
+    network.audio_standard.fit(levels)
+
+    white = network.audio_standard(levels)
+    channels = white.movedim(1, 0).flatten(1)
+    torch.testing.assert_close(torch.cov(channels), torch.eye(8), atol=0.02, rtol=0)
+    # What a channel has of its own is what is left of it.
+    own = (apart - apart.mean(1, keepdim=True)).movedim(1, 0).flatten(1)
+    closeness = torch.corrcoef(torch.cat([channels, own]))[:8, 8:]
+    assert closeness.argmax(1).tolist() == list(range(8))
+    again.take_encoders(network)
+    torch.testing.assert_close(again.audio_standard(levels), white)
+    with pytest.raises(ValueError, match="whitened"):
+        AvsaNetwork(TINY).take_encoders(network)
+
+
+def test_a_dead_channel_is_not_made_of_noise() -> None:
+    network = AvsaNetwork(replace(TINY, whitened=True))
+    levels = torch.randn(100, 8, 25, 24)
+    levels[:, 3] = levels[:, 2]
+
+    network.audio_standard.fit(levels)
+
+    white = network.audio_standard(levels)
+    assert white.isfinite().all()
+    assert white.abs().max() < 20
 
 
 def lively(config: AvsaConfig) -> AvsaNetwork:
