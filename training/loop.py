@@ -72,6 +72,7 @@ class Course(ABC):
     """Something that is trained step by step. Batches have `.to(device)`.
 
     optimizer : set by the subclass; `trained`: the module whose parameters it moves.
+    conditions : what else than its settings a resumed run has to share with the one that stopped.
     """
 
     optimizer: torch.optim.Optimizer
@@ -80,6 +81,7 @@ class Course(ABC):
     def __init__(self, schedule: Schedule, at: Ranks) -> None:
         torch.manual_seed(schedule.seed)
         self.schedule, self.at, self.step = schedule, at, 0
+        self.conditions: dict[str, Any] = {}
 
     @abstractmethod
     def loss(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
@@ -124,7 +126,7 @@ class Course(ABC):
         """Write everything a resumed run needs, whole or not at all."""
         cuda = self.at.device.type == "cuda"
         state = {
-            "settings": _settings(self.schedule),
+            "settings": self._settings(),
             "step": self.step,
             "modules": {name: module.state_dict() for name, module in self.modules().items()},
             "optimizer": self.optimizer.state_dict(),
@@ -143,7 +145,7 @@ class Course(ABC):
         OptionError : it is of a run with other settings.
         """
         state = torch.load(path, map_location=self.at.device, weights_only=True)
-        if state.get("settings") != _settings(self.schedule):
+        if state.get("settings") != self._settings():
             raise OptionError(
                 f"{path} is of a run with other settings ({state.get('settings')}): use another "
                 "--output."
@@ -156,9 +158,8 @@ class Course(ABC):
         if self.at.device.type == "cuda" and state["random on device"] is not None:
             torch.cuda.set_rng_state(state["random on device"].cpu(), self.at.device)
 
-
-def _settings(schedule: Schedule) -> str:
-    return json.dumps(asdict(schedule))
+    def _settings(self) -> str:
+        return json.dumps(asdict(self.schedule) | self.conditions)
 
 
 def run(course: Course, batches: Dataset[Any], output: Path) -> None:

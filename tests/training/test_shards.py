@@ -207,17 +207,20 @@ def test_two_nodes_train_on_shards(root: Path, tmp_path: Path) -> None:
     folder, run, port = tmp_path / "shards", tmp_path / "run", free_port()
     command = ["training.data.shards", str(root), str(folder), "--clips-per-shard", "3"]
     subprocess.run([sys.executable, "-m", *command], check=True, capture_output=True)
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+    training = [
+        "-m", "training.pretrain", "--shards", str(folder), "--objective", "avsa",
+        "--no-curriculum", "--viewpoints", "2", "--steps", "2", "--batch", "8", "--workers", "1",
+        "--output", str(run),
+    ]  # fmt: skip
     nodes = [
         subprocess.Popen(
             [
                 sys.executable, "-m", "torch.distributed.run", "--nnodes", "2",
                 "--node-rank", str(rank), "--nproc-per-node", "1", "--rdzv-backend", "c10d",
-                "--rdzv-endpoint", f"127.0.0.1:{port}", "-m", "training.pretrain",
-                "--shards", str(folder), "--objective", "avsa", "--no-curriculum",
-                "--viewpoints", "2", "--steps", "2", "--batch", "8", "--workers", "1",
-                "--output", str(run),
+                "--rdzv-endpoint", f"127.0.0.1:{port}", *training,
             ],
-            env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True,
+            env=one_thread, stderr=subprocess.PIPE, text=True,
         )
         for rank in range(2)
     ]  # fmt: skip
@@ -227,6 +230,13 @@ def test_two_nodes_train_on_shards(root: Path, tmp_path: Path) -> None:
     assert (run / "avsa.safetensors").exists()
     logged = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert all(line["step"] <= 2 for line in logged)
+    # Gone on with by one rank it would take other clips than it would have taken.
+    alone = subprocess.run(
+        [sys.executable, *training], env=one_thread, capture_output=True, text=True, timeout=120
+    )
+    assert alone.returncode == 2
+    (line,) = [line for line in alone.stderr.splitlines() if "other settings" in line]
+    assert '"ranks": 2' in line
 
 
 def test_a_damaged_shard_ends_a_training_with_one_sentence(root: Path, tmp_path: Path) -> None:
