@@ -102,6 +102,10 @@ def _parser() -> argparse.ArgumentParser:
     avsa.add_argument("--translator", choices=get_args(TranslatorKind))
     avsa.add_argument("--depth", type=int, help="layers of the translators")
     avsa.add_argument("--sound", type=Sound, choices=list(Sound), help="what a viewpoint hears")
+    avsa.add_argument(
+        "--whitened", action=argparse.BooleanOptionalAction, default=None,
+        help="decorrelate the sound's channels (default, but for --preset published)",
+    )  # fmt: skip
     avsa.add_argument("--guide", type=Guide, choices=list(Guide), help="where crops look")
     avsa.add_argument("--detections", type=Path, help="a detector's boxes, for --guide objects")
     return parser
@@ -151,7 +155,8 @@ def _train_avsa(options: argparse.Namespace) -> None:
 
 def _avsa_config(options: argparse.Namespace) -> AvsaPretrainConfig:
     preset = _preset(pretrain_avsa.AVSA_PRESETS, options.preset or "narrow")
-    network = replace(preset.network, **_given(options, ("viewpoints", "translator", "depth")))
+    chosen = ("viewpoints", "translator", "depth", "whitened")
+    network = replace(preset.network, **_given(options, chosen))
     if options.sound is not None:
         sound = preset.network.sound
         network = replace(

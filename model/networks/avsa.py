@@ -56,7 +56,9 @@ class AvsaConfig:
 
 PUBLISHED = AvsaConfig(sound=SoundInput(Sound.AMBISONIC, magnitude=True))
 # The same networks, narrow enough to train on two cores.
-NARROW = AvsaConfig(widths=(12, 24, 48, 96), embedding=64, crop_px=56, sound=SoundInput(n_bands=32))
+NARROW = AvsaConfig(
+    widths=(12, 24, 48, 96), embedding=64, crop_px=56, sound=SoundInput(n_bands=32), whitened=True
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
