@@ -191,6 +191,17 @@ def test_whitened_channels_are_uncorrelated_and_stay_what_they_were() -> None:
         AvsaNetwork(TINY).take_encoders(network)
 
 
+def test_one_channel_alone_is_standardised_by_whitening() -> None:
+    network = AvsaNetwork(replace(TINY, whitened=True, sound=replace(TINY.sound, sound=Sound.MONO)))
+    levels = 10 * torch.randn(200, 1, 25, 24) - 40
+
+    network.audio_standard.fit(levels)
+
+    white = network.audio_standard(levels)
+    torch.testing.assert_close(white.mean(), torch.tensor(0.0), atol=1e-3, rtol=0)
+    torch.testing.assert_close(white.std(), torch.tensor(1.0), atol=1e-2, rtol=0)
+
+
 def test_a_dead_channel_is_not_made_of_noise() -> None:
     network = AvsaNetwork(replace(TINY, whitened=True))
     levels = torch.randn(100, 8, 25, 24)
