@@ -15,22 +15,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from model import features, following
 from model.ambisonics import YawRotation
 from model.checkpoint import Calibration, Method, load_calibration
-from model.errors import OptionError, UnusableContent
+from model.detections import ObjectScorer, detections_of
+from model.errors import UnusableContent
 from model.handedness import HandednessTest, prior_given
 from model.judges import Judge, judge_for
 from model.media import (
     Clock,
     Correction,
-    Stereo,
     check_suffix,
     file_sha256,
     write_corrected,
 )
+from model.options import Options
 from model.orientation import read_orientation
 from model.output import check_output
 from model.report import FRAME_SIZE, Inputs, Snapshot, build_report, draw, relabelled, write_json
@@ -51,71 +50,6 @@ from model.trajectory import Kind, Trajectory
 from model.turning import YawAlong
 
 VERSION = "0.1.0"
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a job is done.
-
-    Attributes
-    ----------
-    n_windows : windows of the take that are judged, at most.
-    tolerance_deg : a best rotation within this of 0 is called aligned.
-    stereo : packing of the picture, if not as declared.
-    device : where features and evidence are computed.
-    method : what the take is judged by.
-    weights : a calibration file of that method (default: the shipped one).
-    checkpoint : the network of the method "avsa"; its calibration lies beside it (FILE.json).
-    reference : an ambisonic recording whose front is the picture's (default: the picture's own
-        ambisonic track, where it declares one and the track is another).
-    float_output : write 32-bit float instead of the input's sample format.
-    apply_undecided : write the best rotation even where the verdict is undecidable.
-    over_time : look whether the rotation changes along the take (decodes the whole picture).
-    follow : write it changing, if it does; implies `over_time`.
-    orientation : a CSV file that says how the microphone turned (`model.orientation`); the output
-        follows it.
-    lay_on_picture : write the track shifted and resampled to the picture's clock, and as long.
-    """
-
-    n_windows: int = 8
-    tolerance_deg: float = 10.0
-    stereo: Stereo | None = None
-    device: str = "cpu"
-    method: Method = Method.FUSED
-    weights: Path | None = None
-    checkpoint: Path | None = None
-    reference: Path | None = None
-    float_output: bool = False
-    apply_undecided: bool = False
-    over_time: bool = False
-    follow: bool = False
-    orientation: Path | None = None
-    lay_on_picture: bool = False
-
-    def __post_init__(self) -> None:
-        if self.n_windows < 1:
-            raise OptionError(f"The number of windows is {self.n_windows}; it takes at least 1.")
-        if not 0 <= self.tolerance_deg < 180:
-            raise OptionError(f"The tolerance is {self.tolerance_deg}°; it must be in [0, 180).")
-        if self.orientation and (self.over_time or self.follow):
-            raise OptionError(
-                f"The orientation {self.orientation} says already how the rotation changes: leave "
-                "--over-time and --follow away."
-            )
-        if self.orientation and self.reference:
-            raise OptionError(
-                f"A track that turned as {self.orientation} says is not compared with the "
-                f"reference {self.reference}: leave --reference or --orientation away."
-            )
-        if self.device.startswith("cuda") and not torch.cuda.is_available():
-            raise OptionError(
-                f"The device {self.device} is not here: PyTorch sees no CUDA GPU; use cpu."
-            )
-
-    @property
-    def files(self) -> list[Path]:
-        """Those it names besides the picture and the track."""
-        return [path for path in (self.reference, self.orientation) if path]
 
 
 @dataclass(frozen=True)
@@ -290,7 +224,7 @@ class _Decision:
 
 
 def _decide(take: Take, by: Judge, options: Options, watch: Watch) -> _Decision:
-    calibration, scorers = by.calibration, by.scorers
+    calibration, scorers = by.calibration, _scorers(by, take, options)
     hypotheses = HandednessTest(calibration, scorers, prior_given(take.diagnosis))
     judgement, windows, snapshot = judge_take(
         take,
@@ -337,6 +271,13 @@ def _decide(take: Take, by: Judge, options: Options, watch: Watch) -> _Decision:
         applied_deg=judgement.rotate_field_ccw_deg if turn else 0.0,
         follows=turn and changes and follow,
     )
+
+
+def _scorers(by: Judge, take: Take, options: Options) -> Sequence[Scorer]:
+    """The judge's, and what a detector has seen beside them."""
+    if options.detections is None:
+        return by.scorers
+    return [*by.scorers, ObjectScorer(detections_of(options.detections, take.video.path))]
 
 
 def _trajectory(take: Take, options: Options, watch: Watch) -> Trajectory | None:

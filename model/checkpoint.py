@@ -38,6 +38,7 @@ class Method(StrEnum):
 SCORER = "scorer.safetensors"
 LEARNED = "learned"  # the cue of the learned scorer
 AVSA = "avsa"  # the cue of an AVSA network
+OBJECTS = "objects"  # the cue of a detector's boxes
 _LONGEST_REASON = 200  # characters of another library's words in an error
 
 
@@ -96,11 +97,7 @@ def load_calibration(path: Path | None = None, method: Method = Method.EVIDENCE)
     MediaError : missing, or not a calibration.
     """
     try:
-        data = (
-            resources.files("model.weights").joinpath(f"{method}.json").read_bytes()
-            if path is None
-            else path.read_bytes()
-        )
+        data = (weights_path(method) if path is None else path).read_bytes()
     except OSError as error:
         raise MediaError(f"The weights {path} cannot be read: {error.strerror}.") from error
     try:
@@ -113,6 +110,11 @@ def load_calibration(path: Path | None = None, method: Method = Method.EVIDENCE)
 def save_scorer(path: Path, network: EquivariantScorer, provenance: Mapping[str, Any]) -> None:
     """Write a network's weights with its sizes and origin, whole or not at all."""
     _save_network(path, network, "equivariant", asdict(network.config), provenance)
+
+
+def weights_path(method: Method) -> Path:
+    """Where the shipped calibration of a method is."""
+    return Path(str(resources.files("model.weights").joinpath(f"{method}.json")))
 
 
 def scorer_path() -> Path:

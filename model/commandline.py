@@ -13,11 +13,12 @@ from typing import Any, get_args
 
 from tqdm import tqdm
 
-from model.align import Options, Outputs, align
+from model.align import Outputs, align
 from model.ambisonics import Convention, Fix
 from model.checkpoint import Method
 from model.errors import AvsaError, OptionError
 from model.media import Stereo, open_split_audio, output_suffix
+from model.options import Options
 from model.report import sentence
 from model.take import Track
 
@@ -110,6 +111,11 @@ def _add_judging(parser: argparse.ArgumentParser) -> None:
         "(counter-clockwise): the output is turned along it",
     )  # fmt: skip
     parser.add_argument(
+        "--detections", type=Path, metavar="FILE",
+        help="objects that a detector found in VIDEO, as evidence beside the rest: JSON lines of "
+        'time_s, box ([left, top, right, bottom] in shares of the frame) and score',
+    )  # fmt: skip
+    parser.add_argument(
         "--lay-on-picture", action="store_true",
         help="write the track shifted and resampled to the picture's clock, and as long (WAV)",
     )  # fmt: skip
@@ -135,6 +141,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             follow=arguments.follow,
             orientation=arguments.orientation,
             lay_on_picture=arguments.lay_on_picture,
+            detections=arguments.detections,
         )
         jobs = _jobs(arguments)
     except AvsaError as error:

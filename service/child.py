@@ -120,8 +120,8 @@ def _probe() -> Probe:
 
 def _options_of(job: Job) -> Any:
     """What the caller asked for, as the library takes it."""
-    from model.align import Options
     from model.checkpoint import Method
+    from model.options import Options
 
     options = job["options"]
     method = Method(options.get("method", Method.FUSED))

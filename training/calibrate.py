@@ -57,7 +57,7 @@ from training.data.windows import kept_windows, load_window
 _TARGET_CONCENTRATION = 60.0  # von Mises, 7.4 degrees
 _STATISTICS = ("bias", "belongs", "synchronous")
 _LEAST_TAKES = 4  # of each length: fewer cannot be halved twice
-_UNFIT_WEIGHT = 0.3  # of windows in which nothing fits, in the cues' weights
+UNFIT_WEIGHT = 0.3  # of windows in which nothing fits, in the cues' weights
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ def fit_weights(takes: Sequence[ScoredTake], *, steps: int = 500) -> Fit:
     statistics = torch.cat([take.statistics for take in takes])
     fits = torch.cat([torch.full((len(take.cues),), take.matched) for take in takes])
     target = torch.where(fits[:, None], _soft_target(), torch.full_like(cues[:, 0], 1 / 72))
-    share = torch.where(fits, 1.0, _UNFIT_WEIGHT)
+    share = torch.where(fits, 1.0, UNFIT_WEIGHT)
     is_learned = torch.tensor([name in (LEARNED, AVSA) for name in names])
     weights = torch.zeros(len(names), dtype=cues.dtype, requires_grad=True)
     parameters = [weights]

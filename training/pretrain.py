@@ -28,12 +28,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
+from model.detections import read_detections
 from model.errors import AvsaError, OptionError
 from model.networks.avsa_translators import TranslatorKind
 from model.viewpoints import Sound, SoundInput
 from training import pretrain_avsa, pretrain_scorer
 from training.data.clips import Guide
-from training.data.detections import read_detections
 from training.data.shards import read_shards
 from training.data.windows import kept_windows
 from training.data.yt360 import read_index, read_list

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from model.checkpoint import load_avsa, save_avsa
+from model.detections import Detection
 from model.networks.avsa import NARROW, PUBLISHED, AvsaConfig, AvsaNetwork
 from training import loop
 from training.data.clips import Clip, ClipCrops, ClipMedia, Cropping, Crops
 from training.data.crop_batches import CropBatches, Stretch
-from training.data.detections import Detection
 from training.data.shards import Shard, ShardBatches, ShardMedia
 from training.distributed import Ranks
 from training.objectives.curriculum import steps_of

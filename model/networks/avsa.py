@@ -204,7 +204,8 @@ class Whitened(Standardised):
         """Take statistics from examples [shape=(B, C, ...)], of which C are mixed."""
         super().fit(examples)
         channels = super().forward(examples.to(self.mean)).movedim(1, 0).flatten(1)
-        covariance = torch.cov(channels.double()).reshape(len(channels), -1)  # of one channel, cov is a number
+        # Of one channel, cov is a number.
+        covariance = torch.cov(channels.double()).reshape(len(channels), -1)
         variances, axes = torch.linalg.eigh(covariance)
         gains = variances.clamp(min=_LEAST_VARIANCE).rsqrt()
         self.mixing.copy_(axes @ torch.diag(gains) @ axes.T)

@@ -18,10 +18,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from model.align import Options, Outputs, align
+from model.align import Outputs, align
 from model.ambisonics import ChannelLayout, Convention, Fix, YawRotation
 from model.errors import Cancelled, MediaError, OptionError, UnusableContent
 from model.media import open_audio
+from model.options import Options
 from model.take import Take, Track, best_apart
 from tests.model.media.boxes import add_boxes, chunk, insert_chunks, sv3d
 from training.data.scenes import Conditions, draw_scene

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.align import Options, Outputs, align
+from model.align import Outputs, align
 from model.ambisonics import encode, rotate_yaw
 from model.checkpoint import AVSA, Calibration, Method, save_avsa
 from model.errors import MediaError, OptionError
@@ -16,6 +16,7 @@ from model.judges import AvsaScorer, calibration_beside, judge_for
 from model.media import file_sha256
 from model.media.encode import write_audio, write_video
 from model.networks.avsa import AvsaConfig, AvsaNetwork
+from model.options import Options
 from model.take import Take, Track
 from model.viewpoints import Sound, SoundInput
 from training.data.takes import TakeFiles

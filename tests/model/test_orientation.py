@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model import following
-from model.align import Options, Outputs, align
+from model.align import Outputs, align
 from model.commandline import main
 from model.errors import MediaError, OptionError
+from model.options import Options
 from model.orientation import Orientation, read_orientation
 from model.take import Take, Track
 from model.turning import turned_along

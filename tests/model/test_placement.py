@@ -13,8 +13,9 @@ import pytest
 import soundfile
 
 from model import rig
-from model.align import Options, Outputs, align
+from model.align import Outputs, align
 from model.ambisonics import rotate_yaw
+from model.options import Options
 from model.take import Take, Track
 from model.turning import turned_along
 from tests.conftest import EXAMPLE, TAKE_SEED

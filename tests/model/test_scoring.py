@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from model.checkpoint import Calibration, load_calibration
+from model.checkpoint import OBJECTS, Calibration, load_calibration
 from model.errors import MediaError
 from model.evidence import CUES, N_YAWS, yaws_deg
 from model.features import Motion
@@ -184,7 +184,7 @@ def test_arcs_hold_the_mass_and_the_peak(weights: list[float], mass: float) -> N
 def test_the_shipped_calibration_is_whole() -> None:
     calibration = load_calibration()
 
-    assert set(calibration.weights) == set(CUES)
+    assert set(calibration.weights) == {*CUES, OBJECTS}
     assert len(calibration.sha256) == 64
     assert "synthetic" in calibration.provenance["data"]
 

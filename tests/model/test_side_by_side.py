@@ -11,12 +11,13 @@ import pytest
 import soundfile
 import torch
 
-from model.align import Options, Outputs, align
+from model.align import Outputs, align
 from model.ambisonics import Fix, rotate_yaw
 from model.checkpoint import load_calibration
 from model.commandline import main
 from model.errors import OptionError
 from model.evidence import yaws_deg
+from model.options import Options
 from model.reference import Comparison, Outcome
 from model.scoring import NEAR_DEG, Judgement, Verdict, credible_arcs
 from model.side_by_side import Reference, belief_in_reference, side_by_side

@@ -20,7 +20,8 @@ from pathlib import Path
 import httpx
 import torch
 
-from model.align import Options, Outputs, align
+from model.align import Outputs, align
+from model.options import Options
 from model.take import Track
 from service.jobs import State
 from tests.service.deployment import Deployment

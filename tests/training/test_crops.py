@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from model import features
 from model.ambisonics import encode
+from model.detections import read_detections
 from model.errors import MediaError
 from model.features import N_ELEVATIONS, SAMPLERATE, covariance
 from model.sphere import direction_to_pixel
@@ -30,10 +31,10 @@ from training.data.crops import (
     hue_rotations,
     luminance,
     motion_interest,
+    object_interest,
     sound_interest,
     unit_vectors,
 )
-from training.data.detections import object_interest, read_detections
 
 
 def plain_angle(one: np.ndarray, other: np.ndarray) -> float:

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from model.ambisonics import encode
 from model.conventions import READING_CODES
+from model.detections import Detection
 from model.errors import MediaError
 from model.media import VideoReader, open_audio
 from model.media.encode import write_audio, write_video, write_youtube_audio
@@ -24,7 +25,6 @@ from model.viewpoints import Sound, SoundInput
 from training.data import yt360, yt360_prepare, yt360_synthetic
 from training.data.clips import Clip, ClipCrops, Cropping, Crops, Guide, draw_moments
 from training.data.crops import angle_between, unit_vectors
-from training.data.detections import Detection
 from training.data.scenes import Conditions, draw_scene, render_sound
 from training.data.yt360 import (
     build_index,

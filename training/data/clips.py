@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from model import features
+from model.detections import Detection
 from model.errors import MediaError, UnusableContent
 from model.media import VideoReader, open_audio
 from model.networks.avsa import AvsaConfig
@@ -35,10 +36,10 @@ from training.data.crops import (
     cut_crops,
     draw_views,
     motion_interest,
+    object_interest,
     sound_interest,
     unit_vectors,
 )
-from training.data.detections import Detection, object_interest
 
 _ATTEMPTS = 10  # clips of an item that may fail one after the other
 _LEAST_GAP_S = 0.5  # between moments of one clip

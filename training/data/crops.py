@@ -8,6 +8,7 @@ are drawn from it one at a time, none nearer to another than `MIN_APART_RAD`.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model import features
+from model.detections import Detection
 from model.features import N_ELEVATIONS
 from model.sphere import tangent_crops, tangent_map, wrap_angle
 
@@ -197,6 +199,27 @@ def sound_interest(cov: Tensor) -> FloatArray:
 
 
 # --- cutting -------------------------------------------------------------------------------------
+
+
+def object_interest(
+    detections: Iterable[Detection], start_s: float, duration_s: float
+) -> FloatArray:
+    """Where objects are in a stretch of time: each a bell as wide as itself, by its score.
+
+    Returns [shape=(N_ELEVATIONS, A)], zeros if there are none.
+    """
+    elevations, azimuths = cell_centres()
+    centres = np.stack(np.meshgrid(azimuths, elevations), axis=-1)
+    interest = np.zeros(centres.shape[:2])
+    for detection in detections:
+        if start_s <= detection.time_s < start_s + duration_s:
+            place = np.array([detection.azimuth_rad, detection.elevation_rad])
+            # Half its size is two deviations; a cell is the least.
+            spread = max(detection.width_rad, detection.height_rad) / 4
+            spread = max(spread, math.tau / len(azimuths))
+            distance = angle_between(centres, place) / spread
+            interest += detection.score * np.exp(-0.5 * distance**2)
+    return interest
 
 
 def cut_crops(frames: Tensor, views: Views, size_px: int, *, nearest: bool = False) -> Tensor:

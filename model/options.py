@@ -1,0 +1,84 @@
+"""How a job is done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from model.checkpoint import Method
+from model.errors import OptionError
+from model.media import Stereo
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a job is done.
+
+    Attributes
+    ----------
+    n_windows : windows of the take that are judged, at most.
+    tolerance_deg : a best rotation within this of 0 is called aligned.
+    stereo : packing of the picture, if not as declared.
+    device : where features and evidence are computed.
+    method : what the take is judged by.
+    weights : a calibration file of that method (default: the shipped one).
+    checkpoint : the network of the method "avsa"; its calibration lies beside it (FILE.json).
+    reference : an ambisonic recording whose front is the picture's (default: the picture's own
+        ambisonic track, where it declares one and the track is another).
+    float_output : write 32-bit float instead of the input's sample format.
+    apply_undecided : write the best rotation even where the verdict is undecidable.
+    over_time : look whether the rotation changes along the take (decodes the whole picture).
+    follow : write it changing, if it does; implies `over_time`.
+    orientation : a CSV file that says how the microphone turned (`model.orientation`); the output
+        follows it.
+    lay_on_picture : write the track shifted and resampled to the picture's clock, and as long.
+    detections : objects that a detector found in the picture (`model.detections`), as evidence.
+    """
+
+    n_windows: int = 8
+    tolerance_deg: float = 10.0
+    stereo: Stereo | None = None
+    device: str = "cpu"
+    method: Method = Method.FUSED
+    weights: Path | None = None
+    checkpoint: Path | None = None
+    reference: Path | None = None
+    float_output: bool = False
+    apply_undecided: bool = False
+    over_time: bool = False
+    follow: bool = False
+    orientation: Path | None = None
+    lay_on_picture: bool = False
+    detections: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.n_windows < 1:
+            raise OptionError(f"The number of windows is {self.n_windows}; it takes at least 1.")
+        if not 0 <= self.tolerance_deg < 180:
+            raise OptionError(f"The tolerance is {self.tolerance_deg}°; it must be in [0, 180).")
+        if self.orientation and (self.over_time or self.follow):
+            raise OptionError(
+                f"The orientation {self.orientation} says already how the rotation changes: leave "
+                "--over-time and --follow away."
+            )
+        if self.orientation and self.reference:
+            raise OptionError(
+                f"A track that turned as {self.orientation} says is not compared with the "
+                f"reference {self.reference}: leave --reference or --orientation away."
+            )
+        if self.detections and self.method is Method.AVSA:
+            raise OptionError(
+                f"The detections {self.detections} do not go with the method avsa, which weighs no "
+                "other evidence: leave --detections or --method away."
+            )
+        if self.device.startswith("cuda") and not torch.cuda.is_available():
+            raise OptionError(
+                f"The device {self.device} is not here: PyTorch sees no CUDA GPU; use cpu."
+            )
+
+    @property
+    def files(self) -> list[Path]:
+        """Those it names besides the picture and the track."""
+        return [path for path in (self.reference, self.orientation, self.detections) if path]
