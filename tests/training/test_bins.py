@@ -7,6 +7,7 @@ import math
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -338,6 +339,23 @@ def test_the_table_is_made_and_gone_on_with(tmp_path: Path) -> None:
     assert [file.stat().st_mtime_ns for file in files] == times
     with pytest.raises(OptionError, match="use another --output"):
         made(budget=replace(budget, steps=4), workers=1)
+
+
+def test_rows_and_seed_are_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training is another by its seed alone; rows by any of the texts."""
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(variants, "run", lambda output, **given: asked.update(given))
+    (tmp_path / "variants.md").write_text("")
+    command = ["variants", "--output", str(tmp_path), "--seed", "3", "--rows"]
+
+    assert main([*command, "objective AVC", "depth"]) == 0
+
+    names = [variant.name for variant in asked["variants"]]
+    assert names == ["AVC", "depth 2", "depth 4"]
+    assert asked["budget"] == replace(variants.Budget(), seed=3)
+    config = asked["variants"][0].config
+    assert config(100, 3) == replace(config(100), seed=3)
+    assert main([*command, "sideways"]) == 2
 
 
 def test_variants_are_those_of_the_paper_and_its_rebuttal() -> None:

@@ -92,7 +92,10 @@ def add_variants(commands: Any) -> Any:
     )
     command.add_argument("--output", type=Path, required=True, help="folder; resumed if it exists")
     command.add_argument("--budget", type=float, default=1.0, help="times the default steps (1)")
-    command.add_argument("--rows", help="only variants whose group or name holds this")
+    command.add_argument(
+        "--rows", nargs="+", metavar="TEXT", help="only variants whose group or name holds one"
+    )
+    command.add_argument("--seed", type=int, default=0, help="of the trainings; not of scenes (0)")
     command.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     command.add_argument("--workers", type=int, default=2, help="rows at a time (2)")
     command.set_defaults(run=_run_variants)
@@ -103,15 +106,17 @@ def _run_variants(arguments: argparse.Namespace) -> None:
     chosen = [
         variant
         for variant in variants.VARIANTS
-        if arguments.rows is None or arguments.rows in f"{variant.group} {variant.name}"
+        if arguments.rows is None
+        or any(text in f"{variant.group} {variant.name}" for text in arguments.rows)
     ]
     if not chosen:
-        raise OptionError(f"No variant's group or name holds {arguments.rows!r}.")
+        raise OptionError(f"No variant's group or name holds any of {arguments.rows}.")
     usual = variants.Budget()
     budget = replace(
         usual,
         steps=math.ceil(arguments.budget * usual.steps),
         first_steps=math.ceil(arguments.budget * usual.first_steps),
+        seed=arguments.seed,
     )
     variants.run(
         arguments.output, budget=budget, device=arguments.device,

@@ -98,11 +98,13 @@ class Variant:
         ears = str(self.sound.get("sound", NETWORK.sound.sound))
         return Variant("first phase", ears, Task.AVC, fresh=True, sound=self.sound)
 
-    def config(self, steps: int) -> AvsaPretrainConfig:
+    def config(self, steps: int, seed: int = 0) -> AvsaPretrainConfig:
         """Its training."""
         network = replace(NETWORK, sound=replace(NETWORK.sound, **self.sound), **self.network)
         cropping = replace(CROPPING, **self.cropping)
-        return replace(CONFIG, network=network, cropping=cropping, task=self.task, steps=steps)
+        return replace(
+            CONFIG, network=network, cropping=cropping, task=self.task, steps=steps, seed=seed
+        )
 
 
 _SOUNDS: dict[str, dict[str, Any]] = {
@@ -169,6 +171,7 @@ class Budget:
     steps : of training, after `first_steps` of AVC.
     n_train, n_test, n_probed : scenes that are trained on, measured on, and that heads learn from
         (of the first).
+    seed : of the training.
     """
 
     steps: int = 650
@@ -176,6 +179,7 @@ class Budget:
     n_train: int = N_TRAIN
     n_test: int = N_TEST
     n_probed: int = N_PROBED
+    seed: int = 0
     probe: Probe = field(default_factory=Probe)
 
 
@@ -253,7 +257,7 @@ def _trained(
     """Train a variant to its end; returns it and the scenes it has learned from."""
     if device == "cpu":
         torch.set_num_threads(1)
-    config, train = variant.config(steps), _scenes(output, "train", budget.n_train)
+    config, train = variant.config(steps, budget.seed), _scenes(output, "train", budget.n_train)
     phase = variant.first_phase
     first = None if phase is None else output / phase.key / NAME
     at = Ranks(0, 1, torch.device(device))
