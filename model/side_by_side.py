@@ -18,10 +18,11 @@ from torch import Tensor
 from model import reference
 from model.ambisonics import Fix
 from model.checkpoint import Calibration
+from model.comparison import INTERVAL_LEVEL, Comparison, Outcome
 from model.errors import AvsaError, OptionError
 from model.evidence import N_YAWS, yaws_deg
 from model.media import open_audio
-from model.reference import Comparison, Outcome, Recording
+from model.reference import Recording
 from model.scoring import NEAR_DEG, Judgement, Verdict, verdict_of
 from model.sync import Belonging
 from model.take import Take
@@ -31,7 +32,7 @@ from model.take import Take
 _TRUST = 0.95
 _LEANING_DEG = 45.0  # a rotation that tilts by more is no rotation about the vertical
 _BINS_NEAR = 2 * round(NEAR_DEG * N_YAWS / 360) + 1
-_QUANTILE = 1.645  # of a normal distribution: half of `reference.INTERVAL_LEVEL` in deviations
+_QUANTILE = 1.645  # of a normal distribution: half of `comparison.INTERVAL_LEVEL` in deviations
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,7 @@ def _together(
     if belief >= 0.5:
         best, arc = c.rotate_field_ccw_deg, _wrapped_arc(c)
         confidence = belief + (1 - belief) * near
-        others = [] if belief >= reference.INTERVAL_LEVEL else picture.arcs_deg[:1]
+        others = [] if belief >= INTERVAL_LEVEL else picture.arcs_deg[:1]
         arcs = [arc, *others]
     else:
         best, confidence = picture.rotate_field_ccw_deg, (1 - belief) * picture.confidence

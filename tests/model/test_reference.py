@@ -15,21 +15,13 @@ from hypothesis import strategies as st
 from scipy.signal import fftconvolve
 
 from model.ambisonics import encode, pitch_matrix, rotate, rotate_yaw, yaw_matrix
+from model.coherence import cross_spectra
+from model.comparison import Comparison, Outcome, rotation_of, solve, yaw_of
 from model.errors import OptionError, UnsupportedMedia
-from model.intensity import RATE, moments
+from model.intensity import RATE, Moments, moments
 from model.media import open_audio
-from model.reference import (
-    Comparison,
-    Outcome,
-    Recording,
-    as_json,
-    compare,
-    main,
-    rotation_of,
-    sentence,
-    solve,
-    yaw_of,
-)
+from model.reference import Recording, as_json, compare, main, sentence
+from training.data.rerecording import moved
 
 N = 6 * RATE
 WINDOW = N // 12
@@ -56,7 +48,7 @@ def noisy(field: np.ndarray, seed: int, snr_db: float = 10.0) -> np.ndarray:
 def compared(reference: np.ndarray, track: np.ndarray) -> Comparison:
     starts = np.arange(0, N, WINDOW)
     pairs = [(reference[:, s : s + WINDOW], track[:, s : s + WINDOW]) for s in starts]
-    return solve(moments(pairs), starts / RATE, WINDOW / RATE)
+    return solve(moments(pairs), cross_spectra(pairs), starts / RATE, WINDOW / RATE)
 
 
 def off_deg(found: float, right: float) -> float:
@@ -85,6 +77,54 @@ def test_the_rotation_given_makes_the_track_fit() -> None:
     assert np.median(errors) < 0.7
     assert max(errors) < 3.0
     assert sum(low <= 0 <= high for low, high in (c.interval_deg for c in found)) >= 7
+
+
+def apart(field: np.ndarray, seed: int, spacing_m: float) -> np.ndarray:
+    """A field as a microphone hears it that stands some way off in a random direction."""
+    rng = np.random.default_rng(seed)
+    return moved(field, spacing_m * unit(rng.standard_normal(3)), RATE)
+
+
+def unit(vector: np.ndarray) -> np.ndarray:
+    return np.asarray(vector / np.linalg.norm(vector))
+
+
+def test_sound_from_everywhere_is_told_by_its_waveforms() -> None:
+    """Intensities say little of it, and microphones far apart hear other waveforms."""
+    errors, halves = [], []
+    for seed in range(8):
+        field = scene(seed, n_sources=40)
+        for spacing_m in (0.3, 3.0):
+            near = noisy(apart(field, seed, spacing_m), seed + 1)
+            found = compared(field, near)
+            errors.append(off_deg(found.rotate_field_ccw_deg, 0.0))
+            halves.append((found.interval_deg[1] - found.interval_deg[0]) / 2)
+    by_intensity = [
+        math.degrees(abs(float(yaw_of(intensity_of(seed).cross.sum(0))))) for seed in range(8)
+    ]
+
+    assert np.median(errors[::2]) < 0.5 * np.median(by_intensity)
+    assert np.median(errors[::2]) < 1.0
+    assert np.median(halves[1::2]) > 2 * np.median(halves[::2])
+
+
+def intensity_of(seed: int) -> Moments:
+    field = scene(seed, n_sources=40)
+    near = noisy(apart(field, seed, 0.3), seed + 1)
+    return moments(
+        [(field[:, s : s + WINDOW], near[:, s : s + WINDOW]) for s in range(0, N, WINDOW)]
+    )
+
+
+def test_waveforms_of_a_displaced_microphone_favour_no_rotation() -> None:
+    """Their moments are symmetric: plane waves v v^T, each with a cosine of its delay."""
+    field = scene(3, n_sources=60)
+    pairs = [(field, apart(field, 4, 0.2))]
+
+    (total,) = cross_spectra(pairs).moments(np.eye(3)).by_window
+
+    skew = np.linalg.norm(total - total.T) / np.linalg.norm(total + total.T)
+    assert skew < 0.02
 
 
 @pytest.mark.parametrize("seed", range(4))

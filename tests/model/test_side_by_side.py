@@ -15,10 +15,10 @@ from model.align import Outputs, align
 from model.ambisonics import Fix, rotate_yaw
 from model.checkpoint import load_calibration
 from model.commandline import main
+from model.comparison import Comparison, Outcome
 from model.errors import OptionError
 from model.evidence import yaws_deg
 from model.options import Options
-from model.reference import Comparison, Outcome
 from model.scoring import NEAR_DEG, Judgement, Verdict, credible_arcs
 from model.side_by_side import Reference, belief_in_reference, side_by_side
 from model.take import Track
@@ -67,7 +67,7 @@ def test_a_picture_that_says_nothing_leaves_the_prior() -> None:
 def answer(yaw_deg: float, **changed: object) -> Comparison:
     known = Comparison(
         Outcome.ROTATED, yaw_deg, (yaw_deg - 1.5, yaw_deg + 1.5), np.eye(3), 0.0, None, False, 0.9,
-        (1.0, 1.0, 1.0), (), (), None,
+        0.7, (1.0, 1.0, 1.0), (), (), None,
     )  # fmt: skip
     return replace(known, **changed)  # type: ignore[arg-type]
 

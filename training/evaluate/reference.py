@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from model.ambisonics import rotate_yaw
+from model.comparison import Comparison, Outcome
 from model.media import open_audio
 from model.output import whole_file
-from model.reference import Comparison, Outcome, Recording, compare
+from model.reference import Recording, compare
 from model.sync import Synchronisation
 from training.data.manifest import KnownTake, read_manifest
 from training.data.rerecording import ROOMS, read_room, second_microphone
