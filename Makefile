@@ -18,7 +18,7 @@ setup: .venv/dev
 	@touch $@
 
 .venv/dev: .venv/run
-	$(PIP) install -c constraints.txt -e '.[model,training,service,traces,dev]'
+	$(PIP) install -c constraints.txt -e '.[model,detector,training,service,traces,dev]'
 	@touch $@
 
 # Real components of the tests, from Debian's packages where that is possible; the upload client

@@ -19,6 +19,7 @@ from model import features, following
 from model.ambisonics import YawRotation
 from model.checkpoint import Calibration, Method, load_calibration
 from model.detections import ObjectScorer, detections_of
+from model.detector import DetectorScorer, load_detector
 from model.errors import UnusableContent
 from model.handedness import HandednessTest, prior_given
 from model.judges import Judge, judge_for
@@ -274,10 +275,13 @@ def _decide(take: Take, by: Judge, options: Options, watch: Watch) -> _Decision:
 
 
 def _scorers(by: Judge, take: Take, options: Options) -> Sequence[Scorer]:
-    """The judge's, and what a detector has seen beside them."""
-    if options.detections is None:
-        return by.scorers
-    return [*by.scorers, ObjectScorer(detections_of(options.detections, take.video.path))]
+    """The judge's, and what a detector sees or has seen beside them."""
+    if options.detector is not None:
+        found = DetectorScorer(load_detector(options.detector, options.device), take)
+        return [*by.scorers, found]
+    if options.detections is not None:
+        return [*by.scorers, ObjectScorer(detections_of(options.detections, take.video.path))]
+    return by.scorers
 
 
 def _trajectory(take: Take, options: Options, watch: Watch) -> Trajectory | None:

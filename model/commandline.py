@@ -116,6 +116,10 @@ def _add_judging(parser: argparse.ArgumentParser) -> None:
         'time_s, box ([left, top, right, bottom] in shares of the frame) and score',
     )  # fmt: skip
     parser.add_argument(
+        "--detector", type=Path, metavar="WEIGHTS",
+        help="a detector of torchvision's that finds them: its file of weights, as published",
+    )  # fmt: skip
+    parser.add_argument(
         "--lay-on-picture", action="store_true",
         help="write the track shifted and resampled to the picture's clock, and as long (WAV)",
     )  # fmt: skip
@@ -142,6 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             orientation=arguments.orientation,
             lay_on_picture=arguments.lay_on_picture,
             detections=arguments.detections,
+            detector=arguments.detector,
         )
         jobs = _jobs(arguments)
     except AvsaError as error:

@@ -5,9 +5,9 @@ One JSON object a line:
     {"clip": "kqAZkf5Odyw-80", "time_s": 1.5, "box": [0.2, 0.4, 0.3, 0.6], "score": 0.9}
 
 `clip` names the video without its suffix (left out: any); `box` is left, top, right, bottom in
-shares of the equirectangular frame (of one eye's), and right above 1 crosses its seam; `score`
-(default 1) is how sure the detector is. What is worth a box is for who runs the detector to say:
-people, instruments and vehicles, not chairs.
+shares of the equirectangular frame (of one eye's) as it is stored, and right above 1 crosses its
+seam; `score` (default 1) is how sure the detector is. What is worth a box is for who runs the
+detector to say: people, instruments and vehicles, not chairs.
 
 The cue `OBJECTS` is evidence of the yaw beside the others: objects are where it sounds. It sees
 what stands still and still sounds, which motion cannot (science: people detection, even a poor one,

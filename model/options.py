@@ -35,6 +35,7 @@ class Options:
         follows it.
     lay_on_picture : write the track shifted and resampled to the picture's clock, and as long.
     detections : objects that a detector found in the picture (`model.detections`), as evidence.
+    detector : weights of a detector that finds them (`model.detector`).
     """
 
     n_windows: int = 8
@@ -52,6 +53,7 @@ class Options:
     orientation: Path | None = None
     lay_on_picture: bool = False
     detections: Path | None = None
+    detector: Path | None = None
 
     def __post_init__(self) -> None:
         if self.n_windows < 1:
@@ -68,10 +70,16 @@ class Options:
                 f"A track that turned as {self.orientation} says is not compared with the "
                 f"reference {self.reference}: leave --reference or --orientation away."
             )
-        if self.detections and self.method is Method.AVSA:
+        if self.detections and self.detector:
             raise OptionError(
-                f"The detections {self.detections} do not go with the method avsa, which weighs no "
-                "other evidence: leave --detections or --method away."
+                f"The detections {self.detections} are what a detector has found already: leave "
+                "--detections or --detector away."
+            )
+        objects = self.detections or self.detector
+        if objects and self.method is Method.AVSA:
+            raise OptionError(
+                f"The objects of {objects} do not go with the method avsa, which weighs no other "
+                "evidence: leave --detections, --detector or --method away."
             )
         if self.device.startswith("cuda") and not torch.cuda.is_available():
             raise OptionError(
@@ -81,4 +89,5 @@ class Options:
     @property
     def files(self) -> list[Path]:
         """Those it names besides the picture and the track."""
-        return [path for path in (self.reference, self.orientation, self.detections) if path]
+        named = (self.reference, self.orientation, self.detections, self.detector)
+        return [path for path in named if path]

@@ -354,9 +354,16 @@ class Take:
                 found.append(Moment(crops, features.rotated(cov, -pose) if pose else cov))
         return found
 
-    def frame(self, at_s: float, *, size: tuple[int, int]) -> NDArray[np.uint8]:
-        """A colour frame, [shape=(H, W, 3)], turned as players turn it (pose yaw)."""
+    def frame(
+        self, at_s: float, *, size: tuple[int, int], as_stored: bool = False
+    ) -> NDArray[np.uint8]:
+        """A colour frame, [shape=(H, W, 3)], turned as players turn it (pose yaw).
+
+        as_stored : not turned, as the motion of windows is not.
+        """
         frame = self._video.read_frame(at_s, size=size)
+        if as_stored:
+            return frame
         columns = round(self.video.pose_yaw_deg / 360 * size[1])
         return np.roll(frame, -columns, axis=1)
 

@@ -56,10 +56,10 @@ def test_imports_run_one_way(path: Path) -> None:
 @pytest.mark.parametrize(
     ("package", "extras"),
     [
-        ("model", "model"),
+        ("model", "model detector"),
         ("training", "model training"),
         ("service", "service traces"),
-        ("tests", "model training service traces dev"),
+        ("tests", "model detector training service traces dev"),
     ],
 )
 def test_what_is_imported_is_declared_and_pinned(package: str, extras: str) -> None:
