@@ -26,6 +26,7 @@ class PretrainConfig(loop.Schedule):
     Attributes
     ----------
     shortest, longest : of the stretches cut from windows, in frames.
+    overlaid : share of scenes that another is laid over, 0 to 1.
     average : decay of the weights' running mean, which is what is kept and validated.
     """
 
@@ -33,6 +34,7 @@ class PretrainConfig(loop.Schedule):
     batch: int = 16
     shortest: int = 22
     longest: int = 58
+    overlaid: float = 0.6
     learning_rate: float = 2e-3
     weight_decay: float = 1e-3
     average: float = 0.998
@@ -150,7 +152,7 @@ def train(
         course.begin_with(load_scorer(start_from))
     batches = WindowBatches(
         windows, batch=config.batch, shortest=config.shortest, longest=config.longest,
-        seed=config.seed, rank=at.rank, world=at.world,
+        overlaid=config.overlaid, seed=config.seed, rank=at.rank, world=at.world,
     )  # fmt: skip
     loop.run(course, batches, output)
     if at.first:

@@ -17,9 +17,11 @@ from safetensors import safe_open
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from model.evidence import N_YAWS
 from model.features import Motion
 from model.learned import sound_input
 from model.scoring import Window
+from training.data.overlays import Overlay, draw_laying, laid_over
 from training.data.windows import load_window
 
 # Covariance terms that change sign when left and right are exchanged: WY, XY, YZ.
@@ -45,12 +47,14 @@ class Batch:
 
 
 class WindowBatches(Dataset[Batch]):
-    """Batches by step: random windows, cut to a random length, mirrored as often as not.
+    """Batches by step: random windows, cut to a random length, mirrored as often as not, and some
+    with another laid over them (`training.data.overlays`).
 
     Parameters
     ----------
     batch : scenes over all ranks, a multiple of 4 times the ranks.
     shortest, longest : of a cut, in frames.
+    overlaid : share of scenes that another is laid over, 0 to 1.
     rank, world : which part of each batch to read.
     """
 
@@ -61,6 +65,7 @@ class WindowBatches(Dataset[Batch]):
         batch: int,
         shortest: int,
         longest: int,
+        overlaid: float = 0.0,
         seed: int = 0,
         rank: int = 0,
         world: int = 1,
@@ -69,7 +74,7 @@ class WindowBatches(Dataset[Batch]):
             raise ValueError(f"a batch of {batch} is not a multiple of 4 on {world} ranks")
         if len(paths) < batch:
             raise ValueError(f"{len(paths)} windows do not fill a batch of {batch}")
-        self._paths = paths
+        self._paths, self._overlaid = paths, overlaid
         self._batch, self._shortest, self._longest = batch, shortest, longest
         self._seed, self._rank, self._world = seed, rank, world
 
@@ -79,13 +84,20 @@ class WindowBatches(Dataset[Batch]):
         chosen = rng.choice(len(self._paths), self._batch, replace=False)
         n_frames = int(rng.integers(self._shortest, self._longest + 1))
         places, mirrored = rng.random(self._batch), rng.random(self._batch) < 0.5
+        layings = [draw_laying(rng, self._overlaid, N_YAWS) for _ in chosen]
+        others = rng.choice(len(self._paths), self._batch)
+        shifts = rng.random(self._batch)
         mine = np.array_split(np.arange(self._batch), self._world)[self._rank]
-        n_frames = min([n_frames, *(_length(self._paths[i]) for i in chosen)])
-        windows = [load_window(self._paths[chosen[i]]) for i in mine]
-        examples = [
-            _example(window, n_frames, places[i], mirrored=bool(mirrored[i]))
-            for i, window in zip(mine, windows, strict=True)
-        ]
+        laid = [i for i, laying in enumerate(layings) if laying.overlay is not Overlay.NOTHING]
+        needed = [*chosen, *(others[i] for i in laid)]
+        n_frames = min([n_frames, *(_length(self._paths[i]) for i in needed)])
+        examples = []
+        for i in mine:
+            own = _stretch(load_window(self._paths[chosen[i]]), n_frames, places[i])
+            if i in laid:
+                other = _stretch(load_window(self._paths[others[i]]), n_frames, shifts[i])
+                own = laid_over(own, other, layings[i])
+            examples.append(_example(*own, mirrored=bool(mirrored[i])))
         maps, sound = zip(*examples, strict=True)
         return Batch(torch.stack(maps), torch.stack(sound))
 
@@ -97,12 +109,14 @@ def _length(path: Path) -> int:
         return int(file.get_slice("covariance").get_shape()[0])
 
 
-def _example(
-    window: Window, n_frames: int, place: float, *, mirrored: bool
-) -> tuple[Tensor, Tensor]:
+def _stretch(window: Window, n_frames: int, place: float) -> tuple[Tensor, Tensor]:
+    """Maps and covariances of a part of a window; place : 0 to 1, of its start."""
     first = int(place * (len(window.covariance) - n_frames + 1))
-    covariance = window.covariance[first : first + n_frames]
-    maps = window.motion.maps[first : first + n_frames]
+    stretch = slice(first, first + n_frames)
+    return window.motion.maps[stretch], window.covariance[stretch]
+
+
+def _example(maps: Tensor, covariance: Tensor, *, mirrored: bool) -> tuple[Tensor, Tensor]:
     if mirrored:
         maps = maps.flip(-1)
         covariance = covariance.clone()
