@@ -21,8 +21,10 @@ from model.checkpoint import Calibration, Method, load_calibration
 from model.detections import ObjectScorer, detections_of
 from model.detector import DetectorScorer, load_detector
 from model.errors import UnusableContent
-from model.handedness import HandednessTest, prior_given
+from model.handedness import Handedness, HandednessTest, prior_given
 from model.judges import Judge, judge_for
+from model.lag import Lag, LagTest
+from model.learned import LearnedScorer
 from model.media import (
     Clock,
     Correction,
@@ -68,6 +70,7 @@ class Watch:
 
     notify: Callable[[str, float], None] = lambda _stage, _fraction: None
     seconds: dict[str, float] = field(default_factory=dict)
+    _reached: float = field(default=0.0, init=False)
 
     @contextmanager
     def stage(self, name: str, start: float, end: float) -> Iterator[Progress]:
@@ -75,7 +78,14 @@ class Watch:
         began = time.perf_counter()
         self.notify(name, start)
         yield lambda fraction: self.notify(name, start + (end - start) * fraction)
-        self.seconds[name] = time.perf_counter() - began
+        self._reached = end
+        spent = time.perf_counter() - began
+        self.seconds[name] = self.seconds.get(name, 0.0) + spent
+
+    def once_more(self) -> Watch:
+        """For doing stages again: seconds add up, progress stays where it is."""
+        notify, reached = self.notify, self._reached
+        return Watch(lambda stage, _fraction: notify(stage, reached), self.seconds)
 
 
 def judge_take(
@@ -191,6 +201,7 @@ def align(
         report["conventions"] = decision.conventions
         report["fix"] = track.fix.value if track.fix else None
         report["laid_on_picture"] = options.lay_on_picture
+        report["lag"] = decision.lag.as_json() if decision.lag and decision.lag.sure else None
         report["reference"] = decision.beside.as_json() if decision.beside else None
         if decision.trajectory:
             report["trajectory"] = following.as_json(decision.trajectory, followed=decision.follows)
@@ -218,6 +229,7 @@ class _Decision:
     snapshot: Snapshot
     conventions: dict[str, Any]
     notes: list[str]
+    lag: Lag | None
     beside: SideBySide | None
     trajectory: Trajectory | None
     applied_deg: float
@@ -225,26 +237,24 @@ class _Decision:
 
 
 def _decide(take: Take, by: Judge, options: Options, watch: Watch) -> _Decision:
-    calibration, scorers = by.calibration, _scorers(by, take, options)
-    hypotheses = HandednessTest(calibration, scorers, prior_given(take.diagnosis))
-    judgement, windows, snapshot = judge_take(
-        take,
-        calibration,
-        scorers=scorers,
-        n_windows=options.n_windows,
-        tolerance_deg=options.tolerance_deg,
-        watch=watch,
-        observe=hypotheses.add,
-    )
-    diagnosis = take.diagnosis.with_findings(hypotheses.result().findings())
+    calibration = by.calibration
+    found = _find(take, by, options, watch)
+    lag = found.lag
+    if lag and lag.out_of_time:
+        take.move(-lag.late_s)
+        found = _find(take, by, options, watch.once_more())
+    judgement, hypotheses = found.judgement, found.hypotheses
+    diagnosis = take.diagnosis.with_findings(hypotheses.findings())
     trajectory = _trajectory(take, options, watch)
     changes = trajectory is not None and trajectory.kind is not Kind.CONSTANT
     follow = options.follow or take.orientation is not None
     told = trajectory and following.sentence(trajectory, follow=follow)
     notes = [*diagnosis.warnings, *([told] if told else [])]
+    if lag and lag.out_of_time:
+        notes.append(lag.sentence)
     if trajectory and changes and options.follow:
         judgement = following.judge_along(
-            windows, trajectory, calibration, tolerance_deg=options.tolerance_deg
+            found.windows, trajectory, calibration, tolerance_deg=options.tolerance_deg
         )
     with watch.stage("compare", 0.9 if trajectory else 0.8, 0.9 if trajectory else 0.8):
         beside = _beside(take, judgement, calibration, options)
@@ -263,15 +273,53 @@ def _decide(take: Take, by: Judge, options: Options, watch: Watch) -> _Decision:
     turn = judgement.verdict is Verdict.MISALIGNED or (undecided and options.apply_undecided)
     return _Decision(
         judgement,
-        windows,
-        snapshot,
-        {**diagnosis.as_json(), "hypotheses": hypotheses.result().as_json()},
+        found.windows,
+        found.snapshot,
+        {**diagnosis.as_json(), "hypotheses": hypotheses.as_json()},
         notes,
+        lag,
         beside,
         trajectory,
         applied_deg=judgement.rotate_field_ccw_deg if turn else 0.0,
         follows=turn and changes and follow,
     )
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What the windows of a take say; lag: None where it was not asked for."""
+
+    judgement: Judgement
+    windows: list[ScoredWindow]
+    snapshot: Snapshot
+    hypotheses: Handedness
+    lag: Lag | None
+
+
+def _find(take: Take, by: Judge, options: Options, watch: Watch) -> _Found:
+    scorers = _scorers(by, take, options)
+    hypotheses = HandednessTest(by.calibration, scorers, prior_given(take.diagnosis))
+    lags = _lag_test(take, by)
+
+    def observe(window: Window, scored: ScoredWindow) -> None:
+        hypotheses.add(window, scored)
+        if lags:
+            lags.add(window)
+
+    judgement, windows, snapshot = judge_take(
+        take, by.calibration, scorers=scorers, n_windows=options.n_windows,
+        tolerance_deg=options.tolerance_deg, watch=watch, observe=observe,
+    )  # fmt: skip
+    lag = lags.result() if lags else None
+    return _Found(judgement, windows, snapshot, hypotheses.result(), lag)
+
+
+def _lag_test(take: Take, by: Judge) -> LagTest | None:
+    """Where neither the user nor the camera's sound says when the track begins."""
+    if take.track.offset_s is not None or take.placement.sync is not None:
+        return None
+    learned = [scorer for scorer in by.scorers if isinstance(scorer, LearnedScorer)]
+    return LagTest(learned[0]) if learned else None
 
 
 def _scorers(by: Judge, take: Take, options: Options) -> Sequence[Scorer]:

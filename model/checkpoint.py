@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from model.errors import MediaError
 from model.networks.avsa import AvsaConfig, AvsaNetwork
 from model.networks.equivariant import EquivariantConfig, EquivariantScorer
+from model.output import whole_file
 from model.viewpoints import Sound, SoundInput
 
 
@@ -199,12 +200,8 @@ def _save_network(
         "config": json.dumps(config),
         "provenance": json.dumps(provenance),
     }
-    part = path.with_suffix(".part")
-    try:
-        save_file(tensors, part, metadata=about)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole_file(path) as part:
+        part.write_bytes(save(tensors, metadata=about))
 
 
 def _read_network(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:

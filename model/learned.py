@@ -35,7 +35,11 @@ def _unit(series: Tensor) -> Tensor:
 
 
 class LearnedScorer:
-    """The network as a scorer."""
+    """The network as a scorer.
+
+    It is asked twice, of the window and of its mirror image, so that a mirrored scene gets the
+    mirrored answer.
+    """
 
     def __init__(self, network: EquivariantScorer, device: torch.device | str = "cpu") -> None:
         self._device = torch.device(device)
@@ -46,13 +50,47 @@ class LearnedScorer:
         """The cue `LEARNED`, and the statistics `belongs` and `synchronous`: logits that the sound
         is the picture's, and that they run on one time.
         """
-        maps = window.motion.maps.to(self._device, torch.float32)[None]
-        sound = sound_input(window.covariance.to(self._device))[None]
-        scores = self._network(maps, sound)
+        scores = self._network(*self._inputs(window))
         return Evidence(
-            {LEARNED: scores.yaw[0]},
-            {"belongs": float(scores.belongs), "synchronous": float(scores.synchronous)},
+            {LEARNED: _both_ways(scores.yaw)},
+            {
+                "belongs": float(scores.belongs.mean()),
+                "synchronous": float(scores.synchronous.mean()),
+            },
         )
+
+    @torch.no_grad()
+    def over_lags(self, window: Window, reach: int) -> Tensor:
+        """The cue `LEARNED` if the sound is late by -reach to reach intervals, float64.
+
+        [shape=(2 reach + 1, R)]. All are of the same stretch of picture, which leaves `reach`
+        intervals out at either end.
+        """
+        maps, sound = self._inputs(window)
+        seen, heard = self._network.picture(maps), self._network.sound(sound)
+        n = seen.shape[-1] - 2 * reach
+        seen = seen[..., reach : reach + n]
+        by_lag = [
+            _both_ways(self._network.scores(seen, heard[..., first : first + n]).yaw)
+            for first in range(2 * reach + 1)
+        ]
+        return torch.stack(by_lag).double().cpu()
+
+    def _inputs(self, window: Window) -> tuple[Tensor, Tensor]:
+        """Of the window and of its mirror image, a batch of two."""
+        maps = window.motion.maps.to(self._device, torch.float32)
+        cov = window.covariance.to(self._device)
+        mirrored = features.remapped(cov, signs=(1, -1, 1))
+        return (
+            torch.stack([maps, maps.flip(-1)]),
+            torch.stack([sound_input(cov), sound_input(mirrored)]),
+        )
+
+
+def _both_ways(yaw: Tensor) -> Tensor:
+    """Mean of the log-evidence of a window and its mirror image, [shape=(2, R)] to (R,)."""
+    # Rotations are -175 to 180 degrees: reversed, they are -180 to 175.
+    return (yaw[0] + yaw[1].flip(0).roll(-1)) / 2
 
 
 def scorers_for(calibration: Calibration, device: torch.device | str = "cpu") -> Sequence[Scorer]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -149,6 +149,11 @@ class Take:
     def reader(self) -> AudioReader:
         """The open track itself."""
         return self._audio
+
+    def move(self, by_s: float) -> None:
+        """Place the track later by so much than it was."""
+        self.placement = replace(self.placement, offset_s=self.placement.offset_s + by_s)
+        self.start_s, self.end_s = self._overlap()
 
     def _overlap(self) -> tuple[float, float]:
         video, audio = self._video.info, self._audio.info

@@ -7,6 +7,7 @@ a line for each report, OUTPUT/tensorboard the same as curves.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import signal
@@ -26,6 +27,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from model.errors import OptionError
+from model.output import whole_file
 from training.distributed import Ranks
 
 
@@ -123,7 +125,12 @@ class Course(ABC):
         return dict(log)
 
     def save(self, path: Path) -> None:
-        """Write everything a resumed run needs, whole or not at all."""
+        """Write everything a resumed run needs, whole or not at all.
+
+        Raises
+        ------
+        OutputError, DiskFull : it cannot be written.
+        """
         cuda = self.at.device.type == "cuda"
         state = {
             "settings": self._settings(),
@@ -133,9 +140,10 @@ class Course(ABC):
             "random": torch.get_rng_state(),
             "random on device": torch.cuda.get_rng_state(self.at.device) if cuda else None,
         }
-        part = path.with_suffix(".part")
-        torch.save(state, part)
-        part.replace(path)
+        written = io.BytesIO()
+        torch.save(state, written)
+        with whole_file(path) as part:
+            part.write_bytes(written.getbuffer())
 
     def load(self, path: Path) -> None:
         """Take up where a checkpoint was written.

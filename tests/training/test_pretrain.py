@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -15,14 +16,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.checkpoint import load_scorer
-from model.errors import OptionError
+from model.checkpoint import load_scorer, save_scorer
+from model.errors import DiskFull, OptionError
+from model.networks.equivariant import EquivariantScorer
 from training.data.batches import WindowBatches
 from training.data.scenes import Conditions
 from training.data.windows import kept_windows, load_window, render_all, save_window
 from training.distributed import Ranks
 from training.loop import learning_rate
-from training.pretrain_scorer import PRESETS, train, validate
+from training.pretrain_scorer import PRESETS, ScorerCourse, train, validate
 
 TINY = replace(
     PRESETS["cpu-smoke"], precision="f32", steps=6, batch=4, shortest=12, longest=16,
@@ -51,6 +53,24 @@ def test_windows_are_kept_as_they_are(windows: list[Path], tmp_path: Path) -> No
     assert len(window.covariance) == len(window.motion.maps) == len(window.motion.edges_s) - 1
     torch.testing.assert_close(again.motion.maps, window.motion.maps)
     torch.testing.assert_close(again.covariance, window.covariance)
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(
+    windows: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, _data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+
+    for keep in (
+        lambda path: save_window(path, load_window(windows[0])),
+        lambda path: save_scorer(path, EquivariantScorer(), {}),
+        ScorerCourse(TINY, ALONE).save,
+    ):
+        with pytest.raises(DiskFull, match=r"No space is left to write .*kept"):
+            keep(tmp_path / "kept")
+    assert not list(tmp_path.iterdir())
 
 
 def test_batches_are_functions_of_seed_and_step(windows: list[Path]) -> None:

@@ -20,13 +20,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 from tqdm import tqdm
 
 from model import features
+from model.errors import AvsaError
 from model.media import VideoReader
 from model.media.encode import through_vorbis, write_video
+from model.output import whole_file
 from model.scoring import Window
 from training.data.materials import NOTHING, Materials, add_materials_arguments, read_materials
 from training.data.scenes import (
@@ -89,7 +91,12 @@ def _picture_coded(
 
 
 def save_window(path: Path, window: Window) -> None:
-    """Keep what scoring needs of a window, under a temporary name first."""
+    """Keep what scoring needs of a window.
+
+    Raises
+    ------
+    OutputError, DiskFull : it cannot be written; nothing is left behind.
+    """
     motion = window.motion
     tensors = {
         "covariance": window.covariance.float(),
@@ -100,9 +107,8 @@ def save_window(path: Path, window: Window) -> None:
         "pan_rad": motion.pan_rad.float(),
         "place_s": torch.tensor([window.start_s, window.duration_s]),
     }
-    part = path.with_suffix(".part")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part)
-    part.replace(path)
+    with whole_file(path) as part:
+        part.write_bytes(save({name: tensor.contiguous() for name, tensor in tensors.items()}))
 
 
 def load_window(path: Path) -> Window:
@@ -147,8 +153,11 @@ def render_all(
             )
             for seed in seeds
         ]  # fmt: skip
-        for future in futures:
-            yield future.result()
+        try:
+            for future in futures:
+                yield future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)  # where one has failed, or nobody asks any more
 
 
 def stacked(windows: Sequence[Window], n_intervals: int) -> tuple[Tensor, Tensor]:
@@ -178,8 +187,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         options.folder, options.body or "scene", conditions, seeds, materials,
         workers=options.workers,
     )  # fmt: skip
-    for _ in tqdm(rendered, total=len(seeds), unit="scene", desc="rendering"):
-        pass
+    try:
+        for _ in tqdm(rendered, total=len(seeds), unit="scene", desc="rendering"):
+            pass
+    except AvsaError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -14,6 +14,7 @@ from training.evaluate import (
     action,
     avsa_commands,
     conventions,
+    lag,
     localise,
     reference,
     rig,
@@ -35,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _add_trajectory,
         _add_conventions,
         _add_sync,
+        _add_lag,
         _add_reference,
         avsa_commands.add_bins,
         avsa_commands.add_variants,
@@ -152,6 +154,17 @@ def _add_sync(commands: Any) -> Any:
             ),
         )
     )  # fmt: skip
+    return command
+
+
+def _add_lag(commands: Any) -> Any:
+    command = commands.add_parser("lag", help="whether late sound is told by the picture")
+    what = command.add_mutually_exclusive_group(required=True)
+    what.add_argument("--manifest", type=Path, help="takes whose sound is in time")
+    what.add_argument("--windows", type=Path, help="folder of long synthetic windows")
+    command.set_defaults(
+        run=lambda a: lag.run(manifest=a.manifest, windows=a.windows, report=a.report)
+    )
     return command
 
 

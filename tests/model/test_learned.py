@@ -1,0 +1,56 @@
+"""The learned scorer: what it is asked, and what it makes of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from model import features
+from model.checkpoint import LEARNED, load_scorer
+from model.evidence import yaws_deg
+from model.features import Motion
+from model.learned import LearnedScorer
+from model.scoring import Window
+from training.data.scenes import Conditions, draw_scene
+from training.data.windows import render_window
+
+
+@pytest.fixture(scope="module")
+def window() -> Window:
+    return render_window(draw_scene(940_000, Conditions(duration_s=4.0, n_distractors=1)))
+
+
+def mirrored(window: Window) -> Window:
+    """Left and right exchanged, in picture and sound."""
+    motion = window.motion
+    return replace(
+        window,
+        covariance=features.remapped(window.covariance, signs=(1, -1, 1)),
+        motion=Motion(
+            motion.energy.flip(-1), motion.maps.flip(-1), motion.edges_s, motion.cuts,
+            -motion.pan_rad,
+        ),
+    )  # fmt: skip
+
+
+def test_a_mirrored_scene_gets_the_mirrored_answer(window: Window) -> None:
+    scorer = LearnedScorer(load_scorer())
+
+    as_is, other = scorer(window), scorer(mirrored(window))
+
+    by_yaw = dict(zip(yaws_deg(), as_is.cues[LEARNED].tolist(), strict=True))
+    of_other = dict(zip(yaws_deg(), other.cues[LEARNED].tolist(), strict=True))
+    for yaw_deg, evidence in by_yaw.items():
+        opposite = yaw_deg if yaw_deg == 180 else -yaw_deg
+        assert of_other[opposite] == pytest.approx(evidence, abs=1e-4)
+    assert as_is.statistics == pytest.approx(dict(other.statistics), abs=1e-4)
+
+
+def test_without_a_lag_it_is_the_same_evidence(window: Window) -> None:
+    scorer = LearnedScorer(load_scorer())
+
+    (at_once,) = scorer.over_lags(window, 0)
+
+    torch.testing.assert_close(at_once, scorer(window).cues[LEARNED].double())
