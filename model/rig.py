@@ -27,8 +27,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from model.align import correct, judge_take
+from model.align import correct
 from model.checkpoint import Calibration, Method, load_calibration
+from model.decision import judge_take
 from model.errors import AvsaError, OptionError, UnusableContent
 from model.evidence import best_yaw_deg
 from model.learned import scorers_for

@@ -21,9 +21,9 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from model import features
-from model.align import judge_take
 from model.ambisonics import ChannelLayout, YawRotation, rotate_yaw
 from model.checkpoint import Method, load_calibration
+from model.decision import judge_take
 from model.learned import LearnedScorer, scorers_for
 from model.media import write_corrected
 from model.media.encode import write_audio, write_video

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from model.align import judge_take
+from model.decision import judge_take
 from model.errors import OptionError, UnusableContent
 from model.rig import DISAGREES, RigSolution, find_takes, main, run, solve
 from model.take import Take
