@@ -50,7 +50,13 @@ class LearnedScorer:
         """The cue `LEARNED`, and the statistics `belongs` and `synchronous`: logits that the sound
         is the picture's, and that they run on one time.
         """
-        scores = self._network(*self._inputs(window))
+        cov = window.covariance.to(self._device)
+        mirrored = features.remapped(cov, signs=(1, -1, 1))
+        maps = self._maps(window)
+        scores = self._network(
+            torch.cat([maps, maps.flip(-1)]),
+            torch.stack([sound_input(cov), sound_input(mirrored)]),
+        )
         return Evidence(
             {LEARNED: _both_ways(scores.yaw)},
             {
@@ -63,28 +69,21 @@ class LearnedScorer:
     def over_lags(self, window: Window, reach: int) -> Tensor:
         """The cue `LEARNED` if the sound is late by -reach to reach intervals, float64.
 
-        [shape=(2 reach + 1, R)]. All are of the same stretch of picture, which leaves `reach`
-        intervals out at either end.
+        [shape=(2 reach + 1, R)], of the window as it is. All are of the same stretch of picture,
+        which leaves `reach` intervals out at either end.
         """
-        maps, sound = self._inputs(window)
-        seen, heard = self._network.picture(maps), self._network.sound(sound)
+        seen = self._network.picture(self._maps(window))
+        heard = self._network.sound(sound_input(window.covariance.to(self._device))[None])
         n = seen.shape[-1] - 2 * reach
         seen = seen[..., reach : reach + n]
         by_lag = [
-            _both_ways(self._network.scores(seen, heard[..., first : first + n]).yaw)
+            self._network.scores(seen, heard[..., first : first + n]).yaw[0]
             for first in range(2 * reach + 1)
         ]
         return torch.stack(by_lag).double().cpu()
 
-    def _inputs(self, window: Window) -> tuple[Tensor, Tensor]:
-        """Of the window and of its mirror image, a batch of two."""
-        maps = window.motion.maps.to(self._device, torch.float32)
-        cov = window.covariance.to(self._device)
-        mirrored = features.remapped(cov, signs=(1, -1, 1))
-        return (
-            torch.stack([maps, maps.flip(-1)]),
-            torch.stack([sound_input(cov), sound_input(mirrored)]),
-        )
+    def _maps(self, window: Window) -> Tensor:
+        return window.motion.maps.to(self._device, torch.float32)[None]
 
 
 def _both_ways(yaw: Tensor) -> Tensor:

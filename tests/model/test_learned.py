@@ -13,6 +13,7 @@ from model.evidence import yaws_deg
 from model.features import Motion
 from model.learned import LearnedScorer
 from model.scoring import Window
+from training.data.batches import inputs
 from training.data.scenes import Conditions, draw_scene
 from training.data.windows import render_window
 
@@ -48,9 +49,11 @@ def test_a_mirrored_scene_gets_the_mirrored_answer(window: Window) -> None:
     assert as_is.statistics == pytest.approx(dict(other.statistics), abs=1e-4)
 
 
-def test_without_a_lag_it_is_the_same_evidence(window: Window) -> None:
-    scorer = LearnedScorer(load_scorer())
+def test_over_lags_it_is_the_networks_evidence(window: Window) -> None:
+    """Without a lag, that of the whole window."""
+    network = load_scorer()
 
-    (at_once,) = scorer.over_lags(window, 0)
+    (at_once,) = LearnedScorer(network).over_lags(window, 0)
 
-    torch.testing.assert_close(at_once, scorer(window).cues[LEARNED].double())
+    batch = inputs(window)
+    torch.testing.assert_close(at_once, network(batch.maps, batch.sound).yaw[0].double())

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from model.checkpoint import load_scorer
@@ -117,6 +118,7 @@ def run(
     ------
     AvsaError : a file cannot be read; it is named.
     """
+    torch.set_num_threads(1)
     scorer = LearnedScorer(load_scorer())
     answers: list[Answer] = []
     if manifest is not None:
