@@ -50,18 +50,16 @@ class LearnedScorer:
         """The cue `LEARNED`, and the statistics `belongs` and `synchronous`: logits that the sound
         is the picture's, and that they run on one time.
         """
-        cov = window.covariance.to(self._device)
+        cov, maps = window.covariance.to(self._device), self._maps(window)
         mirrored = features.remapped(cov, signs=(1, -1, 1))
-        maps = self._maps(window)
-        scores = self._network(
-            torch.cat([maps, maps.flip(-1)]),
-            torch.stack([sound_input(cov), sound_input(mirrored)]),
-        )
+        # One after the other: two at once no longer fit into a processor's cache.
+        as_is = self._network(maps, sound_input(cov)[None])
+        other = self._network(maps.flip(-1), sound_input(mirrored)[None])
         return Evidence(
-            {LEARNED: _both_ways(scores.yaw)},
+            {LEARNED: (as_is.yaw[0] + _mirrored(other.yaw[0])) / 2},
             {
-                "belongs": float(scores.belongs.mean()),
-                "synchronous": float(scores.synchronous.mean()),
+                "belongs": float((as_is.belongs + other.belongs) / 2),
+                "synchronous": float((as_is.synchronous + other.synchronous) / 2),
             },
         )
 
@@ -86,10 +84,10 @@ class LearnedScorer:
         return window.motion.maps.to(self._device, torch.float32)[None]
 
 
-def _both_ways(yaw: Tensor) -> Tensor:
-    """Mean of the log-evidence of a window and its mirror image, [shape=(2, R)] to (R,)."""
+def _mirrored(yaw: Tensor) -> Tensor:
+    """Log-evidence of a mirror image as it is of the thing itself, [shape=(R,)]."""
     # Rotations are -175 to 180 degrees: reversed, they are -180 to 175.
-    return (yaw[0] + yaw[1].flip(0).roll(-1)) / 2
+    return yaw.flip(0).roll(-1)
 
 
 def scorers_for(calibration: Calibration, device: torch.device | str = "cpu") -> Sequence[Scorer]:
