@@ -149,8 +149,9 @@ def decide(take: Take, by: Judge, options: Options, watch: Watch) -> Decision:
     UnusableContent, MediaError, OptionError : a file is at fault; the sentence names it.
     """
     calibration = by.calibration
-    found = _find(take, by, options, watch)
-    lag = found.lag
+    lags = _lag_test(take, by)
+    found = _find(take, by, options, watch, lags)
+    lag = lags.result() if lags else None
     if lag and lag.out_of_time:
         take.move(-lag.late_s)
         found = _find(take, by, options, watch.once_more())
@@ -198,19 +199,19 @@ def decide(take: Take, by: Judge, options: Options, watch: Watch) -> Decision:
 
 @dataclass(frozen=True)
 class _Found:
-    """What the windows of a take say; lag: None where it was not asked for."""
+    """What the windows of a take say."""
 
     judgement: Judgement
     windows: list[ScoredWindow]
     snapshot: Snapshot
     hypotheses: Handedness
-    lag: Lag | None
 
 
-def _find(take: Take, by: Judge, options: Options, watch: Watch) -> _Found:
+def _find(
+    take: Take, by: Judge, options: Options, watch: Watch, lags: LagTest | None = None
+) -> _Found:
     scorers = _scorers(by, take, options)
     hypotheses = HandednessTest(by.calibration, scorers, prior_given(take.diagnosis))
-    lags = _lag_test(take, by)
 
     def observe(window: Window, scored: ScoredWindow) -> None:
         hypotheses.add(window, scored)
@@ -221,8 +222,7 @@ def _find(take: Take, by: Judge, options: Options, watch: Watch) -> _Found:
         take, by.calibration, scorers=scorers, n_windows=options.n_windows,
         tolerance_deg=options.tolerance_deg, watch=watch, observe=observe,
     )  # fmt: skip
-    lag = lags.result() if lags else None
-    return _Found(judgement, windows, snapshot, hypotheses.result(), lag)
+    return _Found(judgement, windows, snapshot, hypotheses.result())
 
 
 def _lag_test(take: Take, by: Judge) -> LagTest | None:

@@ -17,13 +17,15 @@ from numpy.typing import NDArray
 
 from model.learned import LearnedScorer
 from model.scoring import Window
+from model.take import LEAST_DURATION_S
 
 REACH_S = 0.5
 IN_TIME_S = 0.1
 SURE = 0.95  # of a lag to within `IN_TIME_S`: below it nothing is said
 
 _STEP_S = 0.05
-_LEAST_INTERVALS = 20  # of a window, that all lags are compared on
+# Of a window: so much is left to compare all lags on, and of a take that is moved by one of them.
+_LEAST_WINDOW_S = LEAST_DURATION_S + 2 * REACH_S
 _IN_TIME_PRIOR = 0.8
 # How much the scorer's log-evidence counts, and W windows, as W^(1 - exponent): the least log loss
 # on three windows of each of the 48 long scenes that the yaw's pooling was found on.
@@ -87,11 +89,11 @@ class LagTest:
 
     def add(self, window: Window) -> None:
         """Take a window into account, unless it is too short for that."""
+        if window.duration_s < _LEAST_WINDOW_S:
+            return
         edges_s = window.motion.edges_s
         interval_s = float(edges_s[-1] - edges_s[0]) / (len(edges_s) - 1)
         reach = math.ceil(REACH_S / interval_s)
-        if len(window.covariance) < 2 * reach + _LEAST_INTERVALS:
-            return
         given = self._scorer.over_lags(window, reach).numpy()
         given = given - given.mean(axis=1, keepdims=True)
         at_s = np.arange(-reach, reach + 1) * interval_s
