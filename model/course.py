@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,7 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.checkpoint import Calibration
-from model.evidence import CUES, acoustic_maps, compared
+from model.evidence import CUES, N_YAWS, acoustic_maps, compared
+from model.features import Motion
+from model.learned import LearnedScorer
+from model.scoring import Evidence, Window
 from model.take import Progress, Take
 
 FloatArray = NDArray[np.float64]
@@ -32,12 +36,20 @@ class Course:
     motion : of the picture, [shape=(T, A)].
     sound : the maps of `evidence.acoustic_maps`, [shape=(T, A)] each.
     pan_deg : how far the picture turned in each interval, counter-clockwise, [shape=(T,)].
+    learned : what the learned scorer says of the windows that begin at `view_starts`; none if it
+        was not asked.
     """
 
     times_s: FloatArray
     motion: Tensor
     sound: dict[str, Tensor]
     pan_deg: FloatArray
+    learned: Sequence[Evidence] = ()
+
+    @property
+    def view_starts_s(self) -> FloatArray:
+        """Where short windows begin, [shape=(n,)]."""
+        return np.arange(self.times_s[0], self.times_s[-1] - VIEW_S + 0.1, HOP_S)
 
     def part(self, start_s: float, end_s: float) -> Course:
         """The intervals whose middles lie in [start_s, end_s)."""
@@ -50,32 +62,108 @@ class Course:
         )
 
 
-def read_course(take: Take, progress: Progress = lambda _: None) -> Course:
+class Reader:
+    """Puts a course together from windows that follow each other.
+
+    learned : the scorer that is asked of every short window besides; it sees each picture once.
+    """
+
+    def __init__(self, learned: LearnedScorer | None = None) -> None:
+        self._learned = learned
+        self._parts: list[Course] = []
+        self._said: list[Evidence] = []
+        self._kept: Window | None = None  # what short windows to come begin in
+
+    def add(self, window: Window) -> None:
+        """The next window; what it shares with the one before is left out."""
+        last_s = self._parts[-1].times_s[-1] if self._parts else -math.inf
+        new = _after(window, last_s + 1e-6)
+        self._parts.append(_maps_of(new))
+        if self._learned is not None:
+            self._kept = new if self._kept is None else _joined(self._kept, new)
+            self._say(self._learned, self._kept)
+
+    def _say(self, learned: LearnedScorer, window: Window) -> None:
+        """What the scorer says of the short windows that are complete now."""
+        times_s = _middles_s(window)
+        first_s = float(self._parts[0].times_s[0])
+        starts_s = first_s + HOP_S * np.arange(
+            len(self._said), math.floor((times_s[-1] - VIEW_S - first_s) / HOP_S + 0.1) + 1
+        )
+        edges = np.searchsorted(times_s, np.stack([starts_s, starts_s + VIEW_S], axis=1) - 1e-6)
+        self._said += learned.along(window, [slice(*edge) for edge in edges.tolist()])
+        self._kept = _after(window, first_s + HOP_S * len(self._said) - 1e-6)
+
+    def course(self) -> Course:
+        """All that was added."""
+        parts = self._parts
+        course = Course(
+            np.concatenate([part.times_s for part in parts]),
+            torch.cat([part.motion for part in parts]),
+            {name: torch.cat([part.sound[name] for part in parts]) for name in parts[0].sound},
+            np.concatenate([part.pan_deg for part in parts]),
+        )
+        return replace(course, learned=self._said[: len(course.view_starts_s)])
+
+
+def read_course(
+    take: Take, learned: LearnedScorer | None = None, progress: Progress = lambda _: None
+) -> Course:
     """The maps of all that picture and track share, block by block."""
-    parts: list[Course] = []
+    reader = Reader(learned)
     frame_s = 1 / take.video.rate_hz
     starts = np.arange(take.start_s, take.end_s - 1.0, BLOCK_S)
     for index, start_s in enumerate(starts):
         # One frame more than a block: blocks share a frame, and no interval is lost between them.
         duration_s = min(BLOCK_S + 1.5 * frame_s, take.end_s - start_s)
         window = take.window(float(start_s), duration_s)
+        if window is not None:
+            reader.add(window)
         progress((index + 1) / len(starts))
-        if window is None:
-            continue
-        edges = window.motion.edges_s.cpu().numpy()
-        part = Course(
-            (edges[1:] + edges[:-1]) / 2,
-            window.motion.energy.float().cpu(),
-            {n: m.float().cpu() for n, m in acoustic_maps(window.covariance).items()},
-            np.rad2deg(window.motion.pan_rad.cpu().numpy()),
-        )
-        parts.append(part.part(parts[-1].times_s[-1] + 1e-6 if parts else -math.inf, math.inf))
+    return reader.course()
+
+
+def _middles_s(window: Window) -> FloatArray:
+    edges_s = window.motion.edges_s.cpu().double().numpy()
+    return np.asarray((edges_s[1:] + edges_s[:-1]) / 2)
+
+
+def _maps_of(window: Window) -> Course:
     return Course(
-        np.concatenate([part.times_s for part in parts]),
-        torch.cat([part.motion for part in parts]),
-        {name: torch.cat([part.sound[name] for part in parts]) for name in parts[0].sound},
-        np.concatenate([part.pan_deg for part in parts]),
+        _middles_s(window),
+        window.motion.energy.float().cpu(),
+        {n: m.float().cpu() for n, m in acoustic_maps(window.covariance).items()},
+        np.rad2deg(window.motion.pan_rad.cpu().numpy()),
     )
+
+
+def _after(window: Window, time_s: float) -> Window:
+    """The intervals of a window whose middles lie at `time_s` or later."""
+    first = int(np.searchsorted(_middles_s(window), time_s))
+    motion = window.motion
+    return replace(
+        window,
+        covariance=window.covariance[first:],
+        motion=Motion(
+            motion.energy[first:], motion.maps[first:], motion.edges_s[first:], motion.cuts[first:],
+            motion.pan_rad[first:],
+        ),
+    )  # fmt: skip
+
+
+def _joined(first: Window, second: Window) -> Window:
+    """Two windows in a row."""
+    a, b = first.motion, second.motion
+    return replace(
+        first,
+        duration_s=first.duration_s + second.duration_s,
+        covariance=torch.cat([first.covariance, second.covariance]),
+        motion=Motion(
+            torch.cat([a.energy, b.energy]), torch.cat([a.maps, b.maps]),
+            torch.cat([a.edges_s[:-1], b.edges_s]), torch.cat([a.cuts, b.cuts]),
+            torch.cat([a.pan_rad, b.pan_rad]),
+        ),
+    )  # fmt: skip
 
 
 def level_shares(series: Tensor) -> Tensor:
@@ -103,12 +191,17 @@ class Views:
 
 def views(course: Course, calibration: Calibration) -> Views:
     """Score short windows along a course."""
-    weights = torch.tensor([calibration.weights[name] for name in CUES], dtype=torch.float64)
-    starts = np.arange(course.times_s[0], course.times_s[-1] - VIEW_S + 0.1, HOP_S)
     scored = []
-    for start_s in starts:
-        part = course.part(start_s, start_s + VIEW_S)
-        cues = compared({n: m.double() for n, m in part.sound.items()}, part.motion)
-        log_posterior = (weights @ cues).log_softmax(0)
+    for index, start_s in enumerate(course.view_starts_s):
+        part = course.part(start_s - 1e-6, start_s + VIEW_S - 1e-6)
+        found = compared({n: m.double() for n, m in part.sound.items()}, part.motion)
+        cues, statistics = dict(zip(CUES, found, strict=True)), {}
+        if index < len(course.learned):
+            cues |= course.learned[index].cues
+            statistics = dict(course.learned[index].statistics)
+        total = torch.zeros(N_YAWS, dtype=torch.float64)
+        for name, cue in cues.items():
+            total += calibration.weight(name, statistics) * cue.double().cpu()
+        log_posterior = total.log_softmax(0)
         scored.append((log_posterior - log_posterior.max()).clamp(min=-_VETO))
-    return Views(starts, torch.stack(scored))
+    return Views(course.view_starts_s, torch.stack(scored))

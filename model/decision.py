@@ -157,7 +157,7 @@ def decide(take: Take, by: Judge, options: Options, watch: Watch) -> Decision:
         found = _find(take, by, options, watch.once_more())
     judgement, hypotheses = found.judgement, found.hypotheses
     diagnosis = take.diagnosis.with_findings(hypotheses.findings())
-    trajectory = _trajectory(take, options, watch)
+    trajectory = _trajectory(take, by, options, watch)
     changes = trajectory is not None and trajectory.kind is not Kind.CONSTANT
     follow = options.follow or take.orientation is not None
     told = trajectory and following.sentence(trajectory, follow=follow)
@@ -229,8 +229,13 @@ def _lag_test(take: Take, by: Judge) -> LagTest | None:
     """Where neither the user nor the camera's sound says when the track begins."""
     if take.track.offset_s is not None or take.placement.sync is not None:
         return None
-    learned = [scorer for scorer in by.scorers if isinstance(scorer, LearnedScorer)]
-    return LagTest(learned[0]) if learned else None
+    learned = _learned(by)
+    return LagTest(learned) if learned else None
+
+
+def _learned(by: Judge) -> LearnedScorer | None:
+    """The judge's learned scorer, if it has one."""
+    return next((scorer for scorer in by.scorers if isinstance(scorer, LearnedScorer)), None)
 
 
 def _scorers(by: Judge, take: Take, options: Options) -> Sequence[Scorer]:
@@ -243,15 +248,17 @@ def _scorers(by: Judge, take: Take, options: Options) -> Sequence[Scorer]:
     return by.scorers
 
 
-def _trajectory(take: Take, options: Options, watch: Watch) -> Trajectory | None:
+def _trajectory(take: Take, by: Judge, options: Options, watch: Watch) -> Trajectory | None:
     """How the rotation changes along a take: as is known, or as is found if that is asked."""
     if take.orientation:
         return following.known(take.orientation, take.video.duration_s)
     if not (options.over_time or options.follow):
         return None
     with watch.stage("trace", 0.8, 0.9) as progress:
-        # The training-free evidence tells how a rotation changes.
-        return following.traced(take, load_calibration(method=Method.EVIDENCE), progress)
+        learned = _learned(by)
+        # An AVSA network looks at single moments: beside it the training-free evidence tells.
+        calibration = by.calibration if learned else load_calibration(method=Method.EVIDENCE)
+        return following.traced(take, calibration, learned, progress)
 
 
 def _beside(

@@ -312,11 +312,13 @@ def motion(
     # Evened out against the exposure: the scene's mean brightness stays.
     level = picture.mean(dim=(1, 2))
     picture *= ((level.mean() + 1.0) / (level + 1.0))[:, None, None]
-    pan = _pan_columns(picture)
+    # By fours of rows: the sum of neighbours in memory is the quickest.
+    coarse = picture.view(len(picture), -1, 4, width).mean(2)
+    pan = _pan_columns(coarse)
     signed = torch.empty_like(picture[1:])
     for index, columns in enumerate(pan.tolist()):
         torch.sub(_turned_back(picture[index + 1], columns), picture[index], out=signed[index])
-    cuts = _cuts(picture, signed)
+    cuts = _cuts(coarse, signed)
     valid = ~cuts if refreshed is None else ~(cuts | refreshed[1:])
     usual = _usual_change(signed, valid)
     cells = _Cells(N_ELEVATIONS, n_azimuths)
@@ -335,12 +337,13 @@ def _picture_maps(picture: Tensor, signed: Tensor, usual: Tensor, cells: _Cells)
     noise = float(usual.median()) + _NOISE
     scale = 1 / (usual + 0.5 * usual.median() + _NOISE)
     maps = picture.new_empty(len(signed), len(MAPS), cells.n_rows, cells.n_columns)
+    scratch = torch.empty_like(usual)  # fresh memory for every step would cost more than the steps
     for seen, change, out in zip(picture[1:], signed, maps, strict=True):
-        magnitude = change.abs()
-        relative = (magnitude * scale).sub_(_FLOOR).clamp_(0, _CEILING).log1p_()
-        out[0], out[1] = cells.mean(relative), cells.peak(relative)
+        magnitude = torch.abs(change, out=scratch)
         out[2], out[3] = (cells.mean(magnitude) / noise).log1p_(), cells.mean(change) / noise
-        out[4], out[5] = cells.mean(seen), cells.mean(seen.square())
+        relative = magnitude.mul_(scale).sub_(_FLOOR).clamp_(0, _CEILING).log1p_()
+        out[0], out[1] = cells.mean(relative), cells.peak(relative)
+        out[4], out[5] = cells.mean(seen), cells.mean(torch.square(seen, out=scratch))
     maps[:, 5] = (maps[:, 5] - maps[:, 4] ** 2).clamp(min=0).sqrt().log1p()
     maps[:, 3].asinh_()
     for static in (4, 5):
@@ -371,22 +374,26 @@ class _Cells:
 
     def mean(self, values: Tensor) -> Tensor:
         """Mean of each cell, [shape=(H, W)] to [shape=(n_rows, n_columns)]."""
-        return functional.avg_pool2d(values[None, None], self._size(values))[0, 0]
+        # Rows first: sums of whole rows are quick, and leave little.
+        rows = values.view(self.n_rows, -1, values.shape[1]).mean(1)
+        return rows.view(self.n_rows, self.n_columns, -1).mean(-1)
 
     def peak(self, values: Tensor) -> Tensor:
         """Largest value of each cell."""
-        return functional.max_pool2d(values[None, None], self._size(values))[0, 0]
-
-    def _size(self, values: Tensor) -> tuple[int, int]:
-        return values.shape[0] // self.n_rows, values.shape[1] // self.n_columns
+        rows = values.view(self.n_rows, -1, values.shape[1]).amax(1)
+        return rows.view(self.n_rows, self.n_columns, -1).amax(-1)
 
 
-def _cuts(picture: Tensor, signed: Tensor) -> Tensor:
-    """Intervals across which the picture has changed suddenly and in kind, [shape=(T,)]."""
-    mean_change = torch.stack([change.abs().mean() for change in signed])
+def _cuts(coarse: Tensor, signed: Tensor) -> Tensor:
+    """Intervals across which the picture has changed suddenly and in kind, [shape=(T,)].
+
+    coarse : the picture with its rows averaged by fours.
+    """
+    scratch = torch.empty_like(signed[0])
+    mean_change = torch.stack([torch.abs(change, out=scratch).mean() for change in signed])
     sudden = mean_change > torch.clamp(6 * mean_change.median(), min=12.0)
     # Without each row's mean: sky above and ground below is what all scenes have in common.
-    coarse = functional.avg_pool2d(picture[:, None], 4)[:, 0]
+    coarse = coarse.reshape(*coarse.shape[:2], -1, 4).mean(-1)
     flat = functional.normalize((coarse - coarse.mean(-1, keepdim=True)).flatten(1), dim=1)
     return sudden & ((flat[1:] * flat[:-1]).sum(1) < 0.4)
 
@@ -400,13 +407,14 @@ def _bridged(energy: Tensor, valid: Tensor) -> Tensor:
     return bridged
 
 
-def _pan_columns(picture: Tensor) -> Tensor:
+def _pan_columns(coarse: Tensor) -> Tensor:
     """Columns by which each frame stands to the right of the one before, [shape=(T,)].
 
     By phase correlation along azimuth of all rows together; shifts below a quarter of a column are
     taken for none, for there a moving object may outweigh a standing scene.
+
+    coarse : the picture with its rows averaged by fours.
     """
-    coarse = functional.avg_pool2d(picture[:, None], (4, 1))[:, 0]
     spectra = torch.fft.rfft(coarse - coarse.mean(-1, keepdim=True), dim=-1)
     cross = (spectra[1:] * spectra[:-1].conj()).sum(dim=1)
     cross = cross / (cross.abs() + 1e-6)

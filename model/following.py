@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from model.checkpoint import Calibration
 from model.course import read_course
+from model.learned import LearnedScorer
 from model.orientation import Orientation
 from model.scoring import Judgement, ScoredWindow, Verdict, judge
 from model.steps import STEP_DEG
@@ -24,9 +25,11 @@ _CURVE_STEP_S = 0.1  # at least, between the points of a report's curve
 _STILL_DEG = 1.0  # an orientation that moves by less is constant
 
 
-def traced(take: Take, calibration: Calibration, progress: Progress) -> Trajectory:
+def traced(
+    take: Take, calibration: Calibration, learned: LearnedScorer | None, progress: Progress
+) -> Trajectory:
     """The rotation along a whole take; every block of its picture is decoded."""
-    return trace(read_course(take, progress), calibration)
+    return trace(read_course(take, learned, progress), calibration)
 
 
 def known(orientation: Orientation, end_s: float) -> Trajectory:

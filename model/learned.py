@@ -13,7 +13,7 @@ from model.checkpoint import LEARNED, Calibration, load_scorer, scorer_path
 from model.errors import MediaError
 from model.evidence import acoustic_maps
 from model.media import file_sha256
-from model.networks.equivariant import EquivariantScorer
+from model.networks.equivariant import EquivariantScorer, Scores
 from model.scoring import Evidence, Scorer, Window, training_free
 
 ACOUSTIC = ("doa", "mvdr", "flux")
@@ -55,12 +55,12 @@ class LearnedScorer:
         # One after the other: two at once no longer fit into a processor's cache.
         as_is = self._network(maps, sound_input(cov)[None])
         other = self._network(maps.flip(-1), sound_input(mirrored)[None])
-        return Evidence(
-            {LEARNED: (as_is.yaw[0] + _mirrored(other.yaw[0])) / 2},
-            {
-                "belongs": float((as_is.belongs + other.belongs) / 2),
-                "synchronous": float((as_is.synchronous + other.synchronous) / 2),
-            },
+        return _evidence(
+            Scores(
+                (as_is.yaw + _mirrored(other.yaw)) / 2,
+                (as_is.belongs + other.belongs) / 2,
+                (as_is.synchronous + other.synchronous) / 2,
+            )
         )
 
     @torch.no_grad()
@@ -80,14 +80,34 @@ class LearnedScorer:
         ]
         return torch.stack(by_lag).double().cpu()
 
+    @torch.no_grad()
+    def along(self, window: Window, stretches: Sequence[slice]) -> list[Evidence]:
+        """What `__call__` says of each stretch of a window, in intervals, but as it is alone.
+
+        Both encoders see the window once, so a stretch knows a little of what is around it.
+        """
+        seen = self._network.picture(self._maps(window))
+        heard = self._network.sound(sound_input(window.covariance.to(self._device))[None])
+        return [
+            _evidence(self._network.scores(seen[..., part], heard[..., part])) for part in stretches
+        ]
+
     def _maps(self, window: Window) -> Tensor:
         return window.motion.maps.to(self._device, torch.float32)[None]
 
 
+def _evidence(scores: Scores) -> Evidence:
+    """Of a batch of one."""
+    return Evidence(
+        {LEARNED: scores.yaw[0]},
+        {"belongs": float(scores.belongs), "synchronous": float(scores.synchronous)},
+    )
+
+
 def _mirrored(yaw: Tensor) -> Tensor:
-    """Log-evidence of a mirror image as it is of the thing itself, [shape=(R,)]."""
+    """Log-evidence of a mirror image as it is of the thing itself, [shape=(..., R)]."""
     # Rotations are -175 to 180 degrees: reversed, they are -180 to 175.
-    return yaw.flip(0).roll(-1)
+    return yaw.flip(-1).roll(-1, dims=-1)
 
 
 def scorers_for(calibration: Calibration, device: torch.device | str = "cpu") -> Sequence[Scorer]:

@@ -14,7 +14,7 @@ correlation. Shape letters are those of `model`; A is 72 azimuth bins in picture
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -71,10 +71,36 @@ class _AroundConv(nn.Module):
         self.norm = nn.GroupNorm(4, n_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = functional.pad(x, (1, 1, 0, 0), mode="circular")
-        x = functional.pad(x, (0, 0, 1, 1), mode="replicate")
-        normed: Tensor = self.norm(self.conv(x))
+        around: Tensor = _Around.apply(x)  # type: ignore[no-untyped-call]
+        normed: Tensor = self.norm(self.conv(around))
         return normed.relu()
+
+
+class _Around(torch.autograd.Function):
+    """A map with a border of 1, around in azimuth and repeating its first and last row.
+
+    As `functional.pad` twice, whose gradient takes longer than the convolution's.
+    """
+
+    @staticmethod
+    def forward(_ctx: Any, x: Tensor) -> Tensor:
+        rows, columns = x.shape[-2:]
+        padded = x.new_empty(*x.shape[:-2], rows + 2, columns + 2)
+        padded[..., 1:-1, 1:-1] = x
+        padded[..., 0, 1:-1], padded[..., -1, 1:-1] = x[..., 0, :], x[..., -1, :]
+        padded[..., 0], padded[..., -1] = padded[..., -2], padded[..., 1]
+        return padded
+
+    @staticmethod
+    def backward(_ctx: Any, *gradients: Tensor) -> Tensor:
+        (padded,) = gradients
+        around = padded[..., 1:-1].clone()
+        around[..., -1] += padded[..., 0]
+        around[..., 0] += padded[..., -1]
+        inner = around[..., 1:-1, :]
+        inner[..., 0, :] += around[..., 0, :]
+        inner[..., -1, :] += around[..., -1, :]
+        return inner
 
 
 class PictureEncoder(nn.Module):
@@ -208,13 +234,16 @@ class EquivariantScorer(nn.Module):
         for embedding in (seen, heard):
             varying = self._grouped(embedding - embedding.mean(-1, keepdim=True))
             scale = varying.square().mean((2, 3, 4), keepdim=True).sqrt() + _EPS
-            sides.append(varying / scale)
+            # Time before channels, so that a lag leaves out a stretch at one end.
+            sides.append((varying / scale).transpose(3, 4).flatten(3))
         first, second = sides
-        n = first.shape[3] * first.shape[4]
-        pairs = [
-            first.flatten(3) @ _later(second, lag).flatten(3).transpose(2, 3)
-            for lag in self.config.lags
-        ]
+        n, step = first.shape[3], seen.shape[2] // self.config.heads
+        pairs = []
+        for lag in self.config.lags:
+            late, early = max(lag, 0) * step, max(-lag, 0) * step
+            pairs.append(
+                first[..., late : n - early] @ second[..., early : n - late].transpose(2, 3)
+            )
         correlation: Tensor = torch.cat(pairs, dim=1) * (0.3 / n**0.5)
         return correlation
 
@@ -227,11 +256,3 @@ class EquivariantScorer(nn.Module):
             sides.append(own / (own.square().mean((2, 3), keepdim=True).sqrt() + _EPS))
         product: Tensor = sides[0] @ sides[1].transpose(2, 3)
         return product / sides[0].shape[3]
-
-
-def _later(series: Tensor, lag: int) -> Tensor:
-    """A series [shape=(..., T)] delayed by a number of frames, zeros where there is nothing."""
-    n = series.shape[-1]
-    if lag >= 0:
-        return functional.pad(series, (lag, 0))[..., :n]
-    return functional.pad(series, (0, -lag))[..., -lag:]

@@ -57,3 +57,19 @@ def test_over_lags_it_is_the_networks_evidence(window: Window) -> None:
 
     batch = inputs(window)
     torch.testing.assert_close(at_once, network(batch.maps, batch.sound).yaw[0].double())
+
+
+def test_along_a_window_it_is_the_networks_evidence_of_each_stretch(window: Window) -> None:
+    network = load_scorer()
+    n = len(window.covariance)
+
+    whole, half = LearnedScorer(network).along(window, [slice(0, n), slice(0, n // 2)])
+
+    batch = inputs(window)
+    scores = network(batch.maps, batch.sound)
+    torch.testing.assert_close(whole.cues[LEARNED], scores.yaw[0])
+    assert whole.statistics["belongs"] == pytest.approx(float(scores.belongs), abs=1e-4)
+    with torch.no_grad():
+        seen, heard = network.picture(batch.maps), network.sound(batch.sound)
+        first = network.scores(seen[..., : n // 2], heard[..., : n // 2])
+    torch.testing.assert_close(half.cues[LEARNED], first.yaw[0])

@@ -11,7 +11,7 @@ import torch
 
 from model import features
 from model.ambisonics import plane_wave_gains
-from training.data.picture import Canvas, shake
+from training.data.picture import Blob, Canvas, shake
 from training.data.scenes import Conditions, draw_scene, render_picture, render_sound
 from training.data.signals import CURVE_RATE, draw_drive, draw_envelope, draw_sound, smooth_noise
 from training.data.soundfield import Room, diffuse_noise, place
@@ -63,6 +63,20 @@ def test_the_same_seed_is_the_same_scene() -> None:
             render_sound(first, samplerate=8000), render_sound(again, samplerate=8000)
         )
     assert draw_scene(0, CLEAR).source_azimuths_rad != draw_scene(7, CLEAR).source_azimuths_rad
+
+
+def test_plain_scenes_hold_large_bodies_that_follow_their_sound() -> None:
+    closeness = []
+    for seed in range(12):
+        scene = draw_scene(seed, Conditions(n_sources=2, n_distractors=3, calm=False, plain=True))
+        assert all(isinstance(body, Blob) for body in scene.bodies)
+        assert all(5 <= math.degrees(body.radius) <= 20 for body in scene.bodies)
+        assert all(body.amount >= 0.25 for body in scene.bodies)
+        for source in scene.sources:
+            if source.body is not None and source.envelope.kind != "sustained":
+                level = source.envelope.level
+                closeness.append(np.corrcoef(source.body.drive[: len(level)], level)[0, 1])
+    assert np.median(closeness) > 0.7
 
 
 def test_a_scene_looks_the_same_at_any_size_and_rate() -> None:

@@ -68,6 +68,8 @@ class Conditions:
     silent : whether nothing sounds but diffuse noise.
     flawless : whether the microphone's channels are exact.
     planar : whether Z is silent.
+    plain : whether all bodies, silent ones too, are ellipses of 10 to 40 degrees that move clearly
+        and, if they sound, with the loudness of their sound and nearly at its time.
     """
 
     duration_s: float = 10.0
@@ -83,6 +85,7 @@ class Conditions:
     silent: bool = False
     flawless: bool = False
     planar: bool | None = None
+    plain: bool = False
 
 
 @dataclass(frozen=True)
@@ -163,7 +166,7 @@ def draw_scene(
 def _draw_source(
     rng: np.random.Generator, c: Conditions, materials: Materials, *, visible: bool
 ) -> Source:
-    kind = BODY_KINDS[rng.choice(len(BODY_KINDS), p=_BODY_CHANCES)]
+    kind = _draw_kind(rng, c)
     kind = c.body or kind if visible else kind
     envelope_kind = c.envelope
     if envelope_kind is None and kind == "hammer":
@@ -177,12 +180,17 @@ def _draw_source(
     else:
         envelope = draw_envelope(rng, c.duration_s, envelope_kind)
     azimuth, elevation = _draw_path(rng, c.duration_s, kind)
-    drive = draw_drive(
-        rng, envelope, strength=rng.uniform(0.35, 1.0), lag_s=rng.uniform(-0.15, 0.08)
-    )
+    drive = (
+        draw_drive(rng, envelope, strength=rng.uniform(0.5, 1), lag_s=rng.uniform(-0.03, 0.06),
+                   kind="level")
+        if c.plain
+        else draw_drive(
+            rng, envelope, strength=rng.uniform(0.35, 1.0), lag_s=rng.uniform(-0.15, 0.08)
+        )
+    )  # fmt: skip
     if kind == "hammer":
         drive = _swing(envelope)
-    body = _draw_body(rng, kind, azimuth, elevation, drive)
+    body = _draw_body(rng, kind, azimuth, elevation, drive, plain=c.plain)
     return Source(
         envelope=envelope,
         azimuth=azimuth,
@@ -196,13 +204,13 @@ def _draw_source(
 
 def _draw_distractor(rng: np.random.Generator, c: Conditions, *, calm: bool) -> Body:
     """A silent body from the same distribution as the sounding ones; a calm one moves less."""
-    kind = BODY_KINDS[rng.choice(len(BODY_KINDS), p=_BODY_CHANCES)]
+    kind = _draw_kind(rng, c)
     envelope = draw_envelope(rng, c.duration_s, "strikes" if kind == "hammer" else None)
     azimuth, elevation = _draw_path(rng, c.duration_s, kind)
     if calm:
         azimuth = np.full_like(azimuth, azimuth[0])
     drive = _swing(envelope) if kind == "hammer" else envelope.level
-    body = _draw_body(rng, kind, azimuth, elevation, drive)
+    body = _draw_body(rng, kind, azimuth, elevation, drive, plain=c.plain)
     if calm:
         body.still(float(rng.uniform(0.02, 0.35)))
     return body
@@ -218,6 +226,11 @@ BODY_KINDS = (
     "blob", "patch", "speaker", "player", "hammer", "vehicle", "texture", "particles",
 )  # fmt: skip
 _BODY_CHANCES = (0.2, 0.18, 0.17, 0.17, 0.08, 0.08, 0.08, 0.04)
+
+
+def _draw_kind(rng: np.random.Generator, c: Conditions) -> str:
+    kind = BODY_KINDS[rng.choice(len(BODY_KINDS), p=_BODY_CHANCES)]
+    return "blob" if c.plain else kind
 
 
 def _draw_path(
@@ -244,7 +257,7 @@ def _draw_path(
 
 def _draw_body(
     rng: np.random.Generator, kind: str, azimuth: FloatArray, elevation: FloatArray,
-    drive: FloatArray,
+    drive: FloatArray, *, plain: bool = False,
 ) -> Body:  # fmt: skip
     def size(low_deg: float, high_deg: float) -> float:
         return float(np.deg2rad(np.exp(rng.uniform(np.log(low_deg), np.log(high_deg)))))
@@ -260,8 +273,11 @@ def _draw_body(
         names = ["grow", "brighten", "bob", "walk", "appear", "ripple"]
         ways = rng.choice(names, size=rng.integers(1, 4), replace=False)
         turn = rng.uniform(0, 2 * np.pi)
+        if plain:
+            base["amount"] = rng.uniform(0.25, 1.2)
+        radius = np.deg2rad(rng.uniform(5, 20)) if plain else size(1.5, 18)
         return Blob(
-            **base, radius=size(1.5, 18), ways=frozenset(map(str, ways)),
+            **base, radius=radius, ways=frozenset(map(str, ways)),
             aspect=float(np.exp(rng.uniform(-0.4, 0.4))),
             ripple=(rng.uniform(0, 0.4), rng.uniform(1, 6), rng.uniform(1, 6)),
             heading=(np.cos(turn), np.sin(turn)),

@@ -6,7 +6,7 @@ Curves run at `CURVE_RATE` samples a second; sounds at the rate they are asked f
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ FloatArray = NDArray[np.float64]
 
 CURVE_RATE = 100
 EnvelopeKind = Literal["strikes", "speech", "swell", "on-off", "sustained", "recorded"]
+DriveKind = Literal["level", "power", "onset", "anticipation", "gesture"]
 
 
 def smooth_noise(rng: np.random.Generator, n: int, scale_s: float) -> FloatArray:
@@ -103,7 +104,12 @@ def _strikes(rng: np.random.Generator, n: int) -> FloatArray:
 
 
 def draw_drive(
-    rng: np.random.Generator, envelope: Envelope, *, strength: float, lag_s: float
+    rng: np.random.Generator,
+    envelope: Envelope,
+    *,
+    strength: float,
+    lag_s: float,
+    kind: DriveKind | None = None,
 ) -> FloatArray:
     """Movement of a body whose sound has this envelope, [shape=(n,)], about 0 to 1.
 
@@ -111,7 +117,7 @@ def draw_drive(
     movement of its own: `strength` 1 is all the sound's, 0 all its own. It comes `lag_s` later than
     the sound (negative: earlier).
     """
-    kind = rng.choice(["level", "power", "onset", "anticipation", "gesture"])
+    kind = kind or rng.choice(get_args(DriveKind))
     if kind == "level":
         drive = envelope.level
     elif kind == "power":

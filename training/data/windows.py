@@ -177,15 +177,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the first (default 0)")
     parser.add_argument("--duration-s", type=float, default=10.0, help="of each (default 10)")
     parser.add_argument("--body", choices=BODY_KINDS, help="of every source (default: any)")
+    parser.add_argument("--plain", action="store_true", help="large, clear bodies only")
     parser.add_argument("--workers", type=int, default=1, help="processes (default 1)")
     add_materials_arguments(parser)
     options = parser.parse_args(argv)
     materials = read_materials(options.panoramas, options.sounds, options.rooms)
     seeds = range(options.seed, options.seed + options.count)
-    conditions = Conditions(duration_s=options.duration_s, body=options.body)
+    conditions = Conditions(duration_s=options.duration_s, body=options.body, plain=options.plain)
+    name = options.body or ("plain" if options.plain else "scene")
     rendered = render_all(
-        options.folder, options.body or "scene", conditions, seeds, materials,
-        workers=options.workers,
+        options.folder, name, conditions, seeds, materials, workers=options.workers
     )  # fmt: skip
     try:
         for _ in tqdm(rendered, total=len(seeds), unit="scene", desc="rendering"):

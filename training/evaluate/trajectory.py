@@ -24,10 +24,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from model import features
-from model.checkpoint import load_calibration
-from model.course import BLOCK_S, Course
-from model.evidence import acoustic_maps
+from model.checkpoint import Method, load_calibration
+from model.course import BLOCK_S, Course, Reader
+from model.learned import LearnedScorer, scorers_for
 from model.output import whole_file
+from model.scoring import Window
 from model.trajectory import Kind, Trajectory, curve_at, trace
 from model.turning import turned_along
 from training.data.scenes import Conditions, draw_scene, render_picture, render_sound
@@ -80,33 +81,33 @@ class Trial:
     sounded: float
 
 
-def course_of(frames: NDArray[np.uint8], field: FloatArray, rate_hz: float = RATE_HZ) -> Course:
-    """The maps of frames [shape=(T, H, W)] and a field at 24 kHz, block by block as read."""
-    size = round(BLOCK_S * rate_hz)
-    times = np.arange(len(frames)) / rate_hz
-    cov = features.covariance(torch.from_numpy(field), torch.from_numpy(times))
-    motion, pan, maps = [], [], []
+def course_of(
+    frames: NDArray[np.uint8], field: FloatArray, learned: LearnedScorer | None = None
+) -> Course:
+    """The maps of frames [shape=(T, H, W)] at `RATE_HZ` and a field at 24 kHz, as the product reads
+    them: block by block.
+    """
+    size = round(BLOCK_S * RATE_HZ)
+    times = torch.arange(len(frames), dtype=torch.float64) / RATE_HZ
+    cov = features.covariance(torch.from_numpy(field), times)
+    reader = Reader(learned)
     for first in range(0, len(frames) - 1, size):
         block = slice(first, min(first + size + 1, len(frames)))
-        seen = features.motion(torch.from_numpy(frames[block]), torch.from_numpy(times[block]))
-        motion.append(seen.energy)
-        pan.append(np.rad2deg(seen.pan_rad.numpy()))
-        maps.append(acoustic_maps(cov[first : first + len(seen.energy)]))
-    return Course(
-        (times[1:] + times[:-1]) / 2,
-        torch.cat(motion),
-        {name: torch.cat([block[name] for block in maps]) for name in maps[0]},
-        np.concatenate(pan),
-    )
+        seen = features.motion(torch.from_numpy(frames[block]), times[block])
+        n = len(seen.energy)
+        reader.add(Window(float(times[first]), n / RATE_HZ, cov[first : first + n], seen))
+    return reader.course()
 
 
-def variants(seed: int, conditions: Conditions) -> list[Variant]:
+def variants(
+    seed: int, conditions: Conditions, learned: LearnedScorer | None = None
+) -> list[Variant]:
     """A scene as it is, with its sound turned, with its picture turned, and moving."""
     rng = np.random.default_rng([seed, 7])
     scene = draw_scene(seed, conditions)
     frames = render_picture(scene, height=features.PICTURE_SIZE[0], rate_hz=RATE_HZ)[..., 0]
     field = render_sound(scene, samplerate=_ANALYSIS_HZ)
-    plain = course_of(frames, field)
+    plain = course_of(frames, field, learned)
     duration_s = conditions.duration_s
     at_s = float(rng.uniform(8, duration_s - 8))
     by_deg = float(rng.choice([-1, 1]) * rng.uniform(25, 180))
@@ -130,18 +131,23 @@ def variants(seed: int, conditions: Conditions) -> list[Variant]:
     swing_deg = np.interp(plain.times_s, samples_s, swing)
     return [
         Variant("constant", plain, np.zeros(len(after))),
-        Variant("sound steps", course_of(frames, knocked), after_deg, at_s, by_deg, sounded),
-        Variant("picture steps", course_of(oriented, field), after_deg, at_s, by_deg, sounded),
-        Variant("moving", course_of(frames, moving), swing_deg),
+        Variant(
+            "sound steps", course_of(frames, knocked, learned), after_deg, at_s, by_deg, sounded
+        ),
+        Variant(
+            "picture steps", course_of(oriented, field, learned), after_deg, at_s, by_deg, sounded
+        ),
+        Variant("moving", course_of(frames, moving, learned), swing_deg),
     ]
 
 
 def trials(seed: int, conditions: Conditions, weights: Path | None) -> list[Trial]:
     """All variants of one scene, traced."""
     torch.set_num_threads(1)
-    calibration = load_calibration(weights)
+    calibration = load_calibration(weights, Method.FUSED)
+    learned = next((s for s in scorers_for(calibration) if isinstance(s, LearnedScorer)), None)
     results = []
-    for variant in variants(seed, conditions):
+    for variant in variants(seed, conditions, learned):
         found = trace(variant.course, calibration)
         off = curve_at(found)(variant.course.times_s) - variant.truth_deg
         results.append(

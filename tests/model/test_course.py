@@ -1,0 +1,83 @@
+"""A take put together from blocks is the take."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from model.checkpoint import LEARNED, Method, load_calibration, load_scorer
+from model.course import HOP_S, VIEW_S, Reader, views
+from model.learned import LearnedScorer
+from model.scoring import Window
+from training.calibrate import cut
+from training.data.scenes import Conditions, draw_scene
+from training.data.windows import render_window
+
+
+@pytest.fixture(scope="module")
+def window() -> Window:
+    conditions = Conditions(duration_s=21.0, n_sources=2, snr_db=20.0, plain=True)
+    return render_window(draw_scene(950_000, conditions))
+
+
+def blocks(window: Window, size: int) -> list[Window]:
+    """Windows in a row; each shares its first interval with the one before."""
+    n = len(window.covariance)
+    return [cut(window, max(0, at - 1), min(n, at + size)) for at in range(0, n, size)]
+
+
+@pytest.fixture(scope="module")
+def learned() -> LearnedScorer:
+    return LearnedScorer(load_scorer())
+
+
+@pytest.mark.parametrize("size", [40, 101, 500])
+def test_blocks_are_put_together_without_gap_or_overlap(window: Window, size: int) -> None:
+    reader = Reader()
+    for block in blocks(window, size):
+        reader.add(block)
+
+    course = reader.course()
+
+    edges_s = window.motion.edges_s.numpy()
+    np.testing.assert_allclose(course.times_s, (edges_s[1:] + edges_s[:-1]) / 2, atol=1e-6)
+    torch.testing.assert_close(course.motion, window.motion.energy.float())
+    assert not course.learned
+
+
+def test_every_short_window_is_scored_once_and_as_if_alone(
+    window: Window, learned: LearnedScorer
+) -> None:
+    reader = Reader(learned)
+    for block in blocks(window, 70):
+        reader.add(block)
+
+    course = reader.course()
+
+    starts_s = course.view_starts_s
+    assert len(course.learned) == len(starts_s) == round((21 - VIEW_S) / HOP_S)
+    for index in (0, 7, len(starts_s) - 1):
+        first = int(np.searchsorted(course.times_s, starts_s[index] - 1e-6))
+        last = int(np.searchsorted(course.times_s, starts_s[index] + VIEW_S - 1e-6))
+        (alone,) = learned.along(cut(window, first, last), [slice(None)])
+        near = torch.stack([alone.cues[LEARNED], course.learned[index].cues[LEARNED]])
+        assert float(torch.corrcoef(near)[0, 1]) > 0.9
+
+
+def test_short_windows_know_more_with_the_learned_scorer(
+    window: Window, learned: LearnedScorer
+) -> None:
+    with_it, without = Reader(learned), Reader()
+    for block in blocks(window, 101):
+        with_it.add(block)
+        without.add(block)
+    fused, evidence = (
+        load_calibration(method=method) for method in (Method.FUSED, Method.EVIDENCE)
+    )
+
+    both = views(with_it.course(), fused).log_posteriors.log_softmax(1)
+    alone = views(without.course(), evidence).log_posteriors.log_softmax(1)
+
+    # The right rotation is 0, the 36th.
+    assert both[:, 34:37].exp().sum(1).mean() > alone[:, 34:37].exp().sum(1).mean()
