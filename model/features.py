@@ -262,6 +262,7 @@ PICTURE_SIZE = (252, 504)
 _MAX_ELEVATION_RAD = math.radians(60)
 # Of a pixel's change: least usual change in grey levels, and the floor and ceiling in its units.
 _NOISE, _FLOOR, _CEILING = 1.0, 4.0, 20.0
+_STILL = 0.95  # of the change must be gone with a turn of the camera taken back
 _CHANGE_SCALE = 4.0  # brings the first of the maps to unit size
 # Rows of the picture maps, top to bottom, each of 10 degrees.
 N_ELEVATIONS = 12
@@ -411,7 +412,8 @@ def _pan_columns(coarse: Tensor) -> Tensor:
     """Columns by which each frame stands to the right of the one before, [shape=(T,)].
 
     By phase correlation along azimuth of all rows together; shifts below a quarter of a column are
-    taken for none, for there a moving object may outweigh a standing scene.
+    taken for none, for there a moving object may outweigh a standing scene, and so are shifts that
+    leave as much change as there is without them.
 
     coarse : the picture with its rows averaged by fours.
     """
@@ -427,7 +429,13 @@ def _pan_columns(coarse: Tensor) -> Tensor:
     bend = (left - 2 * centre + right).clamp(max=-1e-9)
     columns = peak + 0.5 * (left - right) / bend
     columns = torch.where(columns > width / 2, columns - width, columns)
-    return torch.where(columns.abs() < 0.25, torch.zeros_like(columns), columns)
+    columns = torch.where(columns.abs() < 0.25, torch.zeros_like(columns), columns)
+    for index in torch.nonzero(columns.round()).flatten().tolist():
+        before, after = coarse[index], coarse[index + 1]
+        turned = after.roll(-round(float(columns[index])), -1)
+        if (turned - before).abs().mean() > _STILL * (after - before).abs().mean():
+            columns[index] = 0.0  # the peak was a body's, or chance
+    return columns
 
 
 def _turned_back(frame: Tensor, columns: float) -> Tensor:

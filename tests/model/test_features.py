@@ -248,6 +248,13 @@ def test_a_turning_camera_is_told_and_taken_out() -> None:
     assert result.energy.sum() < 2 * standing
 
 
+def test_what_changes_all_over_is_no_turn_of_the_camera() -> None:
+    """Noise before a wall has a largest correlation somewhere, and a still camera."""
+    wall = np.random.default_rng(4).normal(120, 8, (60, *still().shape[1:]))
+
+    assert not motion(as_frames(wall), times(60)).pan_rad.any()
+
+
 def test_a_cut_is_told_and_bridged() -> None:
     frames = np.concatenate([still(0, 30), still(1, 30)])
 
