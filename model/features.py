@@ -95,10 +95,10 @@ def covariance(
         part.contiguous() for part in (spectra.movedim(-3, 0).real, spectra.movedim(-3, 0).imag)
     )
     terms = torch.stack([real[a] * real[b] + imag[a] * imag[b] for a, b in _PAIRS], dim=-3)
-    if edges_s is not None:
-        terms = _average(terms, edges_s.to(terms.device) * (SAMPLERATE / HOP) + 0.5)
     bands = mel_filterbank(n_bands) if filterbank is None else filterbank
-    banded = bands.to(terms.device) @ terms  # (..., 10, F, T)
+    banded: Tensor = bands.to(terms.device) @ terms  # (..., 10, F, T)
+    if edges_s is not None:
+        banded = _average(banded, edges_s.to(terms.device) * (SAMPLERATE / HOP) + 0.5)
     return banded.transpose(-3, -1)
 
 

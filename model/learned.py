@@ -22,7 +22,8 @@ ACOUSTIC = ("doa", "mvdr", "flux")
 def sound_input(cov: Tensor) -> Tensor:
     """The network's view of a window's sound, [shape=(T, F, 10)] to (A, 4 F + 3, T), float32.
 
-    The directional features of every band, and the acoustic maps of the training-free evidence.
+    The directional features of every band, and the acoustic maps of the training-free evidence. Of
+    the mirrored field (Y negated) it is the same with the azimuths in reverse.
     """
     maps = acoustic_maps(cov)
     acoustic = torch.stack([_unit(maps[name]) for name in ACOUSTIC])  # (3, T, A)
@@ -50,11 +51,10 @@ class LearnedScorer:
         """The cue `LEARNED`, and the statistics `belongs` and `synchronous`: logits that the sound
         is the picture's, and that they run on one time.
         """
-        cov, maps = window.covariance.to(self._device), self._maps(window)
-        mirrored = features.remapped(cov, signs=(1, -1, 1))
+        maps, sound = self._maps(window), sound_input(window.covariance.to(self._device))[None]
         # One after the other: two at once no longer fit into a processor's cache.
-        as_is = self._network(maps, sound_input(cov)[None])
-        other = self._network(maps.flip(-1), sound_input(mirrored)[None])
+        as_is = self._network(maps, sound)
+        other = self._network(maps.flip(-1), sound.flip(1))
         return _evidence(
             Scores(
                 (as_is.yaw + _mirrored(other.yaw)) / 2,

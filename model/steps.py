@@ -77,11 +77,17 @@ class Histograms:
             before = cumulated[middle] - cumulated[first]
             after = cumulated[last] - cumulated[middle]
             # A turn by +k bins moves azimuths left by k columns: back they go to the right.
-            together = before + torch.stack([after.roll(k) for k in range(N_YAWS)])
+            together = before + _rolled(after)
             draws = float(before.sum() + after.sum()) * self._seconds
             entropy = _entropy(together)
             total += draws * (entropy[0] - entropy)
         return total
+
+
+def _rolled(series: Tensor) -> Tensor:
+    """A series over bins [shape=(R,)] rolled by every k, [shape=(R, R)] over k and bins."""
+    bins = torch.arange(N_YAWS)
+    return series[(bins - bins[:, None]) % N_YAWS]
 
 
 def _entropy(histograms: Tensor) -> Tensor:
@@ -95,7 +101,8 @@ def _view_gains(seen: Views, start_s: float, at_s: float, end_s: float) -> Tenso
     The best rotation of either hypothesis, over the windows that do not straddle `at_s`.
     """
     before, after = seen.of(start_s, at_s), seen.of(at_s, end_s)
-    best = torch.stack([(before + after.roll(-k)).max() for k in range(N_YAWS)])
+    by_minus_k = (before + _rolled(after)).amax(1)
+    best = by_minus_k.flip(0).roll(1)
     return best - best[0]
 
 

@@ -105,10 +105,11 @@ def _registration(series: Tensor, path: Path) -> Tensor:
     series : [shape=(S, A)]; the histogram is that of all seconds turned along `path`.
     """
     bins = np.round(np.array(yaws_deg()) / STEP_DEG).astype(int)
-    turned = [row.roll(-int(bins[yaw])) for row, yaw in zip(series, path, strict=True)]
-    histogram = torch.stack(turned).sum(0)
+    columns = torch.arange(N_YAWS)
+    taken = (columns + torch.from_numpy(bins[path])[:, None]) % N_YAWS
+    histogram = series.gather(1, taken).sum(0)
     histogram = (1 - _SMEAR) * histogram / (histogram.sum() + 1e-12) + _SMEAR / N_YAWS
-    by_rotation = torch.stack([histogram.log().roll(int(k)) for k in bins], dim=1)
+    by_rotation = histogram.log()[(columns[:, None] - torch.from_numpy(bins)) % N_YAWS]
     return series @ by_rotation
 
 

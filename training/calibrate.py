@@ -437,13 +437,18 @@ def _scored_takes(options: argparse.Namespace) -> tuple[list[ScoredTake], Path |
     scorer = (options.scorer or scorer_path()) if options.method is Method.FUSED else None
     if scorer:
         scorers.append(LearnedScorer(load_scorer(scorer)))
-    paths = kept_windows(options.windows), kept_windows(options.long)
+    paths = [_mixed(kept_windows(folder)) for folder in (options.windows, options.long)]
     takes = [
         scored(kind, windows, scorers)
         for kind, windows in tqdm(takes_of(*paths), unit="take", desc="scoring")
     ]
     data = f"{len(paths[0])} synthetic windows and {len(paths[1])} long ones"
     return takes, scorer, data
+
+
+def _mixed(paths: Sequence[Path]) -> list[Path]:
+    """Paths in an order of chance, always the same: names tell kinds of scenes, halves must not."""
+    return [paths[index] for index in np.random.default_rng(0).permutation(len(paths))]
 
 
 if __name__ == "__main__":

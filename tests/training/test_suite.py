@@ -50,16 +50,20 @@ def test_a_posterior_is_judged_as_a_take_is() -> None:
 
 
 def test_every_condition_has_seeds_of_its_own_and_a_right_answer_or_none() -> None:
-    assert {name for name, c in SUITE.items() if not c.fits} == {"foreign sound", "noise"}
-    assert SUITE["the same, 5 s"].scenes == SUITE["the same, 10 s"].scenes
-    assert len({c.scenes for c in SUITE.values()}) == 8
+    unfit = {name.partition(": ")[2] for name, c in SUITE.items() if not c.fits}
+    assert unfit == {"foreign sound", "noise"}
+    for bodies in ("any", "plain"):
+        of = {c.scenes for name, c in SUITE.items() if name.startswith(bodies)}
+        assert len(of) == 8
+        assert {scenes.plain for scenes in of} == {bodies == "plain"}
+        assert SUITE[f"{bodies}: the same, 5 s"].scenes == SUITE[f"{bodies}: the same, 10 s"].scenes
 
 
 def test_from_scenes_to_the_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     short = Conditions(duration_s=3.0, n_sources=1, n_distractors=0)
-    names = ("the same, 5 s", "foreign sound", "noise")
+    names = ("any: the same, 5 s", "any: foreign sound", "any: noise")
     monkeypatch.setattr(
         suite, "SUITE", {name: replace(SUITE[name], scenes=short) for name in names}
     )
@@ -71,7 +75,7 @@ def test_from_scenes_to_the_table(
     )  # fmt: skip
 
     assert json.loads((tmp_path / "r.json").read_text()) == figures
-    assert figures["the same, 5 s"]["learned"]["takes"] == 2
-    assert set(figures["foreign sound"]) == {"learned", "evidence", "fusion", "fits"}
-    assert "the same, 5 s" in capsys.readouterr().out
+    assert figures["any: the same, 5 s"]["learned"]["takes"] == 2
+    assert set(figures["any: foreign sound"]) == {"learned", "evidence", "fusion", "fits"}
+    assert "any: the same, 5 s" in capsys.readouterr().out
     assert len(list((tmp_path / "cache").iterdir())) == 2

@@ -75,6 +75,14 @@ def test_the_field_is_turned_as_the_covariance_is() -> None:
     torch.testing.assert_close(sound_input(rotated), plain.roll(-7, 0), atol=2e-4, rtol=0)
 
 
+def test_the_mirrored_field_is_heard_in_reverse() -> None:
+    cov = covariance()
+
+    mirrored = sound_input(features.remapped(cov, signs=(1, -1, 1)))
+
+    torch.testing.assert_close(mirrored, sound_input(cov).flip(0), atol=2e-4, rtol=0)
+
+
 def test_scores_equal_a_slow_sum_over_pairs(network: EquivariantScorer) -> None:
     """Every rotation by itself: the heard embedding rolled, pairs at equal bins compared."""
     torch.manual_seed(1)
