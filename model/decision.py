@@ -244,7 +244,8 @@ def _scorers(by: Judge, take: Take, options: Options) -> Sequence[Scorer]:
         found = DetectorScorer(load_detector(options.detector, options.device), take)
         return [*by.scorers, found]
     if options.detections is not None:
-        return [*by.scorers, ObjectScorer(detections_of(options.detections, take.video.path))]
+        clip = options.clip or take.video.path.stem
+        return [*by.scorers, ObjectScorer(detections_of(options.detections, clip))]
     return by.scorers
 
 

@@ -92,8 +92,8 @@ def _detection(fields: dict[str, object]) -> Detection:
     )
 
 
-def detections_of(path: Path, video: Path) -> list[Detection]:
-    """What a file says of a video.
+def detections_of(path: Path, clip: str) -> list[Detection]:
+    """What a file says of a video, by the name of its clip.
 
     Raises
     ------
@@ -101,11 +101,11 @@ def detections_of(path: Path, video: Path) -> list[Detection]:
     OptionError : it says nothing of this video.
     """
     found = read_detections(path)
-    own = [*found.get(video.stem, []), *found.get(ANY, [])]
+    own = [*found.get(clip, []), *found.get(ANY, [])]
     if not own:
         raise OptionError(
-            f'The detections {path} hold no box of {video.name}: their "clip" should be '
-            f"{video.stem}, or be left out."
+            f'The detections {path} hold no box of the clip {clip}: their "clip" should be that, '
+            "or be left out."
         )
     return own
 

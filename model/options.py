@@ -35,6 +35,7 @@ class Options:
         follows it.
     lay_on_picture : write the track shifted and resampled to the picture's clock, and as long.
     detections : objects that a detector found in the picture (`model.detections`), as evidence.
+    clip : what they call the video (default: its file's name without the suffix).
     detector : weights of a detector that finds them (`model.detector`).
     """
 
@@ -53,6 +54,7 @@ class Options:
     orientation: Path | None = None
     lay_on_picture: bool = False
     detections: Path | None = None
+    clip: str | None = None
     detector: Path | None = None
 
     def __post_init__(self) -> None:

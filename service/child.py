@@ -19,6 +19,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from service.companions import COMPANIONS
+
 if TYPE_CHECKING:
     from model.errors import AvsaError
     from model.media.probe import Probe
@@ -126,13 +128,16 @@ def _options_of(job: Job) -> Any:
     options = job["options"]
     method = Method(options.get("method", Method.FUSED))
     checkpoint = job.get("checkpoint") if method is Method.AVSA else None
-    reference = job.get("reference")
+    beside = {name: Path(job[name]["path"]) for name in COMPANIONS if name in job}
     return Options(
         n_windows=options["windows"],
         tolerance_deg=options["tolerance_deg"],
         method=method,
         checkpoint=Path(checkpoint) if checkpoint else None,
-        reference=Path(reference["path"]) if reference else None,
+        reference=beside.get("reference"),
+        orientation=beside.get("orientation"),
+        detections=beside.get("detections"),
+        clip=Path(job["video"]["label"]).stem,
         stereo=options["stereo"],
         device=job["device"],
         float_output=options["float_output"],
@@ -156,12 +161,10 @@ def _align(job: Job, track: dict[str, Any], index: int, notify: Any) -> dict[str
     paths = tuple(map(Path, track["paths"]))
     names = dict(zip(track["paths"], track["labels"], strict=True))
     names[job["video"]["path"]] = job["video"]["label"]
-    reference = job.get("reference")
-    if reference:
-        names[reference["path"]] = reference["label"]
+    names |= {job[name]["path"]: job[name]["label"] for name in COMPANIONS if name in job}
     try:
         _probe().check(Path(job["video"]["path"]), "video", stereo=options["stereo"])
-        for path in (*paths, *([Path(reference["path"])] if reference else [])):
+        for path in (*paths, *([Path(job["reference"]["path"])] if "reference" in job else [])):
             _probe().check(path, "audio")
         with open_split_audio(paths) as reader:
             own = len(paths) == 1 and not options.get("lay_on_picture")

@@ -109,7 +109,8 @@ class Client:
 
     def align(
         self, video: str | Path, audio: Sequence[str | Path] = (), *,
-        reference: str | Path | None = None, options: AlignOptions | None = None,
+        reference: str | Path | None = None, orientation: str | Path | None = None,
+        detections: str | Path | None = None, options: AlignOptions | None = None,
         idempotency_key: str | None = None,
     ) -> JobInfo:  # fmt: skip
         """Send files in one request and have them aligned; see `upload` for long ones.
@@ -118,6 +119,8 @@ class Client:
         ----------
         audio : the tracks; none: the sound inside the video.
         reference : an ambisonic recording whose front is the picture's.
+        orientation : a CSV file that says how the microphone turned.
+        detections : objects that a detector found in the video, as JSON lines.
         idempotency_key : a name of yours for this submission, up to 64 characters; given again
             within a day, it is the same job. Else one is made.
 
@@ -128,7 +131,8 @@ class Client:
         headers = {"Idempotency-Key": idempotency_key or secrets.token_hex(16)}
         data = {"options": options.model_dump_json()} if options else {}
         sent = [("video", video), *(("audio", path) for path in audio)]
-        sent += [("reference", reference)] if reference else []
+        beside = {"reference": reference, "orientation": orientation, "detections": detections}
+        sent += [(name, path) for name, path in beside.items() if path]
 
         def post() -> httpx.Response:
             with ExitStack() as stack:

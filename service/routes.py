@@ -21,6 +21,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from service import examples, problems, tracing, webhooks
 from service.access import Caller, CallerDep
 from service.admission import Admission, fingerprint, idempotency_key
+from service.companions import COMPANIONS
 from service.jobs import (
     Job,
     JobTable,
@@ -140,7 +141,10 @@ _BODY = {
                     "properties": {
                         "video": {"type": "string", "format": "binary"},
                         "audio": {"type": "array", "items": {"type": "string", "format": "binary"}},
-                        "reference": {"type": "string", "format": "binary"},
+                        **{
+                            name: {"type": "string", "format": "binary", "description": told}
+                            for name, told in COMPANIONS.items()
+                        },
                         "options": {"type": "string", "description": "AlignOptions as JSON"},
                     },
                 },
@@ -178,8 +182,8 @@ async def align(request: Request, service: ServiceDep, caller: CallerDep) -> Res
     """Align one or more ambisonic tracks with a 360 video.
 
     Multipart with the files `video`, `audio` (repeated for several tracks; left out: the sound
-    inside the video), `reference` if there is one, and `options` as JSON; or a JSON body that names
-    finished uploads, files on the server, or objects of a store.
+    inside the video), perhaps `reference`, `orientation` or `detections`, and `options` as JSON; or
+    a JSON body that names finished uploads, files on the server, or objects of a store.
     """
     key = idempotency_key(request)
     if not names_files(request):  # else there is nothing to read, and the table refuses

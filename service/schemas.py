@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from service import examples
+from service.companions import COMPANIONS
 from service.jobs import DEFAULT_PRIORITY, HIGHEST_PRIORITY, LOWEST_PRIORITY, Job, State
 
 
@@ -107,10 +108,9 @@ class AlignRequest(BaseModel):
     audio: list[Source | str] = Field(
         default_factory=list, description="the tracks; none: the sound inside the video"
     )
-    reference: Source | str | None = Field(
-        None, description="an ambisonic recording whose front is the picture's; none: the video's "
-        "own ambisonic track, where it declares one and the track is another"
-    )  # fmt: skip
+    reference: Source | str | None = Field(None, description=COMPANIONS["reference"])
+    orientation: Source | str | None = Field(None, description=COMPANIONS["orientation"])
+    detections: Source | str | None = Field(None, description=COMPANIONS["detections"])
     options: AlignOptions = Field(default_factory=AlignOptions)
     output: str | None = Field(
         None, description="s3://BUCKET/PREFIX/ below one of the service's object roots: results "

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from starlette.requests import Request
 
 from model.errors import MediaError, OptionError
 from service import problems
+from service.companions import COMPANIONS
 from service.multipart import Received, receive
 from service.objectstore import ObjectFacts, ObjectName, ObjectStore
 from service.problems import Problem
@@ -46,7 +48,7 @@ Input = StoredFile | StoredObject
 class Submission:
     """A request understood.
 
-    reference : that the tracks are compared with, if one was named.
+    beside : what came with them, by `COMPANIONS`.
     output : s3://BUCKET/PREFIX/ that results are moved to; empty: they stay on the disk.
     """
 
@@ -54,7 +56,7 @@ class Submission:
     audio: list[Input]
     options: AlignOptions
     output: str = ""
-    reference: Input | None = None
+    beside: Mapping[str, Input] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -67,13 +69,12 @@ class Submission:
         groups = [[file] for file in self.audio]
         if self.options.join and self.audio:
             groups = [self.audio]
-        spec = {
+        spec: dict[str, Any] = {
             "video": _entry(self.video),
             "tracks": [_track(group) for group in groups or [[self.video]]],
             "options": self.options.model_dump(exclude={"join", "label", "priority", "notify_url"}),
         }
-        if self.reference:
-            spec["reference"] = _entry(self.reference)
+        spec |= {name: _entry(file) for name, file in self.beside.items()}
         return {**spec, "output": self.output} if self.output else spec
 
 
@@ -205,22 +206,26 @@ def _from_names(body: bytes, intake: Intake) -> Submission:
         intake.resolve(source, number)
         for number, source in enumerate((named.video, *named.audio), start=1)
     )
-    reference = None if named.reference is None else intake.resolve(named.reference, 0)
-    return Submission(video, audio, _judged_by(named.options, intake.settings), output, reference)
+    beside = {
+        name: intake.resolve(source, number)
+        for number, name in enumerate(COMPANIONS, start=len(audio) + 2)
+        if (source := getattr(named, name)) is not None
+    }
+    return Submission(video, audio, _judged_by(named.options, intake.settings), output, beside)
 
 
 def _from_upload(received: Received, settings: Settings) -> Submission:
     _check_fields(received)
     video, audio = received.files["video"][0], received.files.get("audio", [])
-    reference = received.files.get("reference", [None])[0]
-    for file in filter(None, (video, *audio, reference)):
+    beside = {name: received.files[name][0] for name in COMPANIONS if name in received.files}
+    for file in (video, *audio, *beside.values()):
         _refuse_empty(file.label, file.size)
     try:
         options = AlignOptions.model_validate_json(received.fields.get("options") or "{}")
     except ValidationError as error:
         raise problems.of_validation_errors(error.errors()) from error
     judged_by = _judged_by(options, settings)
-    return Submission(video, [*audio], judged_by, settings.results_url, reference)
+    return Submission(video, [*audio], judged_by, settings.results_url, beside)
 
 
 def _judged_by(options: AlignOptions, settings: Settings) -> AlignOptions:
@@ -240,18 +245,20 @@ def _refuse_empty(name: str, size: int) -> None:
 
 def _check_fields(received: Received) -> None:
     """Refuse what is missing or unknown, by name."""
-    files = {"video", "audio", "reference"}
-    unknown = ({*received.files} - files) | ({*received.fields} - {"options", "audio"})
+    known = ["video", "audio", *COMPANIONS]
+    unknown = ({*received.files} - {*known}) | ({*received.fields} - {"options", "audio"})
+    several = [name for name in COMPANIONS if len(received.files.get(name, [])) > 1]
     detail = None
     if unknown:
         detail = (
-            f"The field {min(unknown)!r} is unknown; send files video, audio and reference, and "
-            "options."
+            f"The field {min(unknown)!r} is unknown; send files {', '.join(known[:-1])} and "
+            f"{known[-1]}, and options."
         )
     elif (count := len(received.files.get("video", []))) != 1:
         detail = f"The body has {count} files called video; send one."
-    elif (count := len(received.files.get("reference", []))) > 1:
-        detail = f"The body has {count} files called reference; send one or none."
+    elif several:
+        count = len(received.files[several[0]])
+        detail = f"The body has {count} files called {several[0]}; send one or none."
     elif (text := received.fields.get("audio", _INSIDE)) != _INSIDE:
         detail = f"The field audio is the text {text[:50]!r}; send a file."
     if detail:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from model.errors import DiskFull
+from service.companions import COMPANIONS
 from service.objectstore import ObjectFacts, ObjectName, ObjectStore
 from service.settings import Settings
 from service.storage import safe_suffix
@@ -31,7 +32,7 @@ def fetch_inputs(job: dict[str, Any], notify: Callable[[float], None]) -> dict[s
     DiskFull : no space for them.
     """
     tracks = job["tracks"]
-    single = {name: job[name] for name in ("video", "reference") if name in job}
+    single = {name: job[name] for name in ("video", *COMPANIONS) if name in job}
     entries = [(file.get("object"), file["label"]) for file in single.values()]
     for track in tracks:
         entries += zip(track.get("objects", []), track["labels"], strict=False)

@@ -126,15 +126,15 @@ def test_what_cannot_be_used_is_said(
     take: TakeFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = written(tmp_path / "other.jsonl", box_at(0.0, clip="another-take"))
-    with pytest.raises(OptionError, match=f"should be {take.video.stem}"):
-        detections_of(other, take.video)
+    with pytest.raises(OptionError, match=f"no box of the clip {take.video.stem}"):
+        detections_of(other, take.video.stem)
     with pytest.raises(OptionError, match="do not go with the method avsa"):
         Options(detections=other, method=Method.AVSA, checkpoint=Path("x"))
     broken = written(
         tmp_path / "broken.jsonl", box_at(0.0), {"time_s": 1.0, "box": [0.5, 0, 0.2, 1]}
     )
     with pytest.raises(MediaError, match="Line 2"):
-        detections_of(broken, take.video)
+        detections_of(broken, take.video.stem)
 
     status = main(
         [str(take.video), str(take.audio), "--detections", str(tmp_path / "none.jsonl"),

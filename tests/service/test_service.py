@@ -151,6 +151,35 @@ def test_a_reference_is_compared_and_named_as_sent(
     assert any("the reference upright.wav" in warning for warning in report["warnings"])
 
 
+def test_orientation_and_detections_come_beside(
+    server: Server, take: TakeFiles, tmp_path: Path
+) -> None:
+    """Boxes go by the name that the video was sent under."""
+    orientation, boxes = tmp_path / "gyro.csv", tmp_path / "boxes.jsonl"
+    orientation.write_text("time_s,yaw_deg\n0,0\n10,30\n")
+    box = {"clip": take.video.stem, "time_s": 1.0, "box": [0.4, 0.4, 0.5, 0.6]}
+    boxes.write_text(json.dumps(box) + "\n")
+    with Client(server.url) as client:
+        sent = [
+            client.align(take.video, [take.audio], orientation=orientation, detections=boxes),
+            client.align(take.video, [take.audio], detections=boxes, options=AlignOptions()),
+        ]
+        turned, standing = (client.report(client.wait(job.id).id) for job in sent)
+
+    assert turned["trajectory"]["kind"] == "moving"
+    assert "trajectory" not in standing
+    for report in (turned, standing):
+        assert any(cue["name"] == "objects" for cue in report["cues"])
+
+    box["clip"] = "another"
+    boxes.write_text(json.dumps(box) + "\n")
+    files = {name: (path.name, path.read_bytes()) for name, path in
+             (("video", take.video), ("audio", take.audio), ("detections", boxes))}  # fmt: skip
+    refused = httpx.post(f"{server.url}/align", files=files, headers={"Prefer": "wait=60"})
+    told = f"boxes.jsonl hold no box of the clip {take.video.stem}"
+    assert_problem(refused, 422, "invalid_option", told)
+
+
 def test_several_tracks_one_of_them_bad(server: Server, take: TakeFiles, tmp_path: Path) -> None:
     _, bad, words = BAD_INPUTS["mono"](take.video, take.audio, tmp_path)
 
