@@ -256,10 +256,8 @@ def _trajectory(take: Take, by: Judge, options: Options, watch: Watch) -> Trajec
     if not (options.over_time or options.follow):
         return None
     with watch.stage("trace", 0.8, 0.9) as progress:
-        learned = _learned(by)
-        # An AVSA network looks at single moments: beside it the training-free evidence tells.
-        calibration = by.calibration if learned else load_calibration(method=Method.EVIDENCE)
-        return following.traced(take, calibration, learned, progress)
+        calibration = load_calibration(method=Method.EVIDENCE)
+        return following.traced(take, calibration, _learned(by), progress)
 
 
 def _beside(

@@ -28,7 +28,10 @@ _STILL_DEG = 1.0  # an orientation that moves by less is constant
 def traced(
     take: Take, calibration: Calibration, learned: LearnedScorer | None, progress: Progress
 ) -> Trajectory:
-    """The rotation along a whole take; every block of its picture is decoded."""
+    """The rotation along a whole take; every block of its picture is decoded.
+
+    calibration : of the training-free evidence, which tells where there is no learned scorer.
+    """
     return trace(read_course(take, learned, progress), calibration)
 
 

@@ -31,7 +31,6 @@ Pan = tuple[float, float]  # when the picture turned, and the step if the sound 
 HISTOGRAMS = ("doa", "flux")
 STEP_DEG = 360 / N_YAWS
 # Chosen on synthetic takes (`python -m training.evaluate trajectory --seed 600000`).
-VIEW_WEIGHT = 1.5
 _PLACING_S, _PLACING_WEIGHT = 4.0, 0.3
 _LEAST_STEP_GAIN = 8.0
 _LEAST_STEP_DEG = 20.0
@@ -136,7 +135,7 @@ def _settled(
         if at_once:
             gains = _pan_gains(heard, seen, start_s, step.at_s, end_s, at_once[0])
         else:
-            gains = _gains(heard, seen, start_s, step.at_s, end_s, VIEW_WEIGHT)
+            gains = _gains(heard, seen, start_s, step.at_s, end_s, seen.weight)
             gains[_near_zero()] = -math.inf
         again = _better(None, step.at_s, gains, in_picture=bool(at_once))
         if again.gain >= _LEAST_STEP_GAIN:
@@ -160,7 +159,7 @@ def _best_step(
     best: Step | None = None
     near_zero = _near_zero()
     for at_s in np.arange(start_s + _LEAST_PART_S, end_s - _LEAST_PART_S, _GRID_S):
-        gains = _gains(heard, seen, start_s, at_s, end_s, VIEW_WEIGHT)
+        gains = _gains(heard, seen, start_s, at_s, end_s, seen.weight)
         gains[near_zero] = -math.inf
         best = _better(best, float(at_s), gains)
     if best is not None:
@@ -201,7 +200,7 @@ def _pan_gains(
     bins = round(by_deg / STEP_DEG)
     stayed_deg = heard.gains(start_s, at_s, end_s)[bins % N_YAWS]
     gains = torch.full((N_YAWS,), -math.inf, dtype=torch.float64)
-    together = VIEW_WEIGHT * _view_gains(seen, start_s, at_s, end_s)[bins % N_YAWS]
+    together = seen.weight * _view_gains(seen, start_s, at_s, end_s)[bins % N_YAWS]
     # A jump of the picture is seen, not guessed: it stands at the threshold before any evidence.
     gains[bins % N_YAWS] = _LEAST_STEP_GAIN + together - stayed_deg
     return gains

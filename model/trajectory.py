@@ -24,12 +24,12 @@ from torch import Tensor
 from model.checkpoint import Calibration
 from model.course import HOP_S, VIEW_S, Course, FloatArray, Views, level_shares, views
 from model.evidence import N_YAWS, best_yaw_deg, yaws_deg
-from model.steps import HISTOGRAMS, STEP_DEG, VIEW_WEIGHT, Step, find_steps
+from model.steps import HISTOGRAMS, STEP_DEG, Step, find_steps
 
 Path = NDArray[np.intp]
 
 # Chosen on synthetic takes (`python -m training.evaluate trajectory --seed 600000`).
-_LEAST_CURVE_GAIN = 20.0
+_LEAST_CURVE_GAIN = 13.3  # for short windows of weight 1
 _CURVE_MARGIN = 16.0  # over steps: a path has more freedom, and takes up what is not its own
 _WALK_DEG = 5.0  # standard deviation of the rotation's change in a second
 _SMEAR = 0.02  # share of the histogram that is anywhere
@@ -70,7 +70,7 @@ class Seconds:
         self._views = torch.zeros(len(self.times_s), N_YAWS, dtype=torch.float64)
         for start_s, log_posterior in zip(seen.starts_s, seen.log_posteriors, strict=True):
             during = (self.times_s >= start_s - 0.5) & (self.times_s < start_s + VIEW_S - 0.5)
-            share = VIEW_WEIGHT * HOP_S / VIEW_S
+            share = seen.weight * HOP_S / VIEW_S
             self._views[torch.from_numpy(during)] += share * log_posterior
         self._sound = [_per_second(course, name, self.times_s) for name in HISTOGRAMS]
 
@@ -157,7 +157,7 @@ def trace(course: Course, calibration: Calibration) -> Trajectory:
     curve_gain = seconds.gain(moving) - seconds.gain(still) - _walk_cost(moving)
     # A picture that turned at once is a step, whatever else moves.
     jumped = any(step.in_picture for step in steps)
-    if not jumped and curve_gain >= max(_LEAST_CURVE_GAIN, step_gain + _CURVE_MARGIN):
+    if not jumped and curve_gain >= max(_LEAST_CURVE_GAIN * seen.weight, step_gain + _CURVE_MARGIN):
         smooth = gaussian_filter1d(_unwrapped(moving), _SMOOTHING_S, mode="nearest")
         return Trajectory(Kind.MOVING, [], times, smooth)
     if steps:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.checkpoint import LEARNED, Method, load_calibration, load_scorer
+from model.checkpoint import LEARNED, load_calibration, load_scorer
 from model.course import HOP_S, VIEW_S, Reader, views
 from model.learned import LearnedScorer
 from model.scoring import Window
@@ -72,12 +72,10 @@ def test_short_windows_know_more_with_the_learned_scorer(
     for block in blocks(window, 101):
         with_it.add(block)
         without.add(block)
-    fused, evidence = (
-        load_calibration(method=method) for method in (Method.FUSED, Method.EVIDENCE)
-    )
+    calibration = load_calibration()
 
-    both = views(with_it.course(), fused).log_posteriors.log_softmax(1)
-    alone = views(without.course(), evidence).log_posteriors.log_softmax(1)
+    both = views(with_it.course(), calibration).log_posteriors.log_softmax(1)
+    alone = views(without.course(), calibration).log_posteriors.log_softmax(1)
 
     # The right rotation is 0, the 36th.
     assert both[:, 34:37].exp().sum(1).mean() > alone[:, 34:37].exp().sum(1).mean()

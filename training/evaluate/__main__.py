@@ -62,6 +62,7 @@ def _add_yaw(commands: Any) -> Any:
     what.add_argument("--suite", choices=["synthetic"], help="scenes of fixed seeds, by condition")
     command.add_argument("--cache", type=Path, help="folder for the suite's rendered windows")
     command.add_argument("--scenes", type=int, default=200, help="of each condition (200)")
+    command.add_argument("--bodies", choices=suite.BODIES, help="of the suite (default: both)")
     command.add_argument("--workers", type=int, default=2, help="that render the suite (2)")
     command.add_argument("--plot", type=Path, help="write the picture as PNG (manifest)")
     _add_judge(command)
@@ -83,7 +84,7 @@ def _run_yaw(arguments: argparse.Namespace) -> None:
         raise OptionError("--suite needs --cache, a folder for what it renders.")
     suite.run(
         arguments.cache, calibration=calibration, n_scenes=arguments.scenes,
-        workers=arguments.workers, report=arguments.report,
+        workers=arguments.workers, report=arguments.report, bodies=arguments.bodies,
     )  # fmt: skip
 
 

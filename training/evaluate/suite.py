@@ -91,6 +91,7 @@ def _conditions(*, plain: bool) -> dict[str, Condition]:
     }  # fmt: skip
 
 
+BODIES = ("any", "plain")
 SUITE = {
     **{f"any: {name}": condition for name, condition in _conditions(plain=False).items()},
     **{f"plain: {name}": condition for name, condition in _conditions(plain=True).items()},
@@ -158,13 +159,18 @@ def _interval(
 
 
 def run(
-    cache: Path, *, calibration: Calibration, n_scenes: int, workers: int, report: Path | None
-) -> dict[str, Any]:
-    """Render what is not in the cache, judge, print a table, and return the figures."""
+    cache: Path, *, calibration: Calibration, n_scenes: int, workers: int, report: Path | None,
+    bodies: str | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Render what is not in the cache, judge, print a table, and return the figures.
+
+    bodies : of `BODIES`, those conditions alone.
+    """
     evidence = load_calibration(method=Method.EVIDENCE)
     scorers = scorers_for(calibration)
     figures: dict[str, Any] = {}
-    for name, condition in tqdm(SUITE.items(), unit="condition"):
+    asked = {name: c for name, c in SUITE.items() if bodies is None or name.startswith(bodies)}
+    for name, condition in tqdm(asked.items(), unit="condition"):
         number = [*dict.fromkeys(c.scenes for c in SUITE.values())].index(condition.scenes)
         seeds = range(_SEED + 10_000 * number, _SEED + 10_000 * number + n_scenes)
         paths = [

@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from model import features
-from model.checkpoint import Method, load_calibration
+from model.checkpoint import load_calibration, load_scorer
 from model.course import BLOCK_S, Course, Reader
-from model.learned import LearnedScorer, scorers_for
+from model.learned import LearnedScorer
 from model.output import whole_file
 from model.scoring import Window
 from model.trajectory import Kind, Trajectory, curve_at, trace
@@ -144,8 +144,8 @@ def variants(
 def trials(seed: int, conditions: Conditions, weights: Path | None) -> list[Trial]:
     """All variants of one scene, traced."""
     torch.set_num_threads(1)
-    calibration = load_calibration(weights, Method.FUSED)
-    learned = next((s for s in scorers_for(calibration) if isinstance(s, LearnedScorer)), None)
+    calibration = load_calibration(weights)
+    learned = LearnedScorer(load_scorer()) if weights is None else None
     results = []
     for variant in variants(seed, conditions, learned):
         found = trace(variant.course, calibration)
