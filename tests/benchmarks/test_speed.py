@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from model.decision import judge_take
 from model.learned import LearnedScorer, scorers_for
 from model.media import write_corrected
 from model.media.encode import write_audio, write_video
-from model.scoring import Evidence, Window
+from model.scoring import Evidence, Window, score
 from model.sphere import tangent_crops, tangent_map
 from model.take import Take, Track
 from tests.conftest import EXAMPLE
@@ -82,6 +83,45 @@ def test_yaws_from_one_transform(benchmark: BenchmarkFixture, field: torch.Tenso
 
     fast = from_covariance(field[:, :24_000])
     torch.testing.assert_close(fast, slow.permute(0, 3, 2, 1), rtol=1e-9, atol=1e-12)
+
+
+# --- a window, without decoding -------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def stretch(
+    request: pytest.FixtureRequest,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Ten seconds of picture and sound, and the frames' times."""
+    duration_s = 2.0 if request.config.getoption("benchmark_disable") else 10.0
+    scene = draw_scene(5, replace(EXAMPLE, duration_s=duration_s))
+    frames = render_picture(scene, height=features.PICTURE_SIZE[0], rate_hz=12.5)[..., 0]
+    field = render_sound(scene, samplerate=features.SAMPLERATE)
+    times_s = torch.arange(len(frames), dtype=torch.float64) / 12.5
+    return torch.from_numpy(frames), torch.from_numpy(field), times_s
+
+
+def seen_and_heard(frames: torch.Tensor, field: torch.Tensor, times_s: torch.Tensor) -> Window:
+    covariance, motion = features.covariance(field, times_s), features.motion(frames, times_s)
+    return Window(0.0, float(times_s[-1]), covariance, motion)
+
+
+@pytest.mark.benchmark(group="a window of 10 s, one thread", timer=time.process_time)
+def test_features_of_a_window(
+    benchmark: BenchmarkFixture, stretch: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+) -> None:
+    benchmark(seen_and_heard, *stretch)
+
+
+@pytest.mark.benchmark(group="a window of 10 s, one thread", timer=time.process_time)
+def test_features_and_scores_of_a_window(
+    benchmark: BenchmarkFixture, stretch: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+) -> None:
+    calibration = load_calibration(method=Method.FUSED)
+    scorers = scorers_for(calibration)
+    found = benchmark(lambda: score(seen_and_heard(*stretch), scorers, calibration))
+
+    assert found.log_posterior.exp().sum() == pytest.approx(1)
 
 
 # --- tangent crops --------------------------------------------------------------------------------
