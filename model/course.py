@@ -25,7 +25,7 @@ VIEW_S, HOP_S = 6.0, 1.0  # of the short windows
 _VETO = 6.0  # no window counts more than this many nats against a rotation
 # How much short windows count, by who scores them. Chosen on synthetic takes
 # (`python -m training.evaluate trajectory --seed 600000`).
-_LEARNED_WEIGHT, _EVIDENCE_WEIGHT = 3.0, 1.5
+_LEARNED_WEIGHT, _EVIDENCE_WEIGHT = 2.0, 1.5
 _LEVEL_FLOOR = 0.5  # of the mean level: a quiet interval's directions count less
 
 

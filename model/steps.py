@@ -31,7 +31,7 @@ Pan = tuple[float, float]  # when the picture turned, and the step if the sound 
 HISTOGRAMS = ("doa", "flux")
 STEP_DEG = 360 / N_YAWS
 # Chosen on synthetic takes (`python -m training.evaluate trajectory --seed 600000`).
-_PLACING_S, _PLACING_WEIGHT = 4.0, 0.3
+_PLACING_S, _PLACING_WEIGHT = 4.0, 1.0
 _LEAST_STEP_GAIN = 8.0
 _LEAST_STEP_DEG = 20.0
 _LEAST_PART_S = 6.0  # between steps, and to either end
