@@ -25,7 +25,7 @@ VIEW_S, HOP_S = 6.0, 1.0  # of the short windows
 _VETO = 6.0  # no window counts more than this many nats against a rotation
 # How much short windows count, by who scores them. Chosen on synthetic takes
 # (`python -m training.evaluate trajectory --seed 600000`).
-_LEARNED_WEIGHT, _EVIDENCE_WEIGHT = 2.0, 1.5
+_LEARNED_WEIGHTS, _EVIDENCE_WEIGHTS = (2.0, 1.0), (1.5, 0.3)
 _LEVEL_FLOOR = 0.5  # of the mean level: a quiet interval's directions count less
 
 
@@ -180,12 +180,14 @@ def level_shares(series: Tensor) -> Tensor:
 class Views:
     """Log-posteriors of short windows, their peak 0 and cut below, [shape=(n, R)].
 
-    weight : how much they count beside the histogram of the sound's directions.
+    weight, placing_weight : how much they count beside the histogram of the sound's directions, and
+        where a step that is found is to be placed.
     """
 
     starts_s: FloatArray
     log_posteriors: Tensor
     weight: float
+    placing_weight: float
 
     def of(self, start_s: float, end_s: float) -> Tensor:
         """Sum over the windows that lie within [start_s, end_s], [shape=(R,)], in nats.
@@ -202,7 +204,7 @@ def views(course: Course, calibration: Calibration) -> Views:
     """
     if course.learned:
         said = torch.stack([found.cues[LEARNED] for found in course.learned]).double().cpu()
-        return Views(course.view_starts_s, _cut(said), _LEARNED_WEIGHT)
+        return Views(course.view_starts_s, _cut(said), *_LEARNED_WEIGHTS)
     weights = torch.tensor([calibration.weights[name] for name in CUES], dtype=torch.float64)
     scored = []
     for start_s in course.view_starts_s:
@@ -210,7 +212,7 @@ def views(course: Course, calibration: Calibration) -> Views:
         scored.append(
             weights @ compared({n: m.double() for n, m in part.sound.items()}, part.motion)
         )
-    return Views(course.view_starts_s, _cut(torch.stack(scored)), _EVIDENCE_WEIGHT)
+    return Views(course.view_starts_s, _cut(torch.stack(scored)), *_EVIDENCE_WEIGHTS)
 
 
 def _cut(log_evidence: Tensor) -> Tensor:

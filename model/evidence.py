@@ -68,7 +68,7 @@ def acoustic_maps(cov: Tensor) -> dict[str, Tensor]:
     directness = (torch.hypot(x, y) / (features.energy(cov) + 1e-20)).clamp(0, 1)
     doa = _directed((w / usual).sqrt() * directness, torch.atan2(y, x), directions)
     mvdr = (features.mvdr_power(cov, directions) / usual[:, None]).sqrt().mean(1)
-    new_w, new_x, new_y = (term - _past_mean(term) for term in (w, x, y))
+    new_w, new_x, new_y = (_beyond_past(term) for term in (w, x, y))
     new_w = new_w.clamp(min=0)
     new_directness = (torch.hypot(new_x, new_y) / (new_w + 1e-20)).clamp(0, 1)
     weight = (new_w / usual).sqrt() * new_directness
@@ -83,10 +83,15 @@ def _directed(weight: Tensor, angle: Tensor, directions: Tensor) -> Tensor:
     return torch.einsum("tf,tfa->ta", weight, kernel)
 
 
-def _past_mean(series: Tensor) -> Tensor:
-    """Mean of the `_PAST` intervals before each, [shape=(T, F)]; the first repeats itself."""
+def _beyond_past(series: Tensor) -> Tensor:
+    """What is more than the mean of the `_PAST` intervals before, [shape=(T, F)].
+
+    Before the first it was as in the first, so there nothing is new: exactly, for the sum is of
+    differences, and compression makes much of the least rest.
+    """
     padded = torch.cat([series[:1].expand(_PAST, -1), series])
-    return padded.unfold(0, _PAST, 1).mean(-1)[: len(series)]
+    past = padded.unfold(0, _PAST, 1)[: len(series)]
+    return (series[..., None] - past).mean(-1)
 
 
 def evidence(cov: Tensor, motion: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ Pan = tuple[float, float]  # when the picture turned, and the step if the sound 
 HISTOGRAMS = ("doa", "flux")
 STEP_DEG = 360 / N_YAWS
 # Chosen on synthetic takes (`python -m training.evaluate trajectory --seed 600000`).
-_PLACING_S, _PLACING_WEIGHT = 4.0, 1.0
+_PLACING_S = 4.0
 _LEAST_STEP_GAIN = 8.0
 _LEAST_STEP_DEG = 20.0
 _LEAST_PART_S = 6.0  # between steps, and to either end
@@ -186,7 +186,7 @@ def _placed(step: Step, heard: Histograms, seen: Views, start_s: float, end_s: f
     first = max(start_s + _LEAST_PART_S, step.at_s - _PLACING_S)
     last = min(end_s - _LEAST_PART_S, step.at_s + _PLACING_S)
     times = np.arange(first, last, _GRID_S)
-    gains = [_gains(heard, seen, start_s, t, end_s, _PLACING_WEIGHT)[bins] for t in times]
+    gains = [_gains(heard, seen, start_s, t, end_s, seen.placing_weight)[bins] for t in times]
     return replace(step, at_s=float(times[int(np.argmax(gains))]))
 
 

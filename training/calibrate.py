@@ -52,7 +52,7 @@ from model.scoring import (
 )
 from training.calibrate_avsa import judged_takes
 from training.data.soundfield import diffuse_noise
-from training.data.windows import kept_windows, load_window
+from training.data.windows import load_window, mixed_windows
 
 _TARGET_CONCENTRATION = 60.0  # von Mises, 7.4 degrees
 _STATISTICS = ("bias", "belongs", "synchronous")
@@ -437,18 +437,13 @@ def _scored_takes(options: argparse.Namespace) -> tuple[list[ScoredTake], Path |
     scorer = (options.scorer or scorer_path()) if options.method is Method.FUSED else None
     if scorer:
         scorers.append(LearnedScorer(load_scorer(scorer)))
-    paths = [_mixed(kept_windows(folder)) for folder in (options.windows, options.long)]
+    paths = [mixed_windows(folder) for folder in (options.windows, options.long)]
     takes = [
         scored(kind, windows, scorers)
         for kind, windows in tqdm(takes_of(*paths), unit="take", desc="scoring")
     ]
     data = f"{len(paths[0])} synthetic windows and {len(paths[1])} long ones"
     return takes, scorer, data
-
-
-def _mixed(paths: Sequence[Path]) -> list[Path]:
-    """Paths in an order of chance, always the same: names tell kinds of scenes, halves must not."""
-    return [paths[index] for index in np.random.default_rng(0).permutation(len(paths))]
 
 
 if __name__ == "__main__":

@@ -127,6 +127,15 @@ def kept_windows(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors"))
 
 
+def mixed_windows(folder: Path) -> list[Path]:
+    """The windows of a folder in an order of chance, always the same.
+
+    Names tell kinds of scenes: in their order, halves would not be alike.
+    """
+    paths = kept_windows(folder)
+    return [paths[index] for index in np.random.default_rng(0).permutation(len(paths))]
+
+
 def _render_and_keep(seed: int, conditions: Conditions, materials: Materials, path: Path) -> Path:
     torch.set_num_threads(1)
     if not path.exists():
