@@ -162,12 +162,17 @@ def test_batches_are_functions_of_seed_and_step_whatever_the_ranks(clips: ClipDa
 
 
 def some_steps(at: Ranks, folder: str) -> dict[str, Tensor]:
-    """Weights after three steps; statistics and dropout are each rank's own, so they rest."""
+    """Weights after three steps; statistics and dropout are each rank's own, so they rest.
+
+    With an epsilon as large as gradients are, Adam does not make rounding of small ones large.
+    """
     kept = KeptClips(Path(folder) / "few", STAGE)
     config = replace(TINY, curriculum=False)
     course = AvsaCourse(config, at)
     batches = ClipData(kept.clips, media=kept).batches(config, at)
     course.network.eval()
+    for group in course.optimizer.param_groups:
+        group["eps"] = 1e-3
     for step in range(3):
         course.train_step(batches[step])
     return dict(course.network.state_dict())
@@ -194,8 +199,7 @@ def test_two_ranks_train_as_one(tmp_path: Path) -> None:
     assert moved > 0.01
     for rank in range(2):
         together = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
-        # Adam makes rounding of small gradients large: the way is compared, not every number.
-        assert distance(together, alone) < 0.02 * moved
+        assert distance(together, alone) < 0.005 * moved
 
 
 def distance(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
