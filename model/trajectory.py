@@ -29,7 +29,7 @@ from model.steps import HISTOGRAMS, STEP_DEG, Step, find_steps
 Path = NDArray[np.intp]
 
 # Chosen on synthetic takes (`python -m training.evaluate trajectory --seed 600000`).
-_LEAST_CURVE_GAIN = 13.3  # for short windows of weight 1
+_LEAST_CURVE_GAIN = 20.0  # for short windows of weight 1
 _CURVE_MARGIN = 24.0  # over steps: a path has more freedom, and takes up what is not its own
 _WALK_DEG = 5.0  # standard deviation of the rotation's change in a second
 _SMEAR = 0.02  # share of the histogram that is anywhere
