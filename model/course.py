@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.checkpoint import LEARNED, Calibration
-from model.evidence import CUES, acoustic_maps, compared
+from model.evidence import CUES, N_YAWS, acoustic_maps, compared
 from model.features import Motion
 from model.learned import LearnedScorer
 from model.scoring import Evidence, Window
@@ -22,6 +22,7 @@ FloatArray = NDArray[np.float64]
 
 BLOCK_S = 10.0
 VIEW_S, HOP_S = 6.0, 1.0  # of the short windows
+_LEAST_INTERVALS = 12  # of a short window that is scored by the training-free cues
 _VETO = 6.0  # no window counts more than this many nats against a rotation
 # How much short windows count, by who scores them. Chosen on synthetic takes
 # (`python -m training.evaluate trajectory --seed 600000`).
@@ -206,13 +207,13 @@ def views(course: Course, calibration: Calibration) -> Views:
         said = torch.stack([found.cues[LEARNED] for found in course.learned]).double().cpu()
         return Views(course.view_starts_s, _cut(said), *_LEARNED_WEIGHTS)
     weights = torch.tensor([calibration.weights[name] for name in CUES], dtype=torch.float64)
-    scored = []
-    for start_s in course.view_starts_s:
+    scored = torch.zeros(len(course.view_starts_s), N_YAWS, dtype=torch.float64)
+    for index, start_s in enumerate(course.view_starts_s):
         part = course.part(start_s, start_s + VIEW_S)
-        scored.append(
-            weights @ compared({n: m.double() for n, m in part.sound.items()}, part.motion)
-        )
-    return Views(course.view_starts_s, _cut(torch.stack(scored)), *_EVIDENCE_WEIGHTS)
+        if len(part.motion) >= _LEAST_INTERVALS:  # else the picture could not be read there
+            sound = {name: series.double() for name, series in part.sound.items()}
+            scored[index] = weights @ compared(sound, part.motion)
+    return Views(course.view_starts_s, _cut(scored), *_EVIDENCE_WEIGHTS)
 
 
 def _cut(log_evidence: Tensor) -> Tensor:

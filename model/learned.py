@@ -11,7 +11,7 @@ from torch import Tensor
 from model import features
 from model.checkpoint import LEARNED, Calibration, load_scorer, scorer_path
 from model.errors import MediaError
-from model.evidence import acoustic_maps
+from model.evidence import N_YAWS, acoustic_maps
 from model.media import file_sha256
 from model.networks.equivariant import EquivariantScorer, Scores
 from model.scoring import Evidence, Scorer, Window, training_free
@@ -84,12 +84,17 @@ class LearnedScorer:
     def along(self, window: Window, stretches: Sequence[slice]) -> list[Evidence]:
         """What `__call__` says of each stretch of a window, in intervals, but as it is alone.
 
-        Both encoders see the window once, so a stretch knows a little of what is around it.
+        Both encoders see the window once, so a stretch knows a little of what is around it. One
+        without intervals, where a picture could not be read, says nothing.
         """
         seen = self._network.picture(self._maps(window))
         heard = self._network.sound(sound_input(window.covariance.to(self._device))[None])
+        silent = seen.new_zeros(1, N_YAWS)
         return [
-            _evidence(self._network.scores(seen[..., part], heard[..., part])) for part in stretches
+            _evidence(self._network.scores(seen[..., part], heard[..., part]))
+            if part.stop > part.start
+            else _evidence(Scores(silent, silent[:, 0], silent[:, 0]))
+            for part in stretches
         ]
 
     def _maps(self, window: Window) -> Tensor:

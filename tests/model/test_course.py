@@ -10,6 +10,7 @@ from model.checkpoint import LEARNED, load_calibration, load_scorer
 from model.course import HOP_S, VIEW_S, Reader, views
 from model.learned import LearnedScorer
 from model.scoring import Window
+from model.trajectory import trace
 from training.calibrate import cut
 from training.data.scenes import Conditions, draw_scene
 from training.data.windows import render_window
@@ -60,7 +61,7 @@ def test_every_short_window_is_scored_once_and_as_if_alone(
     for index in (0, 7, len(starts_s) - 1):
         first = int(np.searchsorted(course.times_s, starts_s[index] - 1e-6))
         last = int(np.searchsorted(course.times_s, starts_s[index] + VIEW_S - 1e-6))
-        (alone,) = learned.along(cut(window, first, last), [slice(None)])
+        (alone,) = learned.along(cut(window, first, last), [slice(0, last - first)])
         near = torch.stack([alone.cues[LEARNED], course.learned[index].cues[LEARNED]])
         assert float(torch.corrcoef(near)[0, 1]) > 0.9
 
@@ -79,3 +80,22 @@ def test_short_windows_know_more_with_the_learned_scorer(
 
     # The right rotation is 0, the 36th.
     assert both[:, 34:37].exp().sum(1).mean() > alone[:, 34:37].exp().sum(1).mean()
+
+
+@pytest.mark.parametrize("with_scorer", [True, False])
+def test_a_short_take_and_one_with_a_gap_are_traced(
+    window: Window, learned: LearnedScorer, with_scorer: bool
+) -> None:
+    """A take shorter than a short window, and one of which eleven seconds cannot be read."""
+    asked = learned if with_scorer else None
+    n = len(window.covariance)
+    short, broken = Reader(asked), Reader(asked)
+    short.add(cut(window, 0, n // 6))
+    broken.add(cut(window, 0, n // 4))
+    broken.add(cut(window, 7 * n // 9, n))
+
+    for reader in (short, broken):
+        course = reader.course()
+        found = trace(course, load_calibration())
+        assert np.isfinite(found.rotate_field_ccw_deg).all()
+        assert bool(torch.isfinite(views(course, load_calibration()).log_posteriors).all())

@@ -64,6 +64,7 @@ def test_along_a_window_it_is_the_networks_evidence_of_each_stretch(window: Wind
     n = len(window.covariance)
 
     whole, half = LearnedScorer(network).along(window, [slice(0, n), slice(0, n // 2)])
+    (nothing,) = LearnedScorer(network).along(window, [slice(5, 5)])
 
     batch = inputs(window)
     scores = network(batch.maps, batch.sound)
@@ -73,3 +74,4 @@ def test_along_a_window_it_is_the_networks_evidence_of_each_stretch(window: Wind
         seen, heard = network.picture(batch.maps), network.sound(batch.sound)
         first = network.scores(seen[..., : n // 2], heard[..., : n // 2])
     torch.testing.assert_close(half.cues[LEARNED], first.yaw[0])
+    assert not nothing.cues[LEARNED].any()

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from model import features
 from model.ambisonics import encode, rotate_yaw
@@ -14,7 +15,7 @@ from model.checkpoint import load_scorer, save_scorer
 from model.errors import MediaError
 from model.evidence import N_YAWS, yaws_deg
 from model.learned import sound_input
-from model.networks.equivariant import EquivariantConfig, EquivariantScorer
+from model.networks.equivariant import EquivariantConfig, EquivariantScorer, _Around
 
 N_FRAMES = 20
 
@@ -73,6 +74,16 @@ def test_the_field_is_turned_as_the_covariance_is() -> None:
     # Azimuth falls along the bins: 35 degrees to the left are 7 bins towards the beginning.
     plain = sound_input(features.covariance(torch.from_numpy(field), edges))
     torch.testing.assert_close(sound_input(rotated), plain.roll(-7, 0), atol=2e-4, rtol=0)
+
+
+def test_the_border_goes_around_and_so_does_its_gradient() -> None:
+    x = torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+
+    around = _Around.apply(x)  # type: ignore[no-untyped-call]
+
+    padded = functional.pad(functional.pad(x, (1, 1, 0, 0), "circular"), (0, 0, 1, 1), "replicate")
+    torch.testing.assert_close(around, padded)
+    assert torch.autograd.gradcheck(_Around.apply, x)
 
 
 def test_the_mirrored_field_is_heard_in_reverse() -> None:
