@@ -51,10 +51,11 @@ class LearnedScorer:
         """The cue `LEARNED`, and the statistics `belongs` and `synchronous`: logits that the sound
         is the picture's, and that they run on one time.
         """
-        maps, sound = self._maps(window), sound_input(window.covariance.to(self._device))[None]
-        # One after the other: two at once no longer fit into a processor's cache.
-        as_is = self._network(maps, sound)
-        other = self._network(maps.flip(-1), sound.flip(1))
+        maps, heard = self._maps(window), self._heard(window)
+        # One after the other: two at once no longer fit into a processor's cache. Of sound, each
+        # azimuth is encoded by itself, so that of the mirrored field is known.
+        as_is = self._network.scores(self._network.picture(maps), heard)
+        other = self._network.scores(self._network.picture(maps.flip(-1)), heard.flip(1))
         return _evidence(
             Scores(
                 (as_is.yaw + _mirrored(other.yaw)) / 2,
@@ -71,7 +72,7 @@ class LearnedScorer:
         which leaves `reach` intervals out at either end.
         """
         seen = self._network.picture(self._maps(window))
-        heard = self._network.sound(sound_input(window.covariance.to(self._device))[None])
+        heard = self._heard(window)
         n = seen.shape[-1] - 2 * reach
         seen = seen[..., reach : reach + n]
         by_lag = [
@@ -88,7 +89,7 @@ class LearnedScorer:
         without intervals, where a picture could not be read, says nothing.
         """
         seen = self._network.picture(self._maps(window))
-        heard = self._network.sound(sound_input(window.covariance.to(self._device))[None])
+        heard = self._heard(window)
         silent = seen.new_zeros(1, N_YAWS)
         return [
             _evidence(self._network.scores(seen[..., part], heard[..., part]))
@@ -99,6 +100,12 @@ class LearnedScorer:
 
     def _maps(self, window: Window) -> Tensor:
         return window.motion.maps.to(self._device, torch.float32)[None]
+
+    def _heard(self, window: Window) -> Tensor:
+        """The sound's embedding."""
+        covariance = window.covariance.to(self._device)
+        heard: Tensor = self._network.sound(sound_input(covariance)[None])
+        return heard
 
 
 def _evidence(scores: Scores) -> Evidence:

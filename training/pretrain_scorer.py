@@ -16,6 +16,7 @@ from training import loop
 from training.data.batches import Batch, WindowBatches, inputs
 from training.data.windows import load_window
 from training.distributed import Ranks
+from training.growth import grown
 from training.objectives.rotation import errors_deg, rotation_loss
 
 
@@ -28,6 +29,7 @@ class PretrainConfig(loop.Schedule):
     shortest, longest : of the stretches cut from windows, in frames.
     overlaid : share of scenes that another is laid over, 0 to 1.
     average : decay of the weights' running mean, which is what is kept and validated.
+    network : its sizes.
     """
 
     steps: int = 6000
@@ -38,6 +40,7 @@ class PretrainConfig(loop.Schedule):
     learning_rate: float = 2e-3
     weight_decay: float = 1e-3
     average: float = 0.998
+    network: EquivariantConfig = EquivariantConfig(hidden=96, size=72, heads=9)
 
 
 PRESETS = {
@@ -70,8 +73,8 @@ class ScorerCourse(loop.Course):
     def __init__(self, config: PretrainConfig, at: Ranks, held_out: Sequence[Path] = ()) -> None:
         super().__init__(config, at)
         self.config, self._held_out = config, held_out
-        self.network = self.trained = EquivariantScorer(EquivariantConfig()).to(at.device)
-        self.averaged = EquivariantScorer(self.network.config).to(at.device)
+        self.network = self.trained = EquivariantScorer(config.network).to(at.device)
+        self.averaged = EquivariantScorer(config.network).to(at.device)
         self.averaged.load_state_dict(self.network.state_dict())
         self.averaged.requires_grad_(False).eval()
         objective: Any = at.wrap(_Objective(self.network))
@@ -81,9 +84,10 @@ class ScorerCourse(loop.Course):
         )
 
     def begin_with(self, network: EquivariantScorer) -> None:
-        """Take over weights that were trained before."""
+        """Take over weights that were trained before, perhaps at smaller sizes."""
+        weights = grown(network, self.config.network).state_dict()
         for own in (self.network, self.averaged):
-            own.load_state_dict(network.state_dict())
+            own.load_state_dict(weights)
 
     def modules(self) -> Mapping[str, nn.Module]:
         """See `loop.Course`."""

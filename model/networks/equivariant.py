@@ -32,8 +32,9 @@ class EquivariantConfig:
     ----------
     n_maps, n_elevations : of the picture (`features.MAPS`, `features.N_ELEVATIONS`).
     n_sound_features : per azimuth, frame (see `features.directional`).
-    widths : channels of the picture's three convolutions; the last is the embedding's size D.
+    widths : channels of the picture's three convolutions over azimuth and elevation.
     hidden : channels of the convolutions over time.
+    size : of an embedding, D.
     heads : groups of embedding channels that are compared apart.
     lags : of the sound against the picture, in frames.
     """
@@ -43,6 +44,7 @@ class EquivariantConfig:
     n_sound_features: int = 131
     widths: tuple[int, int, int] = (16, 24, 48)
     hidden: int = 64
+    size: int = 48
     heads: int = 6
     lags: tuple[int, ...] = (-2, -1, 0, 1, 2)
 
@@ -108,19 +110,19 @@ class PictureEncoder(nn.Module):
 
     def __init__(self, config: EquivariantConfig) -> None:
         super().__init__()
-        first, second, d = config.widths
+        first, second, third = config.widths
         self.first = _AroundConv(config.n_maps, first, every=2)
         self.second = _AroundConv(first, second)
-        self.third = _AroundConv(second, d, every=2)
-        self.attention = nn.Conv2d(d, 1, 1)
-        self.time = _TimeConv(d, config.hidden, d)
+        self.third = _AroundConv(second, third, every=2)
+        self.attention = nn.Conv2d(third, 1, 1)
+        self.time = _TimeConv(third, config.hidden, config.size)
 
     def forward(self, maps: Tensor) -> Tensor:
         batch, n_frames = maps.shape[:2]
         x = self.second(self.first(maps.flatten(0, 1)))
         x = self.third(x)
         # Where up and down it happens is looked for, not averaged over.
-        x = (x * self.attention(x).softmax(dim=2)).sum(dim=2)  # (B T, D, A)
+        x = (x * self.attention(x).softmax(dim=2)).sum(dim=2)  # (B T, channels, A)
         x = x.view(batch, n_frames, *x.shape[1:]).permute(0, 3, 2, 1)
         embedded: Tensor = self.time(x)
         return embedded
@@ -132,7 +134,7 @@ class SoundEncoder(nn.Module):
     def __init__(self, config: EquivariantConfig) -> None:
         super().__init__()
         self.bands = nn.Conv1d(config.n_sound_features, config.hidden, 1)
-        self.time = _TimeConv(config.hidden, config.hidden, config.widths[-1])
+        self.time = _TimeConv(config.hidden, config.hidden, config.size)
 
     def forward(self, sound: Tensor) -> Tensor:
         batch = sound.shape[0]
@@ -142,7 +144,7 @@ class SoundEncoder(nn.Module):
 
 
 class _TimeConv(nn.Module):
-    """Two convolutions over time, the same at every azimuth, [shape=(B, A, D, T)]."""
+    """Two convolutions over time, the same at every azimuth, [shape=(B, A, channels, T)]."""
 
     def __init__(self, n_in: int, hidden: int, n_out: int) -> None:
         super().__init__()

@@ -17,6 +17,7 @@ FloatArray = NDArray[np.float64]
 
 CURVE_RATE = 100
 EnvelopeKind = Literal["strikes", "speech", "swell", "on-off", "sustained", "recorded"]
+DRAWN_ENVELOPES: tuple[EnvelopeKind, ...] = ("strikes", "speech", "swell", "on-off", "sustained")
 DriveKind = Literal["level", "power", "onset", "anticipation", "gesture"]
 
 
@@ -52,8 +53,7 @@ def draw_envelope(
     rng: np.random.Generator, duration_s: float, kind: EnvelopeKind | None = None
 ) -> Envelope:
     """A random envelope of one of five kinds."""
-    kinds: tuple[EnvelopeKind, ...] = ("strikes", "speech", "swell", "on-off", "sustained")
-    kind = kind or kinds[rng.choice(5, p=[0.28, 0.34, 0.14, 0.16, 0.08])]
+    kind = kind or DRAWN_ENVELOPES[rng.choice(5, p=[0.28, 0.34, 0.14, 0.16, 0.08])]
     n = int(duration_s * CURVE_RATE) + 1
     t = np.arange(n) / CURVE_RATE
     if kind == "strikes":

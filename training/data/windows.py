@@ -39,6 +39,7 @@ from training.data.scenes import (
     render_picture,
     render_sound,
 )
+from training.data.signals import DRAWN_ENVELOPES
 
 RATES_HZ = (10.0, 12.0, 12.5, 15.0)  # of pictures
 _CODED_PICTURES, _CODED_SOUNDS = 0.5, 0.33
@@ -187,12 +188,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--duration-s", type=float, default=10.0, help="of each (default 10)")
     parser.add_argument("--body", choices=BODY_KINDS, help="of every source (default: any)")
     parser.add_argument("--plain", action="store_true", help="large, clear bodies only")
+    parser.add_argument("--silent-bodies", type=int, metavar="N", help="in each (default: 0 to 5)")
+    parser.add_argument(
+        "--envelope", choices=DRAWN_ENVELOPES, help="of every source (default: any)"
+    )
     parser.add_argument("--workers", type=int, default=1, help="processes (default 1)")
     add_materials_arguments(parser)
     options = parser.parse_args(argv)
     materials = read_materials(options.panoramas, options.sounds, options.rooms)
     seeds = range(options.seed, options.seed + options.count)
-    conditions = Conditions(duration_s=options.duration_s, body=options.body, plain=options.plain)
+    conditions = Conditions(
+        duration_s=options.duration_s, body=options.body, plain=options.plain,
+        n_distractors=options.silent_bodies, envelope=options.envelope,
+    )  # fmt: skip
     name = options.body or ("plain" if options.plain else "scene")
     rendered = render_all(
         options.folder, name, conditions, seeds, materials, workers=options.workers

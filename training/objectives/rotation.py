@@ -15,7 +15,7 @@ from model.evidence import N_YAWS, yaws_deg
 from model.networks.equivariant import EquivariantScorer
 
 CONCENTRATION = 90.0  # of the target, von Mises: a deviation of 6 degrees
-TRUST_WEIGHT = 0.2
+TRUST_WEIGHT = 0.3
 
 
 def rotation_target(device: torch.device | str = "cpu") -> Tensor:
