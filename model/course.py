@@ -26,7 +26,7 @@ _LEAST_INTERVALS = 12  # of a short window that is scored by the training-free c
 _VETO = 6.0  # no window counts more than this many nats against a rotation
 # How much short windows count, by who scores them. Chosen on synthetic takes
 # (`python -m training.evaluate trajectory --seed 600000`).
-_LEARNED_WEIGHTS, _EVIDENCE_WEIGHTS = (2.0, 1.0), (1.5, 0.3)
+_LEARNED_WEIGHT, _EVIDENCE_WEIGHT = 2.0, 1.5
 _LEVEL_FLOOR = 0.5  # of the mean level: a quiet interval's directions count less
 
 
@@ -181,14 +181,12 @@ def level_shares(series: Tensor) -> Tensor:
 class Views:
     """Log-posteriors of short windows, their peak 0 and cut below, [shape=(n, R)].
 
-    weight, placing_weight : how much they count beside the histogram of the sound's directions, and
-        where a step that is found is to be placed.
+    weight : how much they count beside the histogram of the sound's directions.
     """
 
     starts_s: FloatArray
     log_posteriors: Tensor
     weight: float
-    placing_weight: float
 
     def of(self, start_s: float, end_s: float) -> Tensor:
         """Sum over the windows that lie within [start_s, end_s], [shape=(R,)], in nats.
@@ -205,7 +203,7 @@ def views(course: Course, calibration: Calibration) -> Views:
     """
     if course.learned:
         said = torch.stack([found.cues[LEARNED] for found in course.learned]).double().cpu()
-        return Views(course.view_starts_s, _cut(said), *_LEARNED_WEIGHTS)
+        return Views(course.view_starts_s, _cut(said), _LEARNED_WEIGHT)
     weights = torch.tensor([calibration.weights[name] for name in CUES], dtype=torch.float64)
     scored = torch.zeros(len(course.view_starts_s), N_YAWS, dtype=torch.float64)
     for index, start_s in enumerate(course.view_starts_s):
@@ -213,7 +211,7 @@ def views(course: Course, calibration: Calibration) -> Views:
         if len(part.motion) >= _LEAST_INTERVALS:  # else the picture could not be read there
             sound = {name: series.double() for name, series in part.sound.items()}
             scored[index] = weights @ compared(sound, part.motion)
-    return Views(course.view_starts_s, _cut(scored), *_EVIDENCE_WEIGHTS)
+    return Views(course.view_starts_s, _cut(scored), _EVIDENCE_WEIGHT)
 
 
 def _cut(log_evidence: Tensor) -> Tensor:

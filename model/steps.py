@@ -31,7 +31,10 @@ Pan = tuple[float, float]  # when the picture turned, and the step if the sound 
 HISTOGRAMS = ("doa", "flux")
 STEP_DEG = 360 / N_YAWS
 # Chosen on synthetic takes (`python -m training.evaluate trajectory --seed 600000`).
-_PLACING_S = 4.0
+_PLACING_S = 6.0
+# What a step is placed by: all around it, and stretches so short that moving sources stand still.
+_PLACING_SCALES_S = (1.0, 2.0, 4.0, 24.0)
+_PLACING_WEIGHT = 0.3  # of the short windows, which know the moment less well
 _LEAST_STEP_GAIN = 8.0
 _LEAST_STEP_DEG = 20.0
 _LEAST_PART_S = 6.0  # between steps, and to either end
@@ -135,7 +138,7 @@ def _settled(
         if at_once:
             gains = _pan_gains(heard, seen, start_s, step.at_s, end_s, at_once[0])
         else:
-            gains = _gains(heard, seen, start_s, step.at_s, end_s, seen.weight)
+            gains = _gains(heard, seen, start_s, step.at_s, end_s)
             gains[_near_zero()] = -math.inf
         again = _better(None, step.at_s, gains, in_picture=bool(at_once))
         if again.gain >= _LEAST_STEP_GAIN:
@@ -159,7 +162,7 @@ def _best_step(
     best: Step | None = None
     near_zero = _near_zero()
     for at_s in np.arange(start_s + _LEAST_PART_S, end_s - _LEAST_PART_S, _GRID_S):
-        gains = _gains(heard, seen, start_s, at_s, end_s, seen.weight)
+        gains = _gains(heard, seen, start_s, at_s, end_s)
         gains[near_zero] = -math.inf
         best = _better(best, float(at_s), gains)
     if best is not None:
@@ -171,23 +174,29 @@ def _best_step(
     return best
 
 
-def _gains(
-    heard: Histograms, seen: Views, start_s: float, at_s: float, end_s: float, view_weight: float
-) -> Tensor:
+def _gains(heard: Histograms, seen: Views, start_s: float, at_s: float, end_s: float) -> Tensor:
     """Nats that a step of the rotation by k bins gains, [shape=(R,)] over k."""
     # The right rotation falls where the field was turned up.
     turns = heard.gains(start_s, at_s, end_s).flip(0).roll(1)
-    return turns + view_weight * _view_gains(seen, start_s, at_s, end_s)
+    return turns + seen.weight * _view_gains(seen, start_s, at_s, end_s)
 
 
 def _placed(step: Step, heard: Histograms, seen: Views, start_s: float, end_s: float) -> Step:
     """A step put where the sound says, which knows the moment better than windows of 6 s do."""
     bins = round(step.by_deg / STEP_DEG)
+
+    def gain(at_s: float) -> float:
+        # The rotation falls where the field is turned up.
+        heard_gain = sum(
+            heard.gains(max(start_s, at_s - scale), at_s, min(end_s, at_s + scale))[-bins % N_YAWS]
+            for scale in _PLACING_SCALES_S
+        )
+        seen_gain = _view_gains(seen, start_s, at_s, end_s)[bins % N_YAWS]
+        return float(heard_gain + _PLACING_WEIGHT * seen_gain)
+
     first = max(start_s + _LEAST_PART_S, step.at_s - _PLACING_S)
     last = min(end_s - _LEAST_PART_S, step.at_s + _PLACING_S)
-    times = np.arange(first, last, _GRID_S)
-    gains = [_gains(heard, seen, start_s, t, end_s, seen.placing_weight)[bins] for t in times]
-    return replace(step, at_s=float(times[int(np.argmax(gains))]))
+    return replace(step, at_s=max(np.arange(first, last, _GRID_S).tolist(), key=gain))
 
 
 def _pan_gains(
