@@ -4,9 +4,10 @@
     python -m training.data.windows LONG --seed 150000 --count 60 --duration-s 30
     python -m training.calibrate --windows WINDOWS --long LONG --method fused
 
-Windows of LONG are cut in three. From WINDOWS come matched takes; foreign ones, the picture of one
-and the sound of another; and ones that hear nothing but diffuse noise. Fitted, each on takes that
-the step before has not seen:
+Windows of LONG are cut in three. From WINDOWS come matched takes; short ones, the first seconds of
+some of them, for the first step alone; foreign ones, the picture of one and the sound of another;
+and ones that hear nothing but diffuse noise. Fitted, each on takes that the step before has not
+seen:
 
 1. the cues' weights, and for the fused method the gates: how far the learned scorer, and the rest,
    are trusted by the window's statistics. A conditional logit over the rotations of single windows,
@@ -57,6 +58,7 @@ from training.data.windows import load_window, mixed_windows
 _TARGET_CONCENTRATION = 60.0  # von Mises, 7.4 degrees
 _STATISTICS = ("bias", "belongs", "synchronous")
 _LEAST_TAKES = 4  # of each length: fewer cannot be halved twice
+_SHORT_S = (2.0, 5.0)  # of every third window, in turns: a take may be as short
 UNFIT_WEIGHT = 0.3  # of windows in which nothing fits, in the cues' weights
 
 
@@ -66,7 +68,7 @@ class ScoredTake:
 
     Attributes
     ----------
-    kind : "matched", "long", "foreign" or "noise".
+    kind : "matched", "short", "long", "foreign" or "noise".
     names : of the K cues.
     cues : [shape=(W, K, R)].
     statistics : by `_STATISTICS`, [shape=(W, 3)].
@@ -80,7 +82,7 @@ class ScoredTake:
     @property
     def matched(self) -> bool:
         """Whether there is a right rotation at all."""
-        return self.kind in ("matched", "long")
+        return self.kind in ("matched", "short", "long")
 
     def posterior(self, calibration: Calibration) -> Tensor:
         """Pooled over the windows as the product does, [shape=(R,)]."""
@@ -123,6 +125,8 @@ def takes_of(windows: Sequence[Path], long: Sequence[Path]) -> Iterator[tuple[st
     for index, path in enumerate(windows):
         window = load_window(path)
         yield "matched", [window]
+        if index % 3:
+            yield "short", [beginning(window, _SHORT_S[index % 3 - 1])]
         if before is not None and index % 3 == 0:
             yield "foreign", [with_sound(window, before.covariance)]
         if index % 8 == 0:
@@ -149,6 +153,12 @@ def cut(window: Window, first: int, last: int) -> Window:
     )  # fmt: skip
     duration_s = float(edges[-1] - edges[0])
     return Window(float(edges[0]), duration_s, window.covariance[first:last], part)
+
+
+def beginning(window: Window, duration_s: float) -> Window:
+    """A window's first seconds."""
+    n = int((window.motion.edges_s <= duration_s + 1e-6).sum()) - 1
+    return cut(window, 0, n)
 
 
 def thirds(window: Window) -> list[Window]:
@@ -333,7 +343,8 @@ def calibrate(takes: Sequence[ScoredTake], *, wrong: float) -> Calibration:
         gates=_named_gates(fit),
     )
     calibration = fit_pooling(long[: len(long) // 2], calibration)
-    unseen = [*singles[len(singles) // 2 :], *long[len(long) // 2 :]]
+    unseen = [take for take in singles[len(singles) // 2 :] if take.kind != "short"]
+    unseen += long[len(long) // 2 :]
     results = outcomes(unseen, calibration)
     calibration = fit_confidence(results[::2], calibration)
     calibration = replace(calibration, arc_mass=round(conformal_mass(results[::2]), 4))

@@ -33,7 +33,7 @@ def rendered_moments(seed: int, n_windows: int, config: AvsaConfig) -> list[list
     """The moments of each window of a scene that fits at a rotation of 0."""
     scene = draw_scene(seed, Conditions(duration_s=n_windows * WINDOW_S))
     rate_hz = config.frame_rate_hz
-    frames = render_picture(scene, height=FRAME_SIZE[0], rate_hz=rate_hz, colour=True)
+    frames = render_picture(scene, height=FRAME_SIZE[0], rate_hz=rate_hz, colour=True).numpy()
     field = render_sound(scene, samplerate=features.SAMPLERATE)
     times_s = np.arange(len(frames)) / rate_hz
     n_samples = round(config.sound_s * features.SAMPLERATE)

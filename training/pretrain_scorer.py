@@ -19,6 +19,8 @@ from training.distributed import Ranks
 from training.growth import grown
 from training.objectives.rotation import errors_deg, rotation_loss
 
+_NETWORK = EquivariantConfig(hidden=96, size=72, heads=9)
+
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig(loop.Schedule):
@@ -40,7 +42,7 @@ class PretrainConfig(loop.Schedule):
     learning_rate: float = 2e-3
     weight_decay: float = 1e-3
     average: float = 0.998
-    network: EquivariantConfig = EquivariantConfig(hidden=96, size=72, heads=9)
+    network: EquivariantConfig = _NETWORK
 
 
 PRESETS = {

@@ -242,7 +242,7 @@ def test_kept_scenes_are_what_is_rendered(tmp_path: Path) -> None:
 
     frames, times_s = kept.picture(clip, 0.5, 1.0, (48, 96), colour=True)
 
-    expected = render_picture(scene, height=48, rate_hz=16.0, colour=True)
+    expected = render_picture(scene, height=48, rate_hz=16.0, colour=True).numpy()
     assert times_s.tolist() == [(8 + index) / 16 for index in range(16)]
     assert (frames == expected[8:24]).all()
     grey, _ = kept.picture(clip, 0.5, 1.0, (24, 48), colour=False)
@@ -263,7 +263,7 @@ def texture_follows_sound(stage: Stage, seed: int) -> float:
     (scene,) = stage.scenes(1, seed)
     (source,) = scene.sources
     assert source.body is not None
-    frames = render_picture(scene, height=96, rate_hz=16.0, colour=False)
+    frames = render_picture(scene, height=96, rate_hz=16.0, colour=False).numpy()
     at = np.linspace(0, len(source.envelope.level) - 1, len(frames) + 1)[:-1].round().astype(int)
     rows = np.round((0.5 - source.body.elevation[at] / np.pi) * 96).astype(int)
     columns = np.round((0.5 - source.body.azimuth[at] / (2 * np.pi)) * 192).astype(int)

@@ -8,10 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter, map_coordinates
 
 from model import features
 from model.ambisonics import plane_wave_gains
-from training.data.picture import Blob, Canvas, shake
+from training.data.picture import Blob, Canvas, blurred, sampled, shake
 from training.data.scenes import Conditions, draw_scene, render_picture, render_sound
 from training.data.signals import CURVE_RATE, draw_drive, draw_envelope, draw_sound, smooth_noise
 from training.data.soundfield import Room, diffuse_noise, place
@@ -43,7 +44,7 @@ def test_sound_and_picture_are_where_the_scene_says(seed: int) -> None:
     extent = math.degrees(np.ptp(body.azimuth) + body.radius)
 
     heard = heard_deg(render_sound(scene, samplerate=24_000))
-    frames = render_picture(still, height=252, rate_hz=12.5)
+    frames = render_picture(still, height=252, rate_hz=12.5).numpy()
 
     # Reflections bend the mean intensity by up to some tens of degrees.
     assert abs(math.remainder(heard - truth, 360)) <= max(30, extent)
@@ -56,8 +57,8 @@ def test_the_same_seed_is_the_same_scene() -> None:
         first, again = (draw_scene(seed, CLEAR) for _ in range(2))
 
         assert np.array_equal(
-            render_picture(first, height=64, rate_hz=10),
-            render_picture(again, height=64, rate_hz=10),
+            render_picture(first, height=64, rate_hz=10).numpy(),
+            render_picture(again, height=64, rate_hz=10).numpy(),
         )
         assert np.array_equal(
             render_sound(first, samplerate=8000), render_sound(again, samplerate=8000)
@@ -81,8 +82,8 @@ def test_plain_scenes_hold_large_bodies_that_follow_their_sound() -> None:
 
 def test_a_scene_looks_the_same_at_any_size_and_rate() -> None:
     scene = replace(draw_scene(1, CLEAR), flicker=0.0, noise=0.0)
-    small = render_picture(scene, height=64, rate_hz=5).astype(float)
-    large = render_picture(scene, height=128, rate_hz=10).astype(float)
+    small = render_picture(scene, height=64, rate_hz=5).numpy().astype(float)
+    large = render_picture(scene, height=128, rate_hz=10).numpy().astype(float)
 
     # The background is drawn anew, so compare where bodies move: change from the first frame.
     def moved(frames: np.ndarray) -> np.ndarray:
@@ -109,7 +110,8 @@ def test_foreign_sound_is_another_scenes() -> None:
     own, foreign = draw_scene(4, CLEAR), draw_scene(4, replace(CLEAR, foreign=True))
 
     assert np.array_equal(
-        render_picture(own, height=64, rate_hz=10), render_picture(foreign, height=64, rate_hz=10)
+        render_picture(own, height=64, rate_hz=10).numpy(),
+        render_picture(foreign, height=64, rate_hz=10).numpy(),
     )
     difference = heard_deg(render_sound(own, samplerate=8000)) - heard_deg(
         render_sound(foreign, samplerate=8000)
@@ -119,8 +121,8 @@ def test_foreign_sound_is_another_scenes() -> None:
 
 def test_colour_and_grey_agree() -> None:
     scene = replace(draw_scene(2, CLEAR), flicker=0.0, noise=0.0)
-    colour = render_picture(scene, height=64, rate_hz=5, colour=True)
-    grey = render_picture(scene, height=64, rate_hz=5)
+    colour = render_picture(scene, height=64, rate_hz=5, colour=True).numpy()
+    grey = render_picture(scene, height=64, rate_hz=5).numpy()
 
     assert colour.shape[3] == 3
     assert np.abs(colour.mean(axis=3) - grey[..., 0]).mean() < 3
@@ -214,13 +216,48 @@ def test_smooth_noise_has_its_scale() -> None:
     assert 0.6 < correlation < 0.95  # exp(-1/4) = 0.78 at one scale
 
 
+@pytest.mark.parametrize("sigma", [0.3, 1.5, 12.0])
+def test_blurring_goes_around_and_stops_at_the_poles(sigma: float) -> None:
+    picture = np.random.default_rng(0).standard_normal((60, 120))
+
+    expected = gaussian_filter(picture, sigma, mode=("nearest", "wrap"))
+
+    np.testing.assert_allclose(blurred(torch.from_numpy(picture), sigma), expected, atol=1e-6)
+
+
+def test_patterns_are_sampled_by_lines_and_repeat() -> None:
+    rng = np.random.default_rng(0)
+    pattern, up = rng.standard_normal((8, 6)), rng.uniform(-20, 20, (5, 4))
+    across = rng.uniform(-20, 20, (5, 4))
+
+    expected = map_coordinates(pattern, [up, across], order=1, mode="grid-wrap")
+
+    found = sampled(pattern, torch.from_numpy(up), torch.from_numpy(across))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_body_at_the_pole_is_drawn_inside_the_picture_only() -> None:
+    still = np.zeros(2)
+    body = Blob(
+        azimuth=still, elevation=still + 1.5, drive=still, radius=0.5, colour=np.ones(3), amount=0.5
+    )
+    canvas = Canvas(torch.zeros(3, 36, 72, 1, dtype=torch.uint8), np.arange(3) / 10)
+
+    body.draw(canvas)
+
+    rows = canvas.frames[..., 0].amax(dim=2)  # of the brightest column
+    assert (rows[:, 0] > 200).all()
+    assert (rows[:, 12:] == 0).all()
+    assert torch.equal(canvas.frames[0], canvas.frames[2])
+
+
 def test_shaking_moves_the_whole_picture() -> None:
-    frames = np.zeros((50, 32, 64, 1), np.uint8)
+    frames = torch.zeros(50, 32, 64, 1, dtype=torch.uint8)
     frames[:, :, 20:24] = 200
     canvas = Canvas(frames, np.arange(50) / 25)
 
     shake(np.random.default_rng(0), canvas, math.radians(8))
 
-    columns = canvas.frames[:, 16, :, 0].argmax(axis=1)
+    columns = canvas.frames[:, 16, :, 0].int().argmax(dim=1)
     assert len(set(columns.tolist())) > 2
-    assert canvas.frames.sum() == pytest.approx(50 * 32 * 4 * 200, rel=0.01)
+    assert int(canvas.frames.sum()) == pytest.approx(50 * 32 * 4 * 200, rel=0.01)

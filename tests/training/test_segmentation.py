@@ -126,10 +126,10 @@ def test_synthetic_maps_lie_where_things_are_drawn(seed: int) -> None:
     conditions = replace(CONDITIONS, duration_s=1.0, n_distractors=4, shaken=seed == 4)
     scene = draw_scene(seed, conditions)
     classes = render_classes(scene, height=90, rate_hz=24.0, every=6)
-    before = render_picture(scene, height=90, rate_hz=24.0, colour=True)[::6].astype(int)
+    before = render_picture(scene, height=90, rate_hz=24.0, colour=True).numpy()[::6].astype(int)
     for body in scene.bodies:
         body.colour = np.where(body.colour > 0.5, 0.0, 1.0)
-    after = render_picture(scene, height=90, rate_hz=24.0, colour=True)[::6].astype(int)
+    after = render_picture(scene, height=90, rate_hz=24.0, colour=True).numpy()[::6].astype(int)
     changed = np.abs(after - before).max(-1) > 80
     named = {class_of(body) for body in scene.bodies} - {UNSURE}
 

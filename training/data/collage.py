@@ -34,7 +34,7 @@ from model.scoring import Window
 from model.sphere import column_azimuths, row_elevations, tangent_coordinates
 from training.data.materials import NOTHING, Materials, add_materials_arguments, read_materials
 from training.data.ordinary import Clip, examine_clip, list_videos, read_picture, read_sound
-from training.data.picture import Canvas, disturb, shake
+from training.data.picture import blank, disturb, shake
 from training.data.scenes import draw_room, draw_surroundings
 from training.data.soundfield import diffuse_noise, place, recorded
 from training.data.windows import RATES_HZ, as_window, save_window
@@ -184,15 +184,14 @@ def render_picture(
 ) -> NDArray[np.uint8]:
     """The grey picture, [shape=(T, H, 2 H, 1)], uint8; an excerpt for each patch."""
     rng = np.random.default_rng([collage.seed, 8])
-    background = draw_surroundings(rng, height, materials).mean(axis=-1, keepdims=True)
-    still = (background * 255 + 0.5).astype(np.uint8)
-    canvas = Canvas(np.repeat(still[None], len(collage.times_s), axis=0), collage.times_s)
+    background = draw_surroundings(rng, height, materials).mean(-1, keepdim=True)
+    canvas = blank(background, collage.times_s)
     for patch, excerpt in zip(collage.patches, excerpts, strict=True):
-        _paste(canvas.frames[..., 0], patch, excerpt.frames)
+        _paste(canvas.frames[..., 0].numpy(), patch, excerpt.frames)
     if collage.shake_rad:
         shake(rng, canvas, collage.shake_rad)
     disturb(rng, canvas, flicker=collage.flicker, noise=collage.noise)
-    return canvas.frames
+    return canvas.frames.numpy()
 
 
 def _paste(frames: NDArray[np.uint8], patch: Patch, picture: NDArray[np.uint8]) -> None:
@@ -258,7 +257,7 @@ def render_collage(
             frames = render_picture(collage, excerpts, height=height, materials=materials)
             field = render_sound(collage, excerpts, materials=materials)
             rng = np.random.default_rng([seed, 6])
-            return as_window(rng, frames[..., 0], field, collage.rate_hz), faults
+            return as_window(rng, torch.from_numpy(frames[..., 0]), field, collage.rate_hz), faults
     raise UnusableContent(
         f"None of the {len(clips)} clips can be read where it is needed; the last says: "
         f"{list(faults.values())[-1]}"

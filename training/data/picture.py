@@ -2,6 +2,9 @@
 
 A body is drawn on a small grid around its place, in radians on the sphere: `x` to the left
 (the sense of azimuth), `y` up. Curves are given per frame.
+
+What is drawn by lot is drawn by NumPy on the processor, so that a seed is one scene everywhere; all
+else is done where the frames are.
 """
 
 from __future__ import annotations
@@ -9,17 +12,21 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import reduce
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter, map_coordinates
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+from torch.nn import functional
 
 from training.data.signals import CURVE_RATE, smooth_noise
 
 FloatArray = NDArray[np.float64]
 Colour = FloatArray  # [shape=(3,)], 0 to 1
-Pixels = NDArray[np.int64]
-AtFrames = Callable[[FloatArray], FloatArray]
+AtFrames = Callable[[FloatArray], Tensor]
 
 
 @dataclass(frozen=True)
@@ -32,36 +39,69 @@ class Canvas:
     times_s : [shape=(T,)].
     """
 
-    frames: NDArray[np.uint8]
+    frames: Tensor
     times_s: FloatArray
 
-    def curve(self, values: FloatArray) -> FloatArray:
-        """A curve at `CURVE_RATE`, at the frames' times."""
-        return np.interp(self.times_s, np.arange(len(values)) / CURVE_RATE, values)
+    @property
+    def device(self) -> torch.device:
+        """Where it is drawn."""
+        return self.frames.device
+
+    def curve(self, values: FloatArray) -> Tensor:
+        """A curve at `CURVE_RATE`, at the frames' times, float64."""
+        at_frames = np.interp(self.times_s, np.arange(len(values)) / CURVE_RATE, values)
+        return torch.from_numpy(at_frames).to(self.device)
+
+
+def blank(background: Tensor, times_s: FloatArray) -> Canvas:
+    """A background [shape=(H, W, channels)], 0 to 1, on every frame."""
+    still = (background * 255 + 0.5).to(torch.uint8)
+    return Canvas(still.repeat(len(times_s), 1, 1, 1), times_s)
 
 
 def draw_background(
-    rng: np.random.Generator, height: int, width: int, panorama: NDArray[np.uint8] | None = None
-) -> FloatArray:
+    rng: np.random.Generator,
+    height: int,
+    width: int,
+    panorama: NDArray[np.uint8] | None = None,
+    device: torch.device | str = "cpu",
+) -> Tensor:
     """A still scene, [shape=(H, W, 3)], 0 to 1: sky, ground, and texture at several scales.
 
     panorama : a real one to use in its place, [shape=(H, W, 3)]; turned by a random angle.
     """
+
+    def lot(values: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(values).to(device, torch.float32)
+
     if panorama is not None:
-        picture = np.roll(panorama, rng.integers(width), axis=1) / 255.0
-        return np.clip(picture * rng.uniform(0.5, 1.2), 0, 1)
-    down = np.linspace(1, -1, height)[:, None, None]
-    sky, ground = rng.uniform(0.25, 0.95, 3), rng.uniform(0.1, 0.6, 3)
-    horizon = 1 / (1 + np.exp(-down * rng.uniform(5, 40)))
+        turned = np.roll(panorama, rng.integers(width), axis=1)
+        return (lot(turned) / 255.0 * rng.uniform(0.5, 1.2)).clamp(0, 1)
+    down = torch.linspace(1, -1, height, device=device)[:, None, None]
+    sky, ground = lot(rng.uniform(0.25, 0.95, 3)), lot(rng.uniform(0.1, 0.6, 3))
+    horizon = torch.sigmoid(down * rng.uniform(5, 40))
     scene = horizon * sky + (1 - horizon) * ground
-    texture = np.zeros((height, width))
+    texture = torch.zeros(height, width, device=device)
     for scale in (0.003, 0.01, 0.03, 0.1):
-        layer = gaussian_filter(
-            rng.standard_normal((height, width)), scale * width, mode=("nearest", "wrap")
-        )
-        texture += rng.uniform(0.1, 1) * layer / layer.std()
-    texture *= rng.uniform(0.02, 0.16) / texture.std()
-    return np.clip(scene + texture[..., None] * rng.uniform(0.6, 1.0, 3), 0, 1)
+        layer = blurred(lot(rng.standard_normal((height, width))), scale * width)
+        texture += rng.uniform(0.1, 1) * layer / layer.std(correction=0)
+    texture *= rng.uniform(0.02, 0.16) / texture.std(correction=0)
+    return (scene + texture[..., None] * lot(rng.uniform(0.6, 1.0, 3))).clamp(0, 1)
+
+
+def blurred(picture: Tensor, sigma: float) -> Tensor:
+    """A picture [shape=(H, W)] after a Gaussian filter, around in azimuth, in pixels.
+
+    As `scipy.ndimage.gaussian_filter(..., mode=("nearest", "wrap"))`.
+    """
+    radius = int(4 * sigma + 0.5)
+    at = torch.arange(-radius, radius + 1, device=picture.device)
+    kernel = torch.exp(-0.5 * (at / sigma) ** 2)
+    kernel = (kernel / kernel.sum()).to(picture.dtype)
+    rows = functional.pad(picture[None, None], (0, 0, radius, radius), mode="replicate")
+    across = functional.conv2d(rows, kernel[None, None, :, None])
+    around = functional.pad(across, (radius, radius, 0, 0), mode="circular")
+    return functional.conv2d(around, kernel[None, None, None])[0, 0]
 
 
 @dataclass
@@ -83,8 +123,9 @@ class Body(ABC):
     amount: float  # how strongly the drive shows
 
     @abstractmethod
-    def paint(self, x: FloatArray, y: FloatArray, at: AtFrames) -> tuple[FloatArray, FloatArray]:
-        """Opacity and brightness factor [shape=(T, h, w)] at local radians.
+    def paint(self, x: Tensor, y: Tensor, at: AtFrames) -> tuple[Tensor, Tensor]:
+        """Opacity and brightness factor [shape=(T, h, w)] at local radians, or of a shape that is
+        broadcast to it.
 
         at : gives a curve's values at the frames, [shape=(T, 1, 1)].
         """
@@ -100,52 +141,74 @@ class Body(ABC):
 
     def draw(self, canvas: Canvas) -> None:
         """Draw the body over the canvas."""
-        at, opacity, brightness = self._stamp(canvas)
+        stamp = self._stamp(canvas)
         colour = self.colour if canvas.frames.shape[3] == 3 else self.colour.mean(keepdims=True)
-        paint = np.clip(brightness[..., None] * colour, 0, 1) * 255
-        region = canvas.frames[at]
-        mixed = region + opacity[..., None] * (paint - region)
-        canvas.frames[at] = np.clip(mixed + 0.5, 0, 255).astype(np.uint8)
+        tint = torch.from_numpy(colour).to(canvas.device, torch.float32)
+        paint = (stamp.brightness[:, None] * tint).clamp(0, 1) * 255
+        behind = canvas.frames.view(-1, canvas.frames.shape[3])[stamp.at]
+        mixed = behind + stamp.opacity[:, None] * (paint - behind)
+        self._write(canvas, stamp.at, (mixed + 0.5).clamp(0, 255).to(torch.uint8))
 
     def cover(self, canvas: Canvas, value: int) -> None:
         """Write a value wherever the body hides more than half of what is behind it."""
-        at, opacity, _ = self._stamp(canvas)
-        region = canvas.frames[at]
-        canvas.frames[at] = np.where(opacity[..., None] > 0.5, np.uint8(value), region)
+        stamp = self._stamp(canvas)
+        hidden = stamp.at[stamp.opacity > 0.5]
+        self._write(canvas, hidden, torch.tensor(value, dtype=torch.uint8, device=canvas.device))
 
-    def _stamp(self, canvas: Canvas) -> tuple[tuple[Pixels, ...], FloatArray, FloatArray]:
-        """Where the body is on each frame, and its opacity and brightness there [shape=(T, h, w)].
+    @staticmethod
+    def _write(canvas: Canvas, at: Tensor, values: Tensor) -> None:
+        canvas.frames.view(-1, canvas.frames.shape[3])[at] = values
 
-        The first is an index of that shape: frame, row and column.
-        """
+    def _stamp(self, canvas: Canvas) -> _Stamp:
         n_frames, height, width, _ = canvas.frames.shape
-        pixel = np.pi / height
+        device, pixel = canvas.device, np.pi / height
         azimuth = canvas.curve(np.unwrap(self.azimuth))
         elevation = canvas.curve(self.elevation)
         row = (0.5 - elevation / np.pi) * height - 0.5
         column = (0.5 - azimuth / (2 * np.pi)) * width - 0.5
-        narrowing = max(0.3, float(np.cos(np.abs(elevation).max())))
+        narrowing = max(0.3, float(elevation.abs().max().cos()))
         half = int(np.ceil(self.reach / pixel)) + 1
         half_wide = min(width // 2 - 1, int(np.ceil(half * width / (2 * height) / narrowing)))
-        rows = np.round(row).astype(int)[:, None] + np.arange(-half, half + 1)
-        columns = np.round(column).astype(int)[:, None] + np.arange(-half_wide, half_wide + 1)
+        rows = row.round().long()[:, None] + torch.arange(-half, half + 1, device=device)
+        columns = column.round().long()[:, None] + torch.arange(
+            -half_wide, half_wide + 1, device=device
+        )
         y = (row[:, None] - rows) * pixel
-        x = (column[:, None] - columns) * (2 * np.pi / width) * np.cos(elevation)[:, None]
+        x = (column[:, None] - columns) * (2 * np.pi / width) * elevation.cos()[:, None]
         opacity, brightness = self.paint(
-            x[:, None, :], y[:, :, None], lambda values: canvas.curve(values)[:, None, None]
+            x[:, None, :].float(), y[:, :, None].float(),
+            lambda values: canvas.curve(values)[:, None, None].float(),
+        )  # fmt: skip
+        frame = torch.arange(n_frames, device=device)[:, None, None]
+        place = (frame * height + rows[:, :, None]) * width + (columns % width)[:, None, :]
+        inside = ((rows >= 0) & (rows < height))[:, :, None].expand_as(place)
+        return _Stamp(
+            place[inside], opacity.expand_as(place)[inside], brightness.expand_as(place)[inside]
         )
-        inside = (rows >= 0) & (rows < height)
-        at = (
-            np.arange(n_frames)[:, None, None],
-            np.clip(rows, 0, height - 1)[:, :, None],
-            (columns % width)[:, None, :],
-        )
-        return at, opacity * inside[:, :, None], brightness
 
 
-def _soft(distance: FloatArray, edge: float) -> FloatArray:
+@dataclass(frozen=True)
+class _Stamp:
+    """A body on a canvas.
+
+    Attributes
+    ----------
+    at : the pixels it may cover, as places in all frames in a row, each once, [shape=(n,)].
+    opacity, brightness : there, [shape=(n,)].
+    """
+
+    at: Tensor
+    opacity: Tensor
+    brightness: Tensor
+
+
+def _soft(distance: Tensor, edge: float) -> Tensor:
     """1 inside (positive distance), 0 outside, over an edge of the given width."""
-    return np.clip(distance / edge + 0.5, 0, 1)
+    return (distance / edge + 0.5).clamp(0, 1)
+
+
+def _largest(*parts: Tensor) -> Tensor:
+    return reduce(torch.maximum, parts)
 
 
 @dataclass
@@ -157,21 +220,21 @@ class Blob(Body):
     ripple: tuple[float, float, float] = (0.2, 10.0, 10.0)  # depth, frequencies
     heading: tuple[float, float] = (1.0, 0.0)
 
-    def paint(self, x: FloatArray, y: FloatArray, at: AtFrames) -> tuple[FloatArray, FloatArray]:
+    def paint(self, x: Tensor, y: Tensor, at: AtFrames) -> tuple[Tensor, Tensor]:
         r, g, drive = self.radius, self.amount, at(self.drive)
         travelled = at(np.cumsum(self.drive) / CURVE_RATE)
         if "bob" in self.ways:
             x, y = x - g * r * drive * self.heading[0], y - g * r * drive * self.heading[1]
         if "walk" in self.ways:
-            x = x - g * r * np.sin(6 * travelled)
+            x = x - g * r * (6 * travelled).sin()
         size = r * (1 + 0.6 * g * drive) if "grow" in self.ways else r
-        distance = size - np.hypot(x / self.aspect, y * self.aspect)
+        distance = size - torch.hypot(x / self.aspect, y * self.aspect)
         opacity = _soft(distance, 0.15 * r)
         if "appear" in self.ways:
-            opacity = opacity * np.clip(0.25 + 1.5 * drive, 0, 1)
+            opacity = opacity * (0.25 + 1.5 * drive).clamp(0, 1)
         depth, across, along = self.ripple
         phase = 15 * g * travelled if "ripple" in self.ways else 0.0
-        brightness = 1 + depth * np.sin(x / r * across + phase) * np.cos(y / r * along)
+        brightness = 1 + depth * (x / r * across + phase).sin() * (y / r * along).cos()
         if "brighten" in self.ways:
             brightness = brightness + 0.9 * g * drive
         return opacity, brightness
@@ -189,59 +252,57 @@ class Figure(Body):
         super().still(factor)
         self.arm = factor * self.arm
 
-    def paint(self, x: FloatArray, y: FloatArray, at: AtFrames) -> tuple[FloatArray, FloatArray]:
+    def paint(self, x: Tensor, y: Tensor, at: AtFrames) -> tuple[Tensor, Tensor]:
         r, drive = self.radius, at(self.drive)
         edge = 0.06 * r
-        trunk = 0.34 * r - np.hypot(x, (y + 0.45 * r) / 1.7)
-        head = 0.2 * r - np.hypot(x, y - 0.45 * r)
+        trunk = 0.34 * r - torch.hypot(x, (y + 0.45 * r) / 1.7)
+        head = 0.2 * r - torch.hypot(x, y - 0.45 * r)
         opening = self.amount * drive * (0.09 if self.speaks else 0.0) * r
-        mouth = 1 - np.hypot(x / (0.08 * r), (y - 0.37 * r) / (opening + 0.012 * r))
+        mouth = 1 - torch.hypot(x / (0.08 * r), (y - 0.37 * r) / (opening + 0.012 * r))
         # Arms from the shoulders, turned by the drive (playing, gesturing) and by themselves.
         sway = at(self.arm)
         moved = 0.0 if self.speaks else self.amount * drive
-        arms = np.full(np.broadcast_shapes(x.shape, y.shape), -1.0)
+        arms = []
         for side in (-1.0, 1.0):
             angle = -0.9 + 0.9 * moved + 0.5 * sway * side
-            hand_x, hand_y = side * np.cos(angle) * 0.6 * r, np.sin(angle) * 0.6 * r
-            arms = np.maximum(arms, 0.07 * r - _to_segment(x - side * 0.25 * r, y, hand_x, hand_y))
-        opacity = np.maximum.reduce([_soft(part, edge) for part in (trunk, head, arms)])
+            hand_x, hand_y = side * angle.cos() * 0.6 * r, angle.sin() * 0.6 * r
+            arms.append(0.07 * r - _to_segment(x - side * 0.25 * r, y, hand_x, hand_y))
+        opacity = _largest(*(_soft(part, edge) for part in (trunk, head, *arms)))
         brightness = 1 - self.shade * _soft(trunk, edge) * (1 - _soft(head, edge))
         return opacity, brightness * (1 - 0.8 * _soft(mouth, 0.3) * _soft(head, edge))
 
 
-def _to_segment(x: FloatArray, y: FloatArray, end_x: FloatArray, end_y: FloatArray) -> FloatArray:
+def _to_segment(x: Tensor, y: Tensor, end_x: Tensor, end_y: Tensor) -> Tensor:
     """Distance to the segment from the origin to (end_x, end_y)."""
     length = end_x**2 + end_y**2 + 1e-12
-    along = np.clip((x * end_x + y * end_y) / length, 0, 1)
-    return np.hypot(x - along * end_x, y - along * end_y)
+    along = ((x * end_x + y * end_y) / length).clamp(0, 1)
+    return torch.hypot(x - along * end_x, y - along * end_y)
 
 
 @dataclass
 class Hammer(Body):
     """A body that strikes: it rises, falls, and stops at the moment of the sound."""
 
-    def paint(self, x: FloatArray, y: FloatArray, at: AtFrames) -> tuple[FloatArray, FloatArray]:
+    def paint(self, x: Tensor, y: Tensor, at: AtFrames) -> tuple[Tensor, Tensor]:
         r = self.radius
-        height = 0.9 * self.amount * r * (1 - np.clip(at(self.drive), 0, 1))
-        ball = 0.3 * r - np.hypot(x, y - height + 0.3 * r)
-        anvil = np.minimum(0.5 * r - np.abs(x), 0.15 * r - np.abs(y + 0.75 * r))
+        height = 0.9 * self.amount * r * (1 - at(self.drive).clamp(0, 1))
+        ball = 0.3 * r - torch.hypot(x, y - height + 0.3 * r)
+        anvil = torch.minimum(0.5 * r - x.abs(), 0.15 * r - (y + 0.75 * r).abs())
         brightness = 1.0 - 0.6 * _soft(anvil, 0.06 * r)
-        return np.maximum(_soft(ball, 0.06 * r), _soft(anvil, 0.06 * r)), brightness
+        return _largest(_soft(ball, 0.06 * r), _soft(anvil, 0.06 * r)), brightness
 
 
 @dataclass
 class Vehicle(Body):
     """A box on wheels whose body trembles with its drive; its path does the moving."""
 
-    def paint(self, x: FloatArray, y: FloatArray, at: AtFrames) -> tuple[FloatArray, FloatArray]:
+    def paint(self, x: Tensor, y: Tensor, at: AtFrames) -> tuple[Tensor, Tensor]:
         r = self.radius
         shaken = y - 0.06 * r * self.amount * at(self.drive)
-        box = np.minimum(r - np.abs(x), 0.35 * r - np.abs(shaken - 0.05 * r))
-        cabin = np.minimum(0.4 * r - np.abs(x + 0.3 * r), 0.3 * r - np.abs(shaken - 0.5 * r))
-        wheels = 0.22 * r - np.minimum(
-            np.hypot(x - 0.6 * r, y + 0.35 * r), np.hypot(x + 0.6 * r, y + 0.35 * r)
-        )
-        opacity = np.maximum.reduce([_soft(part, 0.08 * r) for part in (box, cabin, wheels)])
+        box = torch.minimum(r - x.abs(), 0.35 * r - (shaken - 0.05 * r).abs())
+        cabin = torch.minimum(0.4 * r - (x + 0.3 * r).abs(), 0.3 * r - (shaken - 0.5 * r).abs())
+        wheels = 0.22 * r - torch.hypot(x.abs() - 0.6 * r, y + 0.35 * r)
+        opacity = _largest(*(_soft(part, 0.08 * r) for part in (box, cabin, wheels)))
         brightness = 1 - 0.6 * _soft(wheels, 0.08 * r) - 0.3 * _soft(cabin, 0.08 * r)
         return opacity, brightness
 
@@ -260,7 +321,7 @@ class Texture(Body):
     contrast: float = 0.2
     boil: float = 0.0
 
-    def paint(self, x: FloatArray, y: FloatArray, at: AtFrames) -> tuple[FloatArray, FloatArray]:
+    def paint(self, x: Tensor, y: Tensor, at: AtFrames) -> tuple[Tensor, Tensor]:
         cells = self.pattern.shape[0] / max(self.radius, 0.3)
         drive = at(self.drive)
         travelled = at(np.cumsum(0.4 + self.amount * self.drive) / CURVE_RATE)
@@ -269,16 +330,13 @@ class Texture(Body):
             back = self._moved(x + 1.0, y + 0.7, -travelled, 1.3 * cells)
             pattern = (pattern + self.boil * back) / np.hypot(1, self.boil)
         edge = 0.25 * self.height
-        opacity = _soft(self.radius - np.abs(x), edge) * _soft(self.height - np.abs(y), edge)
+        opacity = _soft(self.radius - x.abs(), edge) * _soft(self.height - y.abs(), edge)
         return opacity * 0.9, 1 + self.contrast * pattern * (0.7 + 0.6 * self.amount * drive)
 
-    def _moved(
-        self, x: FloatArray, y: FloatArray, travelled: FloatArray, cells: float
-    ) -> FloatArray:
+    def _moved(self, x: Tensor, y: Tensor, travelled: Tensor, cells: float) -> Tensor:
         up = (y + travelled * self.speed[1]) * cells
-        across = (x + travelled * self.speed[0] + 0 * y) * cells
-        up, across = np.broadcast_arrays(up, across)
-        return np.asarray(map_coordinates(self.pattern, [up, across], order=1, mode="grid-wrap"))
+        across = (x + travelled * self.speed[0]) * cells
+        return sampled(self.pattern, up, across)
 
 
 @dataclass
@@ -312,18 +370,14 @@ class Patch(Body):
         for _, _, mover in self.movers:
             mover.still(factor)
 
-    def paint(self, x: FloatArray, y: FloatArray, at: AtFrames) -> tuple[FloatArray, FloatArray]:
+    def paint(self, x: Tensor, y: Tensor, at: AtFrames) -> tuple[Tensor, Tensor]:
         r = self.radius
         edge = 0.05 * r
-        opacity = _soft(r - np.abs(x), edge) * _soft(r * self.aspect - np.abs(y), edge)
+        opacity = _soft(r - x.abs(), edge) * _soft(r * self.aspect - y.abs(), edge)
         cells = self.pattern.shape[0] / max(3 * r, 0.1)
-        up, across = np.broadcast_arrays(
-            (y + at(self.tremble[1])) * cells, (x + at(self.tremble[0])) * cells
-        )
+        up, across = (y + at(self.tremble[1])) * cells, (x + at(self.tremble[0])) * cells
         contrast = self.contrast * (1 - self.shows + self.shows * at(self.drive))
-        brightness = 1 + contrast * map_coordinates(
-            self.pattern, [up, across], order=1, mode="grid-wrap"
-        )
+        brightness = 1 + contrast * sampled(self.pattern, up, across)
         for right, above, mover in self.movers:
             part, shade = mover.paint(x - right * r, y - above * r * self.aspect, at)
             tone = float(mover.colour.mean() / (self.colour.mean() + 0.05))
@@ -338,16 +392,34 @@ class Particles(Body):
     starts: FloatArray = field(default_factory=lambda: np.zeros((4, 3)))  # x, y (radii), phase
     speed: float = 1.0
 
-    def paint(self, x: FloatArray, y: FloatArray, at: AtFrames) -> tuple[FloatArray, FloatArray]:
+    def paint(self, x: Tensor, y: Tensor, at: AtFrames) -> tuple[Tensor, Tensor]:
         r, drive = self.radius, at(self.drive)
         clock = at(np.arange(len(self.drive)) / CURVE_RATE)
-        opacity = np.zeros(np.broadcast_shapes(x.shape, y.shape))
+        parts = []
         for start_x, start_y, phase in self.starts:
             age = (clock * self.speed + phase) % 1.0
             fall = start_y - 1.2 * age**2 + 0.6 * age
-            distance = np.hypot(x - r * start_x * (0.3 + age), y - r * fall)
-            opacity = np.maximum(opacity, _soft(0.07 * r - distance, 0.04 * r))
-        return opacity * np.clip(1.6 * self.amount * drive, 0, 1), 1 + 0.2 * drive + 0 * opacity
+            parts.append(torch.hypot(x - r * start_x * (0.3 + age), y - r * fall))
+        opacity = _soft(0.07 * r - reduce(torch.minimum, parts), 0.04 * r)
+        return opacity * (1.6 * self.amount * drive).clamp(0, 1), 1 + 0.2 * drive
+
+
+def sampled(pattern: FloatArray, up: Tensor, across: Tensor) -> Tensor:
+    """A periodic pattern [shape=(n, m)] between its points, by lines, in the dtype of `up`.
+
+    up, across : places in points; they are broadcast together.
+    """
+    n, m = pattern.shape
+    points = torch.from_numpy(pattern).to(up).flatten()
+    below, left = up.floor(), across.floor()
+    above_share, right_share = up - below, across - left
+    row, column = below.long() % n, left.long() % m
+    next_row, next_column = (row + 1) % n, (column + 1) % m
+
+    def between(row: Tensor) -> Tensor:
+        return torch.lerp(points[row * m + column], points[row * m + next_column], right_share)
+
+    return torch.lerp(between(row), between(next_row), above_share)
 
 
 def random_pattern(rng: np.random.Generator, size: int = 64) -> FloatArray:
@@ -356,12 +428,13 @@ def random_pattern(rng: np.random.Generator, size: int = 64) -> FloatArray:
     return np.asarray(pattern / pattern.std())
 
 
-def stitch(rng: np.random.Generator, background: FloatArray) -> FloatArray:
+def stitch(rng: np.random.Generator, background: Tensor) -> Tensor:
     """A background as several lenses see it: steps of brightness where their pictures meet."""
-    seams = np.sort(rng.integers(0, background.shape[1], int(rng.integers(2, 7))))
-    lens = np.searchsorted(seams, np.arange(background.shape[1]), side="right") % len(seams)
+    width = background.shape[1]
+    seams = np.sort(rng.integers(0, width, int(rng.integers(2, 7))))
+    lens = np.searchsorted(seams, np.arange(width), side="right") % len(seams)
     gains = 1 + rng.uniform(0, 0.08) * rng.standard_normal(len(seams))
-    return np.clip(background * gains[lens][None, :, None], 0, 1)
+    return (background * torch.from_numpy(gains[lens]).to(background)[None, :, None]).clamp(0, 1)
 
 
 def disturb(rng: np.random.Generator, canvas: Canvas, *, flicker: float, noise: float) -> None:
@@ -371,10 +444,11 @@ def disturb(rng: np.random.Generator, canvas: Canvas, *, flicker: float, noise: 
     gain = 1 + flicker * smooth_noise(rng, len(frames), 3 / CURVE_RATE)
     # Each frame's grain is a stretch of one long strip: drawing it takes longer than all else.
     strip = rng.standard_normal((4 * height, width), dtype=np.float32)[..., None] * noise + 0.5
-    for index, factor in enumerate(gain.astype(np.float32)):
-        first = rng.integers(3 * height)
-        grain = np.roll(strip[first : first + height], rng.integers(width), axis=1)
-        frames[index] = np.clip(frames[index] * factor + grain, 0, 255).astype(np.uint8)
+    strips = torch.from_numpy(strip).to(canvas.device)
+    for frame, factor in zip(frames, gain.tolist(), strict=True):
+        first = int(rng.integers(3 * height))
+        grain = strips[first : first + height].roll(int(rng.integers(width)), 1)
+        frame.copy_(grain.add(frame, alpha=factor).clamp_(0, 255))
 
 
 def shake(rng: np.random.Generator, canvas: Canvas, amount_rad: float) -> None:
@@ -382,13 +456,10 @@ def shake(rng: np.random.Generator, canvas: Canvas, amount_rad: float) -> None:
     frames = canvas.frames
     width = frames.shape[2]
     turns = shake_turns(rng, len(frames), amount_rad)
-    for index, turn in enumerate(turns * width / (2 * np.pi)):
+    for frame, turn in zip(frames, (turns * width / (2 * np.pi)).tolist(), strict=True):
         whole = int(np.floor(turn))
-        part = turn - whole
-        mixed = (1 - part) * np.roll(frames[index], whole, 1) + part * np.roll(
-            frames[index], whole + 1, 1
-        )
-        frames[index] = (mixed + 0.5).astype(np.uint8)
+        before, after = frame.roll(whole, 1).float(), frame.roll(whole + 1, 1).float()
+        frame.copy_(torch.lerp(before, after, turn - whole) + 0.5)
 
 
 def shake_turns(rng: np.random.Generator, n_frames: int, amount_rad: float) -> FloatArray:

@@ -6,6 +6,7 @@ Bodies and surroundings stand in for classes of the published list, each kind fo
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from training.data.picture import (
@@ -52,11 +53,11 @@ def render_classes(scene: Scene, *, height: int, rate_hz: float, every: int) -> 
     frames = np.broadcast_to(
         behind.astype(np.uint8)[:, None, None], (len(times_s), height, 2 * height, 1)
     )
-    canvas = Canvas(frames.copy(), times_s)
+    canvas = Canvas(torch.from_numpy(frames.copy()), times_s)
     for body in scene.bodies:
         body.cover(canvas, class_of(body))
     if scene.shake_rad:
         turns = shake_turns(rng, n_frames, scene.shake_rad)[::every]
         for frame, turn in zip(canvas.frames, turns * 2 * height / (2 * np.pi), strict=True):
-            frame[:] = np.roll(frame, round(float(turn)), axis=1)
-    return canvas.frames[..., 0]
+            frame.copy_(frame.roll(round(float(turn)), 1))
+    return canvas.frames[..., 0].numpy()

@@ -11,8 +11,10 @@ from math import gcd
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.signal import resample_poly
+from torch import Tensor
 
 from model.ambisonics import plane_wave_gains
 from model.features import SAMPLERATE
@@ -20,13 +22,13 @@ from training.data.materials import NOTHING, Materials
 from training.data.picture import (
     Blob,
     Body,
-    Canvas,
     Figure,
     Hammer,
     Particles,
     Patch,
     Texture,
     Vehicle,
+    blank,
     disturb,
     draw_background,
     random_pattern,
@@ -338,12 +340,15 @@ def _draw_patch(rng: np.random.Generator, base: dict[str, Any], *, radius: float
 
 
 def draw_surroundings(
-    rng: np.random.Generator, height: int, materials: Materials = NOTHING
-) -> FloatArray:
+    rng: np.random.Generator,
+    height: int,
+    materials: Materials = NOTHING,
+    device: torch.device | str = "cpu",
+) -> Tensor:
     """What stands behind everything, [shape=(H, 2 H, 3)], 0 to 1."""
     real = materials.panoramas and rng.random() < 0.7
     panorama = materials.panorama(rng, height) if real else None
-    background = draw_background(rng, height, 2 * height, panorama)
+    background = draw_background(rng, height, 2 * height, panorama, device)
     return stitch(rng, background) if rng.random() < 0.3 else background
 
 
@@ -354,15 +359,15 @@ def render_picture(
     rate_hz: float,
     colour: bool = False,
     materials: Materials = NOTHING,
-) -> NDArray[np.uint8]:
+    device: torch.device | str = "cpu",
+) -> Tensor:
     """The picture, [shape=(T, H, 2 H, channels)], uint8, grey or RGB."""
     rng = np.random.default_rng([scene.seed, 2])
-    background = draw_surroundings(rng, height, materials)
+    background = draw_surroundings(rng, height, materials, device)
     if not colour:
-        background = background.mean(axis=-1, keepdims=True)
+        background = background.mean(-1, keepdim=True)
     n_frames = round(scene.conditions.duration_s * rate_hz)
-    still = (background * 255 + 0.5).astype(np.uint8)
-    canvas = Canvas(np.repeat(still[None], n_frames, axis=0), np.arange(n_frames) / rate_hz)
+    canvas = blank(background, np.arange(n_frames) / rate_hz)
     for body in scene.bodies:
         body.draw(canvas)
     if scene.shake_rad:

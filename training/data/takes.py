@@ -59,7 +59,7 @@ def write_take(
     crf, keyframe_s : the video coder's quality and refresh.
     """
     video, audio = folder / f"{name}.mp4", folder / f"{name}{suffix}"
-    frames = render_picture(scene, height=height, rate_hz=rate_hz, colour=colour)
+    frames = render_picture(scene, height=height, rate_hz=rate_hz, colour=colour).numpy()
     write_video(video, frames, rate_hz=rate_hz, crf=crf, keyframe_s=keyframe_s)
     field = render_sound(scene, samplerate=samplerate, order=order)
     write_audio(audio, rotate_yaw(field, math.radians(rotate_deg)), samplerate, subtype=subtype)

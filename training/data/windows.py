@@ -45,32 +45,35 @@ RATES_HZ = (10.0, 12.0, 12.5, 15.0)  # of pictures
 _CODED_PICTURES, _CODED_SOUNDS = 0.5, 0.33
 
 
-def render_window(scene: Scene, materials: Materials = NOTHING) -> Window:
-    """A whole scene as one window, fitting at a rotation of 0."""
+def render_window(
+    scene: Scene, materials: Materials = NOTHING, device: torch.device | str = "cpu"
+) -> Window:
+    """A whole scene as one window, fitting at a rotation of 0.
+
+    device : where the picture is drawn and the features are computed.
+    """
     rng = np.random.default_rng([scene.seed, 6])
     rate_hz = float(rng.choice(RATES_HZ))
     frames = render_picture(
-        scene, height=features.PICTURE_SIZE[0], rate_hz=rate_hz, materials=materials
+        scene, height=features.PICTURE_SIZE[0], rate_hz=rate_hz, materials=materials, device=device
     )[..., 0]
     field = render_sound(scene, samplerate=features.SAMPLERATE, materials=materials)
     return as_window(rng, frames, field, rate_hz)
 
 
 def as_window(
-    rng: np.random.Generator,
-    frames: NDArray[np.uint8],
-    field: NDArray[np.floating],
-    rate_hz: float,
+    rng: np.random.Generator, frames: Tensor, field: NDArray[np.floating], rate_hz: float
 ) -> Window:
     """A grey picture [shape=(T, H, W)] and its field at `SAMPLERATE`, perhaps through coders."""
-    refreshed = np.zeros(len(frames), bool)
+    device, refreshed = frames.device, np.zeros(len(frames), bool)
     if rng.random() < _CODED_PICTURES:
-        frames, refreshed = _picture_coded(rng, frames, rate_hz)
+        coded, refreshed = _picture_coded(rng, frames.cpu().numpy(), rate_hz)
+        frames = torch.from_numpy(coded).to(device)
     if rng.random() < _CODED_SOUNDS:
         field = through_vorbis(field, features.SAMPLERATE, quality=rng.uniform(0.2, 0.9))
-    times_s = torch.arange(len(frames), dtype=torch.float64) / rate_hz
-    motion = features.motion(torch.from_numpy(frames), times_s, torch.from_numpy(refreshed))
-    covariance = features.covariance(torch.from_numpy(field), times_s)
+    times_s = torch.arange(len(frames), dtype=torch.float64, device=device) / rate_hz
+    motion = features.motion(frames, times_s, torch.from_numpy(refreshed).to(device))
+    covariance = features.covariance(torch.from_numpy(field).to(device), times_s)
     return Window(0.0, field.shape[1] / features.SAMPLERATE, covariance, motion)
 
 
@@ -109,7 +112,9 @@ def save_window(path: Path, window: Window) -> None:
         "place_s": torch.tensor([window.start_s, window.duration_s]),
     }
     with whole_file(path) as part:
-        part.write_bytes(save({name: tensor.contiguous() for name, tensor in tensors.items()}))
+        part.write_bytes(
+            save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()})
+        )
 
 
 def load_window(path: Path) -> Window:
@@ -137,10 +142,13 @@ def mixed_windows(folder: Path) -> list[Path]:
     return [paths[index] for index in np.random.default_rng(0).permutation(len(paths))]
 
 
-def _render_and_keep(seed: int, conditions: Conditions, materials: Materials, path: Path) -> Path:
+def _render_and_keep(
+    seed: int, conditions: Conditions, materials: Materials, device: str, path: Path
+) -> Path:
     torch.set_num_threads(1)
     if not path.exists():
-        save_window(path, render_window(draw_scene(seed, conditions, materials), materials))
+        scene = draw_scene(seed, conditions, materials)
+        save_window(path, render_window(scene, materials, device))
     return path
 
 
@@ -152,13 +160,14 @@ def render_all(
     materials: Materials = NOTHING,
     *,
     workers: int = 1,
+    device: str = "cpu",
 ) -> Iterator[Path]:
     """Windows of many seeds as `folder/NAME-SEED.safetensors`, by processes, in order."""
     folder.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(workers) as pool:
         futures = [
             pool.submit(
-                _render_and_keep, seed, conditions, materials,
+                _render_and_keep, seed, conditions, materials, device,
                 folder / f"{name}-{seed:07d}.safetensors",
             )
             for seed in seeds
@@ -193,6 +202,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--envelope", choices=DRAWN_ENVELOPES, help="of every source (default: any)"
     )
     parser.add_argument("--workers", type=int, default=1, help="processes (default 1)")
+    parser.add_argument(
+        "--device", default="cpu", help="draws pictures and computes features (default cpu)"
+    )
     add_materials_arguments(parser)
     options = parser.parse_args(argv)
     materials = read_materials(options.panoramas, options.sounds, options.rooms)
@@ -203,7 +215,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     name = options.body or ("plain" if options.plain else "scene")
     rendered = render_all(
-        options.folder, name, conditions, seeds, materials, workers=options.workers
+        options.folder, name, conditions, seeds, materials, workers=options.workers,
+        device=options.device,
     )  # fmt: skip
     try:
         for _ in tqdm(rendered, total=len(seeds), unit="scene", desc="rendering"):

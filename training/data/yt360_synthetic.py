@@ -39,7 +39,7 @@ def write_clip(scene: Scene, root: Path, name: str, *, height: int = 360) -> Non
     """Render a scene as `video/name.mp4` and `audio/name.m4a`; the picture is 16:9."""
     write_video(
         root / "video" / f"{name}.mp4",
-        _squeezed(render_picture(scene, height=height, rate_hz=_RATE_HZ, colour=True)),
+        _squeezed(render_picture(scene, height=height, rate_hz=_RATE_HZ, colour=True).numpy()),
         rate_hz=_RATE_HZ,
         crf=26,
     )

@@ -145,7 +145,7 @@ class Stretch:
 def rendered(scene: Scene) -> Stretch:
     """Picture and sound of a scene."""
     return Stretch(
-        render_picture(scene, height=FRAME_SIZE[0], rate_hz=_RATE_HZ, colour=True),
+        render_picture(scene, height=FRAME_SIZE[0], rate_hz=_RATE_HZ, colour=True).numpy(),
         render_sound(scene, samplerate=features.SAMPLERATE),
         scene.source_azimuths_rad,
     )

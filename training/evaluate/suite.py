@@ -28,7 +28,7 @@ from model.evidence import best_yaw_deg
 from model.learned import scorers_for
 from model.output import whole_file
 from model.scoring import Verdict, Window, confidence_of, credible_arcs, verdict_of
-from training.calibrate import ScoredTake, cut, diffuse, scored, thirds, with_sound
+from training.calibrate import ScoredTake, beginning, diffuse, scored, thirds, with_sound
 from training.data.scenes import Conditions
 from training.data.windows import load_window, render_all
 
@@ -52,11 +52,7 @@ class Condition:
 
 
 def _first(duration_s: float) -> Callable[[Window, Window], list[Window]]:
-    def windows(window: Window, _: Window) -> list[Window]:
-        n = int((window.motion.edges_s <= duration_s + 1e-6).sum()) - 1
-        return [cut(window, 0, n)]
-
-    return windows
+    return lambda window, _: [beginning(window, duration_s)]
 
 
 _WHOLE = _first(10.0)

@@ -105,7 +105,7 @@ def variants(
     """A scene as it is, with its sound turned, with its picture turned, and moving."""
     rng = np.random.default_rng([seed, 7])
     scene = draw_scene(seed, conditions)
-    frames = render_picture(scene, height=features.PICTURE_SIZE[0], rate_hz=RATE_HZ)[..., 0]
+    frames = render_picture(scene, height=features.PICTURE_SIZE[0], rate_hz=RATE_HZ).numpy()[..., 0]
     field = render_sound(scene, samplerate=_ANALYSIS_HZ)
     plain = course_of(frames, field, learned)
     duration_s = conditions.duration_s
