@@ -171,7 +171,7 @@ def diffuse(seed: int, edges_s: Tensor) -> Tensor:
     """Covariances of diffuse noise between the edges."""
     n = int(float(edges_s[-1]) * features.SAMPLERATE) + 1
     field = diffuse_noise(np.random.default_rng([seed, 8]), n, 1)
-    return features.covariance(torch.from_numpy(field), edges_s)
+    return features.covariance(field, edges_s)
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ def rendered_moments(seed: int, n_windows: int, config: AvsaConfig) -> list[list
     scene = draw_scene(seed, Conditions(duration_s=n_windows * WINDOW_S))
     rate_hz = config.frame_rate_hz
     frames = render_picture(scene, height=FRAME_SIZE[0], rate_hz=rate_hz, colour=True).numpy()
-    field = render_sound(scene, samplerate=features.SAMPLERATE)
+    field = render_sound(scene, samplerate=features.SAMPLERATE).numpy()
     times_s = np.arange(len(frames)) / rate_hz
     n_samples = round(config.sound_s * features.SAMPLERATE)
     windows = []
@@ -68,9 +68,7 @@ def with_noise(moments: Sequence[Moment], seed: int, config: AvsaConfig) -> list
     return [
         replace(
             moment,
-            covariance=config.sound.covariance(
-                torch.from_numpy(np.asarray(diffuse_noise(rng, n_samples, 1)))
-            ),
+            covariance=config.sound.covariance(diffuse_noise(rng, n_samples, 1)),
         )
         for moment in moments
     ]

@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for seed in tqdm(range(_FIRST_SEED, _FIRST_SEED + count), unit="scene"):
         scene = draw_scene(seed, Conditions(duration_s=8, flawless=True))
         rng = np.random.default_rng(seed)
-        field = miscoloured(render_sound(scene, samplerate=_RATE), rng)
+        field = miscoloured(render_sound(scene, samplerate=_RATE).numpy(), rng)
         power = np.diag(measured(field, _RATE).whitened_covariance.sum(0))[1:]
         if power[1] > _LEAST_SHARE * power.sum():
             shares.append(power / power.sum())

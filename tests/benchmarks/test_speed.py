@@ -96,7 +96,7 @@ def stretch(
     duration_s = 2.0 if request.config.getoption("benchmark_disable") else 10.0
     scene = draw_scene(5, replace(EXAMPLE, duration_s=duration_s))
     frames = render_picture(scene, height=features.PICTURE_SIZE[0], rate_hz=12.5).numpy()[..., 0]
-    field = render_sound(scene, samplerate=features.SAMPLERATE)
+    field = render_sound(scene, samplerate=features.SAMPLERATE).numpy()
     times_s = torch.arange(len(frames), dtype=torch.float64) / 12.5
     return torch.from_numpy(frames), torch.from_numpy(field), times_s
 
@@ -186,7 +186,7 @@ def takes(
     small = request.config.getoption("benchmark_disable")
     scene = draw_scene(3, EXAMPLE)
     frames = render_picture(scene, height=160 if small else 480, rate_hz=15.0).numpy()
-    sound = render_sound(scene, samplerate=48_000)
+    sound = render_sound(scene, samplerate=48_000).numpy()
     made = {}
     for minutes in (2, 10):
         seconds = 2 * minutes if small else 60 * minutes

@@ -25,7 +25,7 @@ def world(seed: int, duration_s: float) -> np.ndarray:
     """Three sounds at once, of random kinds."""
     rng = np.random.default_rng(seed)
     sounds = [
-        draw_sound(rng, draw_envelope(rng, duration_s), RATE) * rng.uniform(0.3, 1)
+        draw_sound(rng, draw_envelope(rng, duration_s), RATE).numpy() * rng.uniform(0.3, 1)
         for _ in range(2)
     ]
     return np.asarray(np.sum(sounds, axis=0))

@@ -248,7 +248,7 @@ def test_kept_scenes_are_what_is_rendered(tmp_path: Path) -> None:
     grey, _ = kept.picture(clip, 0.5, 1.0, (24, 48), colour=False)
     assert grey.shape == (16, 24, 48)
     assert abs(float(grey.mean()) - float(frames.mean())) < 25
-    field = render_sound(scene, samplerate=SAMPLERATE)[:, SAMPLERATE : SAMPLERATE * 3 // 2]
+    field = render_sound(scene, samplerate=SAMPLERATE).numpy()[:, SAMPLERATE : SAMPLERATE * 3 // 2]
     expected_cov = TINY.sound.covariance(torch.from_numpy(field))
     (cov,) = kept.sound(clip, np.array([1.0]), TINY)
     inside = slice(2, -2)  # transforms at the edges see what lies beyond

@@ -66,7 +66,7 @@ def test_windows_equal_what_a_take_reads(takes: Path, tmp_path: Path) -> None:
 
 
 def test_a_known_rotation_is_taken_back(takes: Path, tmp_path: Path) -> None:
-    write_audio(tmp_path / "right.wav", render_sound(SCENE, samplerate=48_000), 48_000)
+    write_audio(tmp_path / "right.wav", render_sound(SCENE, samplerate=48_000).numpy(), 48_000)
 
     assert main([str(takes / "manifest.jsonl"), str(tmp_path / "out")]) == 0
 
@@ -107,7 +107,7 @@ def test_what_cannot_be_used_is_left_out_and_named(
         (takes / f"twice{suffix}").symlink_to(turned.audio)
     (takes / "damaged.mp4").write_bytes(b"no video")
     (takes / "damaged.wav").symlink_to(turned.audio)
-    write_audio(takes / "silent.wav", 0 * render_sound(SCENE, samplerate=48_000), 48_000)
+    write_audio(takes / "silent.wav", 0 * render_sound(SCENE, samplerate=48_000).numpy(), 48_000)
     (takes / "silent.mp4").symlink_to(turned.video)
 
     assert main([str(takes), str(tmp_path / "out")]) == 0

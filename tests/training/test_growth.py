@@ -46,7 +46,7 @@ def test_all_that_is_new_takes_part_after_two_steps(
 
     for _ in range(2):  # the first brings in what leads out of the new; the second, what leads in
         optimizer.zero_grad()
-        rotation_loss(larger, *heard_and_seen)[0].backward()
+        rotation_loss(larger, *heard_and_seen)[0].backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
     for name, size in {"picture.time.first.weight": 16, "sound.bands.weight": 16}.items():

@@ -140,7 +140,7 @@ def test_a_field_is_told_from_what_a_decoder_mixes_of_it(
     """In scenes of any kind, with microphones that have flaws."""
     sound, mixed = tmp_path / "sound.m4a", tmp_path / "mixed.flac"
     scene = draw_scene(seed, Conditions(duration_s=4.0))
-    write_youtube_audio(sound, render_sound(scene, samplerate=48_000), 48_000)
+    write_youtube_audio(sound, render_sound(scene, samplerate=48_000).numpy(), 48_000)
     mixed_to_four(sound, mixed)
 
     right, wrong = (examine("abcdefghijk-0", beacon.video, path) for path in (sound, mixed))

@@ -221,15 +221,16 @@ def render_sound(
     """The first-order field at the analysis rate, ACN/SN3D [shape=(4, N)], peak 0.5."""
     rng = np.random.default_rng([collage.seed, 9])
     room = draw_room(rng, features.SAMPLERATE, materials)
-    field = np.zeros((4, round(collage.duration_s * features.SAMPLERATE)))
+    n = round(collage.duration_s * features.SAMPLERATE)
+    field = torch.zeros(4, n, dtype=torch.float64)
     for patch, excerpt in zip(collage.patches, excerpts, strict=True):
         if excerpt.sound is not None:
             azimuth, elevation = (np.full(2, a) for a in (patch.azimuth_rad, patch.elevation_rad))
-            sound = excerpt.sound * 10 ** (patch.level_db / 20)
+            sound = torch.from_numpy(excerpt.sound).double() * 10 ** (patch.level_db / 20)
             field += place(sound, azimuth, elevation, features.SAMPLERATE, 1, room)
-    noise = diffuse_noise(rng, field.shape[1], 1) * 10 ** (-collage.snr_db / 20)
-    field += noise * np.sqrt(np.mean(field[0] ** 2))
-    return recorded(rng, field, features.SAMPLERATE)
+    noise = diffuse_noise(rng, n, 1) * 10 ** (-collage.snr_db / 20)
+    field += noise * field[0].square().mean().sqrt()
+    return recorded(rng, field, features.SAMPLERATE).numpy()
 
 
 def render_collage(
@@ -257,7 +258,9 @@ def render_collage(
             frames = render_picture(collage, excerpts, height=height, materials=materials)
             field = render_sound(collage, excerpts, materials=materials)
             rng = np.random.default_rng([seed, 6])
-            return as_window(rng, torch.from_numpy(frames[..., 0]), field, collage.rate_hz), faults
+            return as_window(
+                rng, torch.from_numpy(frames[..., 0]), torch.from_numpy(field), collage.rate_hz
+            ), faults
     raise UnusableContent(
         f"None of the {len(clips)} clips can be read where it is needed; the last says: "
         f"{list(faults.values())[-1]}"

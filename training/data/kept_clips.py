@@ -166,7 +166,7 @@ def keep_clips(path: Path, stage: Stage, count: int, *, seed: int, workers: int 
 
 def _render(stage: Stage, scene: Scene) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     seen = render_picture(scene, height=stage.height, rate_hz=stage.rate_hz, colour=True).numpy()
-    return seen, render_sound(scene, samplerate=SAMPLERATE).astype(np.float32)
+    return seen, render_sound(scene, samplerate=SAMPLERATE).numpy().astype(np.float32)
 
 
 def _write_both(

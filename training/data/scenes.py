@@ -377,26 +377,30 @@ def render_picture(
 
 
 def render_sound(
-    scene: Scene, *, samplerate: int, order: int = 1, materials: Materials = NOTHING
-) -> FloatArray:
-    """The sound field, ACN/SN3D [shape=(C, N)], peak 0.5."""
+    scene: Scene,
+    *,
+    samplerate: int,
+    order: int = 1,
+    materials: Materials = NOTHING,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """The sound field, ACN/SN3D [shape=(C, N)], float64, peak 0.5."""
     rng = np.random.default_rng([scene.seed, 3])
-    n = round(scene.conditions.duration_s * samplerate)
-    room = draw_room(rng, samplerate, materials)
-    field = np.zeros(((order + 1) ** 2, n))
-    sources = scene.sources
-    if scene.conditions.foreign:
-        sources = draw_scene(
-            scene.seed + 1_000_003, replace(scene.conditions, foreign=False), materials
-        ).sources
-    for source in sources:
-        field += _heard(rng, source, n, samplerate, order, room)
-    power = float(np.mean(field[0] ** 2)) or 1.0
-    if scene.bed_db is not None:
-        bed = draw_sound(rng, draw_envelope(rng, scene.conditions.duration_s, "swell"), samplerate)
-        field[0] += bed[:n] * np.sqrt(power) * 10 ** (scene.bed_db / 20)
-    field += diffuse_noise(rng, n, order) * np.sqrt(power) * 10 ** (-scene.snr_db / 20)
     c = scene.conditions
+    n = round(c.duration_s * samplerate)
+    room = draw_room(rng, samplerate, materials)
+    field = torch.zeros((order + 1) ** 2, n, dtype=torch.float64, device=device)
+    sources = scene.sources
+    if c.foreign:
+        sources = draw_scene(scene.seed + 1_000_003, replace(c, foreign=False), materials).sources
+    for source in sources:
+        field += _heard(rng, source, n, samplerate, order, room, device)
+    level = float(field[0].square().mean().sqrt()) or 1.0
+    if scene.bed_db is not None:
+        swell = draw_envelope(rng, c.duration_s, "swell")
+        bed = draw_sound(rng, swell, samplerate, device=device)
+        field[0] += bed[:n] * level * 10 ** (scene.bed_db / 20)
+    field += diffuse_noise(rng, n, order, device) * level * 10 ** (-scene.snr_db / 20)
     return recorded(rng, field, samplerate, flawless=c.flawless, planar=c.planar)
 
 
@@ -409,27 +413,31 @@ def draw_room(rng: np.random.Generator, samplerate: int, materials: Materials = 
 
 
 def _heard(
-    rng: np.random.Generator, source: Source, n: int, samplerate: int, order: int, room: Room
-) -> FloatArray:
+    rng: np.random.Generator, source: Source, n: int, samplerate: int, order: int, room: Room,
+    device: torch.device | str,
+) -> Tensor:  # fmt: skip
     """The field of one source; an extended one is many waves that do not know of each other."""
     gain = 10 ** (source.level_db / 20)
     if source.extent_rad == 0:
-        sound = _sound_of(rng, source, samplerate)[:n] * gain
+        sound = _sound_of(rng, source, samplerate, device)[:n] * gain
         return place(sound, source.azimuth, source.elevation, samplerate, order, room)
     offsets = _spread(rng, source.extent_rad)
-    field = np.zeros(((order + 1) ** 2, n))
+    field = torch.zeros((order + 1) ** 2, n, dtype=torch.float64, device=device)
     for offset in offsets:
         # They stay where they are.
-        sound = np.roll(_sound_of(rng, source, samplerate)[:n], rng.integers(n // 50))
+        sound = _sound_of(rng, source, samplerate, device)[:n].roll(int(rng.integers(n // 50)))
         gains = plane_wave_gains(source.azimuth[0] + offset, source.elevation[0], order)
-        field += gains[:, None] * sound
-    return np.asarray(field * gain / np.sqrt(len(offsets)))
+        field += torch.from_numpy(gains).to(device)[:, None] * sound
+    field *= gain / len(offsets) ** 0.5
+    return field
 
 
-def _sound_of(rng: np.random.Generator, source: Source, samplerate: int) -> FloatArray:
+def _sound_of(
+    rng: np.random.Generator, source: Source, samplerate: int, device: torch.device | str
+) -> Tensor:
     if source.recording is None:
-        return draw_sound(rng, source.envelope, samplerate)
-    return _resampled(source.recording, samplerate)
+        return draw_sound(rng, source.envelope, samplerate, device=device)
+    return torch.from_numpy(_resampled(source.recording, samplerate)).to(device)
 
 
 def _resampled(sound: FloatArray, samplerate: int) -> FloatArray:

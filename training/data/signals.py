@@ -9,9 +9,13 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
-from scipy.signal import butter, lfilter, sosfilt
+from scipy.signal import butter
+from scipy.signal import lfilter as filtered_curve
+from torch import Tensor
+from torchaudio.functional import lfilter
 
 FloatArray = NDArray[np.float64]
 
@@ -31,7 +35,8 @@ def smooth_noise(rng: np.random.Generator, n: int, scale_s: float) -> FloatArray
 
 def decaying(impulses: FloatArray, decay_s: float) -> FloatArray:
     """Each impulse followed by an exponential decay."""
-    return np.asarray(lfilter([1.0], [1.0, -np.exp(-1 / (decay_s * CURVE_RATE))], impulses))
+    pole = np.exp(-1 / (decay_s * CURVE_RATE))
+    return np.asarray(filtered_curve([1.0], [1.0, -pole], impulses))
 
 
 @dataclass(frozen=True)
@@ -135,38 +140,76 @@ def draw_drive(
 
 
 def draw_sound(
-    rng: np.random.Generator, envelope: Envelope, samplerate: int, *, clip: FloatArray | None = None
-) -> FloatArray:
+    rng: np.random.Generator,
+    envelope: Envelope,
+    samplerate: int,
+    *,
+    clip: FloatArray | None = None,
+    device: torch.device | str = "cpu",
+) -> Tensor:
     """A sound of unit power with the given envelope, [shape=(N,)].
 
     clip : a recording to use as the carrier (any length, looped) in place of a synthetic one.
     """
     n = round((len(envelope.level) - 1) / CURVE_RATE * samplerate)
-    carrier = _carrier(rng, n, samplerate) if clip is None else np.resize(clip, n)
-    level = np.interp(
-        np.arange(n) / samplerate, np.arange(len(envelope.level)) / CURVE_RATE, envelope.level
-    )
+    if clip is None:
+        carrier = _carrier(rng, n, samplerate, device)
+    else:
+        carrier = torch.from_numpy(np.resize(clip, n)).to(device)
+    level = at_samples(envelope.level, n, samplerate, device)
     sound = carrier * level ** rng.uniform(0.8, 1.8)
-    return np.asarray(sound / (np.sqrt(np.mean(sound**2)) + 1e-9))
+    return sound / (sound.square().mean().sqrt() + 1e-9)
 
 
-def _carrier(rng: np.random.Generator, n: int, samplerate: int) -> FloatArray:
+def _carrier(
+    rng: np.random.Generator, n: int, samplerate: int, device: torch.device | str
+) -> Tensor:
     """Steady sound: a band of noise, a harmonic tone with vibrato, or coloured noise."""
     kind = rng.integers(3)
-    noise = rng.standard_normal(n)
+    noise = torch.from_numpy(rng.standard_normal(n)).to(device)
     if kind == 0:
         low = np.exp(rng.uniform(np.log(80), np.log(2500)))
         high = min(low * rng.uniform(1.6, 12), 0.45 * samplerate)
-        return np.asarray(
-            sosfilt(butter(2, [low, high], "band", fs=samplerate, output="sos"), noise)
-        )
+        return filtered(noise, butter(2, [low, high], "band", fs=samplerate, output="sos"))
     if kind == 1:
-        pitch = np.exp(rng.uniform(np.log(90), np.log(700)))
-        t = np.arange(n) / samplerate
-        phase = 2 * np.pi * pitch * t
-        phase += rng.uniform(0, 8) * np.sin(2 * np.pi * rng.uniform(0.5, 6) * t)
+        pitch = float(np.exp(rng.uniform(np.log(90), np.log(700))))
+        t = torch.arange(n, dtype=torch.float64, device=device) / samplerate
+        depth, vibrato_hz = rng.uniform(0, 8), rng.uniform(0.5, 6)
+        phase = 2 * np.pi * pitch * t + depth * (2 * np.pi * vibrato_hz * t).sin()
         fall = rng.uniform(0.4, 1.6)
-        harmonics = range(1, int(min(12, 0.4 * samplerate / pitch)) + 1)
-        tone = sum(np.sin(h * phase + rng.uniform(0, 6.28)) / h**fall for h in harmonics)
-        return np.asarray(tone + 0.1 * noise)
-    return np.asarray(lfilter([1.0], [1.0, -rng.uniform(0.3, 0.98)], noise))
+        for h in range(1, int(min(12, 0.4 * samplerate / pitch)) + 1):
+            noise = noise + 10 * (h * phase + rng.uniform(0, 6.28)).sin() / h**fall
+        return 0.1 * noise
+    return coloured(noise, rng.uniform(0.3, 0.98))
+
+
+def at_samples(
+    curve: NDArray[np.floating], n: int, samplerate: int, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Curves at `CURVE_RATE` [shape=(..., m)] on lines between their points, at `n` samples.
+
+    Their ends are held.
+    """
+    points = torch.from_numpy(np.ascontiguousarray(curve)).to(device)
+    last = points.shape[-1] - 1
+    at = (torch.arange(n, dtype=torch.float64, device=device) * (CURVE_RATE / samplerate)).clamp(
+        max=last
+    )
+    before = at.long()
+    after = (before + 1).clamp(max=last)
+    return torch.lerp(points[..., before], points[..., after], at - before)
+
+
+def coloured(noise: Tensor, pole: float) -> Tensor:
+    """White noise [shape=(..., N)] after a filter of one pole."""
+    a, b = noise.new_tensor([1.0, -pole]), noise.new_tensor([1.0, 0.0])
+    passed: Tensor = lfilter(noise, a, b, clamp=False)
+    return passed
+
+
+def filtered(sound: Tensor, sections: FloatArray) -> Tensor:
+    """A sound [shape=(..., N)] after second-order sections, as SciPy designs them."""
+    for section in sections:
+        b, a = sound.new_tensor(section[:3]), sound.new_tensor(section[3:])
+        sound = lfilter(sound, a, b, clamp=False)
+    return sound

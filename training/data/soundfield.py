@@ -1,28 +1,30 @@
-"""Sound in space: moving plane waves, early reflections, a diffuse tail, ambience."""
+"""Sound in space: moving plane waves, early reflections, a diffuse tail, ambience.
+
+What is drawn by lot is drawn by NumPy on the processor; all else is done where the sound is.
+"""
 
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from scipy.signal import butter, fftconvolve, lfilter, sosfilt
+from scipy.fft import next_fast_len
+from scipy.signal import butter
+from torch import Tensor
 
-from model.ambisonics import encode, plane_wave_gains, rotate_yaw
-from training.data.signals import CURVE_RATE
+from model.ambisonics import plane_wave_gains, rotate_yaw
+from training.data.signals import at_samples, coloured, filtered
 
 FloatArray = NDArray[np.float64]
+Device = torch.device | str
 
 
-def at_samples(curve: FloatArray, n: int, samplerate: int) -> FloatArray:
-    """A curve at `CURVE_RATE`, interpolated to `n` samples."""
-    return np.interp(np.arange(n) / samplerate, np.arange(len(curve)) / CURVE_RATE, curve)
-
-
-def diffuse_noise(rng: np.random.Generator, n: int, order: int) -> FloatArray:
+def diffuse_noise(rng: np.random.Generator, n: int, order: int, device: Device = "cpu") -> Tensor:
     """Isotropic coloured noise of unit power in W, [shape=(C, n)]: SN3D falls as 1/(2l + 1)."""
     degrees = np.floor(np.sqrt(np.arange((order + 1) ** 2)))
-    noise = rng.standard_normal((len(degrees), n)) / np.sqrt(2 * degrees + 1)[:, None]
-    coloured = lfilter([1.0], [1.0, -rng.uniform(0.2, 0.97)], noise, axis=1)
-    return np.asarray(coloured / np.sqrt(np.mean(coloured[0] ** 2)))
+    white = rng.standard_normal((len(degrees), n)) / np.sqrt(2 * degrees + 1)[:, None]
+    noise = coloured(torch.from_numpy(white).to(device), rng.uniform(0.2, 0.97))
+    return noise / noise[0].square().mean().sqrt()
 
 
 class Room:
@@ -43,14 +45,26 @@ class Room:
         self._reverberant_gain = 10 ** (-rng.uniform(-3, 15) / 20)
         self._early_share = rng.uniform(0.3, 0.8)
 
-    def respond(self, sound: FloatArray, azimuth_rad: float, order: int) -> FloatArray:
+    def respond(self, sound: Tensor, azimuth_rad: float, order: int) -> Tensor:
         """All that comes back of a sound from a place, without the direct wave, [shape=(C, N)]."""
-        rng, rate = self._rng, self._samplerate
+        rng, n_components = self._rng, (order + 1) ** 2
         if self._measured is not None:
             turned = rotate_yaw(self._measured, azimuth_rad + rng.normal(0, 0.5))
-            wet = fftconvolve(sound[None], turned, axes=1)[:, : len(sound)]
-            return np.pad(wet, ((0, (order + 1) ** 2 - 4), (0, 0)))
-        n = int(self._decay_s * rate)
+            response = np.pad(turned, ((0, n_components - 4), (0, 0)))
+            return _convolved(sound, torch.from_numpy(response).to(sound))
+        n = int(self._decay_s * self._samplerate)
+        early = self._reflections(n, azimuth_rad, order)
+        t = torch.arange(n, device=sound.device) / self._samplerate
+        tail = diffuse_noise(rng, n, order, sound.device)
+        tail = tail * (-6.9 * t / self._decay_s).exp() * (t / 0.02).clamp(max=1)
+        shares = np.sqrt([self._early_share, 1 - self._early_share])
+        first = torch.from_numpy(early * (shares[0] / _norm(early[0]))).to(sound)
+        response = first + tail * (shares[1] / (tail[0].norm() + 1e-9))
+        return _convolved(sound, response * self._reverberant_gain)
+
+    def _reflections(self, n: int, azimuth_rad: float, order: int) -> FloatArray:
+        """Early ones, as an impulse response [shape=(C, n)]."""
+        rng = self._rng
         early = np.zeros(((order + 1) ** 2, n))
         for _ in range(rng.integers(4, 11)):
             delay = rng.uniform(0.002, min(0.05, 0.9 * self._decay_s))
@@ -58,23 +72,26 @@ class Room:
             near = rng.random() < 0.25
             azimuth = azimuth_rad + rng.normal(0, 0.4) if near else rng.uniform(-np.pi, np.pi)
             gain = rng.choice([-1, 1]) * rng.uniform(0.3, 1) * np.exp(-delay / 0.03)
-            early[:, int(delay * rate)] += gain * plane_wave_gains(
+            early[:, int(delay * self._samplerate)] += gain * plane_wave_gains(
                 azimuth, rng.uniform(-1.2, 1.2), order
             )
-        t = np.arange(n) / rate
-        tail = diffuse_noise(rng, n, order) * np.exp(-6.9 * t / self._decay_s)
-        tail *= np.minimum(1, t / 0.02)
-        response = np.sqrt(self._early_share) * early / _norm(early[0])
-        response += np.sqrt(1 - self._early_share) * tail / _norm(tail[0])
-        wet = fftconvolve(sound[None], response * self._reverberant_gain, axes=1)
-        return np.asarray(wet[:, : len(sound)])
+        return early
+
+
+def _convolved(sound: Tensor, response: Tensor) -> Tensor:
+    """A sound [shape=(N,)] through responses [shape=(C, M)], as long as it was."""
+    # (torchaudio's fftconvolve takes any length as it comes, and is slow at most.)
+    n = next_fast_len(len(sound) + response.shape[1] - 1, real=True)
+    spectra = torch.fft.rfft(sound, n) * torch.fft.rfft(response, n)
+    wet: Tensor = torch.fft.irfft(spectra, n)[:, : len(sound)]
+    return wet
 
 
 def _norm(response: FloatArray) -> float:
     return float(np.sqrt(np.sum(response**2)) + 1e-9)
 
 
-def microphone(rng: np.random.Generator, field: FloatArray, samplerate: int) -> FloatArray:
+def microphone(rng: np.random.Generator, field: Tensor, samplerate: int) -> Tensor:
     """A field as real microphones and mixes leave it, [shape=(C, N)].
 
     Channels of unequal gain; and, for one in five, figures of eight that break down above the
@@ -82,22 +99,22 @@ def microphone(rng: np.random.Generator, field: FloatArray, samplerate: int) -> 
     """
     gains = rng.normal(0, rng.uniform(0, 0.7), len(field))
     gains[0] += rng.normal(0, 0.8)
-    field = field * (10 ** (gains / 20))[:, None]
+    field = field * torch.from_numpy(10 ** (gains / 20)).to(field)[:, None]
     if rng.random() < 0.2:
         limit_hz = min(rng.uniform(4000, 8000), 0.45 * samplerate)
         limit = butter(2, limit_hz, fs=samplerate, output="sos")
-        field[1:] = sosfilt(limit, field[1:], axis=1)
-    return np.asarray(field)
+        field = torch.cat([field[:1], filtered(field[1:], limit)])
+    return field
 
 
 def recorded(
     rng: np.random.Generator,
-    field: FloatArray,
+    field: Tensor,
     samplerate: int,
     *,
     flawless: bool = False,
     planar: bool | None = None,
-) -> FloatArray:
+) -> Tensor:
     """A field as it ends up in a file, [shape=(C, N)], peak 0.5.
 
     flawless : whether the microphone's channels are exact.
@@ -108,21 +125,21 @@ def recorded(
     without_z = rng.random() < 0.12  # mixes, and cameras without a vertical capsule
     if without_z if planar is None else planar:
         field[2] = 0.0
-    return np.asarray(0.5 * field / np.abs(field).max())
+    return 0.5 * field / field.abs().max()
 
 
 def place(
-    sound: FloatArray,
+    sound: Tensor,
     azimuth_rad: FloatArray,
     elevation_rad: FloatArray,
     samplerate: int,
     order: int,
     room: Room | None = None,
-) -> FloatArray:
+) -> Tensor:
     """A mono sound moving along a path (curves at `CURVE_RATE`), [shape=(C, N)]."""
-    n = len(sound)
-    azimuth = at_samples(np.unwrap(azimuth_rad), n, samplerate)
-    field = encode(sound, azimuth, at_samples(elevation_rad, n, samplerate), order)
+    # The gains between two points of the path are as good as on a line: it is 10 ms long.
+    gains = plane_wave_gains(np.unwrap(azimuth_rad), elevation_rad, order)
+    field = at_samples(gains, len(sound), samplerate, sound.device) * sound
     if room is not None:
         field = field + room.respond(sound, float(azimuth_rad[0]), order)
-    return np.asarray(field)
+    return field

@@ -61,7 +61,7 @@ def write_take(
     video, audio = folder / f"{name}.mp4", folder / f"{name}{suffix}"
     frames = render_picture(scene, height=height, rate_hz=rate_hz, colour=colour).numpy()
     write_video(video, frames, rate_hz=rate_hz, crf=crf, keyframe_s=keyframe_s)
-    field = render_sound(scene, samplerate=samplerate, order=order)
+    field = render_sound(scene, samplerate=samplerate, order=order).numpy()
     write_audio(audio, rotate_yaw(field, math.radians(rotate_deg)), samplerate, subtype=subtype)
     return TakeFiles(video, audio, rotate_deg)
 

@@ -57,23 +57,23 @@ def render_window(
     frames = render_picture(
         scene, height=features.PICTURE_SIZE[0], rate_hz=rate_hz, materials=materials, device=device
     )[..., 0]
-    field = render_sound(scene, samplerate=features.SAMPLERATE, materials=materials)
+    field = render_sound(scene, samplerate=features.SAMPLERATE, materials=materials, device=device)
     return as_window(rng, frames, field, rate_hz)
 
 
-def as_window(
-    rng: np.random.Generator, frames: Tensor, field: NDArray[np.floating], rate_hz: float
-) -> Window:
+def as_window(rng: np.random.Generator, frames: Tensor, field: Tensor, rate_hz: float) -> Window:
     """A grey picture [shape=(T, H, W)] and its field at `SAMPLERATE`, perhaps through coders."""
     device, refreshed = frames.device, np.zeros(len(frames), bool)
     if rng.random() < _CODED_PICTURES:
         coded, refreshed = _picture_coded(rng, frames.cpu().numpy(), rate_hz)
         frames = torch.from_numpy(coded).to(device)
     if rng.random() < _CODED_SOUNDS:
-        field = through_vorbis(field, features.SAMPLERATE, quality=rng.uniform(0.2, 0.9))
+        heard = field.cpu().numpy()
+        heard = through_vorbis(heard, features.SAMPLERATE, quality=rng.uniform(0.2, 0.9))
+        field = torch.from_numpy(heard).to(device)
     times_s = torch.arange(len(frames), dtype=torch.float64, device=device) / rate_hz
     motion = features.motion(frames, times_s, torch.from_numpy(refreshed).to(device))
-    covariance = features.covariance(torch.from_numpy(field).to(device), times_s)
+    covariance = features.covariance(field, times_s)
     return Window(0.0, field.shape[1] / features.SAMPLERATE, covariance, motion)
 
 

@@ -43,7 +43,7 @@ def write_clip(scene: Scene, root: Path, name: str, *, height: int = 360) -> Non
         rate_hz=_RATE_HZ,
         crf=26,
     )
-    field = render_sound(scene, samplerate=_SAMPLERATE)
+    field = render_sound(scene, samplerate=_SAMPLERATE).numpy()
     write_youtube_audio(root / "audio" / f"{name}.m4a", field, _SAMPLERATE)
 
 

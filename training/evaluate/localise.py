@@ -146,7 +146,7 @@ def rendered(scene: Scene) -> Stretch:
     """Picture and sound of a scene."""
     return Stretch(
         render_picture(scene, height=FRAME_SIZE[0], rate_hz=_RATE_HZ, colour=True).numpy(),
-        render_sound(scene, samplerate=features.SAMPLERATE),
+        render_sound(scene, samplerate=features.SAMPLERATE).numpy(),
         scene.source_azimuths_rad,
     )
 

@@ -106,7 +106,7 @@ def variants(
     rng = np.random.default_rng([seed, 7])
     scene = draw_scene(seed, conditions)
     frames = render_picture(scene, height=features.PICTURE_SIZE[0], rate_hz=RATE_HZ).numpy()[..., 0]
-    field = render_sound(scene, samplerate=_ANALYSIS_HZ)
+    field = render_sound(scene, samplerate=_ANALYSIS_HZ).numpy()
     plain = course_of(frames, field, learned)
     duration_s = conditions.duration_s
     at_s = float(rng.uniform(8, duration_s - 8))
