@@ -1,4 +1,4 @@
-# The shipped scorer, from nothing: windows, six stages of training, calibration. (When the first two were run, scenes were
+# The shipped scorer, from nothing: windows, seven stages of training, calibration. (When the first two were run, scenes were
 # not yet laid over others; the windows of the first four were drawn by the engine as it was then, which has changed since.)
 # MATERIALS is a folder with panoramas/, sounds/ and rooms/; without the three flags everything is procedural. On two CPU
 # cores this takes some hours; on a GPU give pretrain `--preset gpu --device cuda` and ten times the windows.
@@ -25,5 +25,14 @@ $python -m training.pretrain --steps 1000 --learning-rate 1e-3 --seed 11 --start
   --windows runs/later runs/plain runs/later-extended --validation runs/held-out --output runs/stage-5
 $python -m training.pretrain --steps 2800 --learning-rate 1.3e-3 --seed 12 --start-from runs/stage-5/scorer.safetensors \
   --windows runs/later runs/plain runs/later-extended --validation runs/held-out --output runs/stage-6
-cp runs/stage-6/scorer.safetensors model/weights/scorer.safetensors
+# Still others, among them plain ones with many silent bodies or sustained sound. (The network of the stages before was of
+# the sizes that EquivariantConfig has by itself, and grew to those of PretrainConfig here: training.growth.)
+$python -m training.data.windows runs/crowded --count 350 --seed 3600000 --duration-s 6 --plain --silent-bodies 10 --workers 2 $from
+$python -m training.data.windows runs/crowded --count 250 --seed 3610000 --duration-s 6 --plain --silent-bodies 5 --workers 2 $from
+$python -m training.data.windows runs/sustained --count 400 --seed 3620000 --duration-s 6 --plain --envelope sustained --workers 2 $from
+$python -m training.data.windows runs/newer --count 1200 --seed 3700000 --duration-s 6 --workers 2 $from
+$python -m training.data.windows runs/newer --count 500 --seed 3720000 --duration-s 6 --plain --workers 2 $from
+$python -m training.pretrain --steps 6800 --learning-rate 1.5e-3 --seed 21 --start-from runs/stage-6/scorer.safetensors \
+  --windows runs/later runs/plain runs/later-extended runs/crowded runs/sustained runs/newer --validation runs/held-out --output runs/stage-7
+cp runs/stage-7/scorer.safetensors model/weights/scorer.safetensors
 sh training/runs/calibrate.sh
