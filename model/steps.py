@@ -32,8 +32,8 @@ HISTOGRAMS = ("doa", "flux")
 STEP_DEG = 360 / N_YAWS
 # Chosen on synthetic takes (`python -m training.evaluate trajectory --seed 600000`).
 _PLACING_S = 6.0
-# What a step is placed by: all around it, and stretches so short that moving sources stand still.
-_PLACING_SCALES_S = (1.0, 2.0, 4.0, 24.0)
+# What tells a sudden turn, and its moment: stretches so short that moving sources stand still.
+_SUDDEN_S = (1.0, 2.0, 4.0)
 _PLACING_WEIGHT = 0.3  # of the short windows, which know the moment less well
 _LEAST_STEP_GAIN = 8.0
 _LEAST_STEP_DEG = 20.0
@@ -146,6 +146,26 @@ def _settled(
     return settled
 
 
+def suddenness(course: Course, steps: Sequence[Step]) -> float:
+    """Nats by which the sound close around steps says that it turned there: the least of all steps.
+
+    About 0 where it turns slowly.
+    """
+    heard = Histograms(course)
+    return min(
+        sum(
+            float(heard.gains(s.at_s - scale, s.at_s, s.at_s + scale)[_turn_of(s.by_deg)])
+            for scale in _SUDDEN_S
+        )
+        for s in steps
+    )
+
+
+def _turn_of(by_deg: float) -> int:
+    """Bins by which the field turned where the rotation stepped: it falls where that rises."""
+    return -round(by_deg / STEP_DEG) % N_YAWS
+
+
 def _stretches(start_s: float, end_s: float) -> list[tuple[float, float]]:
     """A part, and shorter stretches of it: several steps hide each other in the whole."""
     starts = np.arange(start_s, end_s - _STRETCH_S, _STRETCH_S / 2)
@@ -183,15 +203,14 @@ def _gains(heard: Histograms, seen: Views, start_s: float, at_s: float, end_s: f
 
 def _placed(step: Step, heard: Histograms, seen: Views, start_s: float, end_s: float) -> Step:
     """A step put where the sound says, which knows the moment better than windows of 6 s do."""
-    bins = round(step.by_deg / STEP_DEG)
+    turn = _turn_of(step.by_deg)
 
     def gain(at_s: float) -> float:
-        # The rotation falls where the field is turned up.
         heard_gain = sum(
-            heard.gains(max(start_s, at_s - scale), at_s, min(end_s, at_s + scale))[-bins % N_YAWS]
-            for scale in _PLACING_SCALES_S
+            heard.gains(max(start_s, at_s - scale), at_s, min(end_s, at_s + scale))[turn]
+            for scale in (*_SUDDEN_S, _STRETCH_S)
         )
-        seen_gain = _view_gains(seen, start_s, at_s, end_s)[bins % N_YAWS]
+        seen_gain = _view_gains(seen, start_s, at_s, end_s)[-turn % N_YAWS]
         return float(heard_gain + _PLACING_WEIGHT * seen_gain)
 
     first = max(start_s + _LEAST_PART_S, step.at_s - _PLACING_S)

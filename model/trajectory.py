@@ -24,13 +24,14 @@ from torch import Tensor
 from model.checkpoint import Calibration
 from model.course import HOP_S, VIEW_S, Course, FloatArray, Views, level_shares, views
 from model.evidence import N_YAWS, best_yaw_deg, yaws_deg
-from model.steps import HISTOGRAMS, STEP_DEG, Step, find_steps
+from model.steps import HISTOGRAMS, STEP_DEG, Step, find_steps, suddenness
 
 Path = NDArray[np.intp]
 
 # Chosen on synthetic takes (`python -m training.evaluate trajectory --seed 600000`).
 _LEAST_CURVE_GAIN = 20.0  # for short windows of weight 1
 _CURVE_MARGIN = 24.0  # over steps: a path has more freedom, and takes up what is not its own
+_SUDDENNESS_WEIGHT = 6.0  # of what says that steps are none of a curve's
 _WALK_DEG = 5.0  # standard deviation of the rotation's change in a second
 _SMEAR = 0.02  # share of the histogram that is anywhere
 _ROUNDS = 4
@@ -153,7 +154,10 @@ def trace(course: Course, calibration: Calibration) -> Trajectory:
     still, moving = seconds.best_path(0.0), seconds.best_path(_WALK_DEG)
     steps = find_steps(course, seen)
     stepped_deg = _stepped(seen, steps, times)
-    step_gain = seconds.gain(_bins(stepped_deg)) - seconds.gain(still) if steps else 0.0
+    step_gain = 0.0
+    if steps:
+        step_gain = seconds.gain(_bins(stepped_deg)) - seconds.gain(still)
+        step_gain += _SUDDENNESS_WEIGHT * suddenness(course, steps)
     curve_gain = seconds.gain(moving) - seconds.gain(still) - _walk_cost(moving)
     # A picture that turned at once is a step, whatever else moves.
     jumped = any(step.in_picture for step in steps)
