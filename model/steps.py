@@ -34,8 +34,12 @@ STEP_DEG = 360 / N_YAWS
 _PLACING_S = 6.0
 # What tells a sudden turn, and its moment: stretches so short that moving sources stand still.
 _SUDDEN_S = (1.0, 2.0, 4.0)
+_PLACING_SHARE = 0.5  # of the most that any moment gains: as much less, and no step is put there
 _PLACING_WEIGHT = 0.3  # of the short windows, which know the moment less well
 _LEAST_STEP_GAIN = 8.0
+_FADED_GAIN = (
+    4.0  # with what lies between its neighbours alone, a step that was sure may be less so
+)
 _LEAST_STEP_DEG = 20.0
 _LEAST_PART_S = 6.0  # between steps, and to either end
 _GRID_S = 0.25
@@ -141,7 +145,7 @@ def _settled(
             gains = _gains(heard, seen, start_s, step.at_s, end_s)
             gains[_near_zero()] = -math.inf
         again = _better(None, step.at_s, gains, in_picture=bool(at_once))
-        if again.gain >= _LEAST_STEP_GAIN:
+        if again.gain >= _FADED_GAIN:
             settled.append(again)
     return settled
 
@@ -152,13 +156,12 @@ def suddenness(course: Course, steps: Sequence[Step]) -> float:
     About 0 where it turns slowly.
     """
     heard = Histograms(course)
-    return min(
-        sum(
-            float(heard.gains(s.at_s - scale, s.at_s, s.at_s + scale)[_turn_of(s.by_deg)])
-            for scale in _SUDDEN_S
-        )
-        for s in steps
-    )
+    return min(_sudden_gain(heard, step.at_s, _turn_of(step.by_deg)) for step in steps)
+
+
+def _sudden_gain(heard: Histograms, at_s: float, turn: int) -> float:
+    """Nats by which the sound close around a moment says that it turned by so many bins."""
+    return float(sum(heard.gains(at_s - s, at_s, at_s + s)[turn] for s in _SUDDEN_S))
 
 
 def _turn_of(by_deg: float) -> int:
@@ -202,20 +205,28 @@ def _gains(heard: Histograms, seen: Views, start_s: float, at_s: float, end_s: f
 
 
 def _placed(step: Step, heard: Histograms, seen: Views, start_s: float, end_s: float) -> Step:
-    """A step put where the sound says, which knows the moment better than windows of 6 s do."""
+    """A step put where the sound says, which knows the moment better than windows of 6 s do; its
+    gain then tells how sudden it is, too.
+    """
     turn = _turn_of(step.by_deg)
-
-    def gain(at_s: float) -> float:
-        heard_gain = sum(
-            heard.gains(max(start_s, at_s - scale), at_s, min(end_s, at_s + scale))[turn]
-            for scale in (*_SUDDEN_S, _STRETCH_S)
-        )
-        seen_gain = _view_gains(seen, start_s, at_s, end_s)[-turn % N_YAWS]
-        return float(heard_gain + _PLACING_WEIGHT * seen_gain)
-
     first = max(start_s + _LEAST_PART_S, step.at_s - _PLACING_S)
     last = min(end_s - _LEAST_PART_S, step.at_s + _PLACING_S)
-    return replace(step, at_s=max(np.arange(first, last, _GRID_S).tolist(), key=gain))
+    gains = {
+        at_s: float(_gains(heard, seen, start_s, at_s, end_s)[-turn % N_YAWS])
+        for at_s in np.arange(first, last, _GRID_S).tolist()
+    }
+
+    def fit(at_s: float) -> float:
+        around = heard.gains(max(start_s, at_s - _STRETCH_S), at_s, min(end_s, at_s + _STRETCH_S))[
+            turn
+        ]
+        together = _view_gains(seen, start_s, at_s, end_s)[-turn % N_YAWS]
+        return _sudden_gain(heard, at_s, turn) + float(around + _PLACING_WEIGHT * together)
+
+    most = max(gains.values())
+    least = most - _PLACING_SHARE * abs(most)
+    at_s = max((t for t, gain in gains.items() if gain >= least), key=fit)
+    return replace(step, at_s=at_s, gain=step.gain + _sudden_gain(heard, at_s, turn))
 
 
 def _pan_gains(
