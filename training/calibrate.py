@@ -35,7 +35,6 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
-from model import features
 from model.checkpoint import AVSA, LEARNED, Calibration, Method, load_scorer, scorer_path
 from model.errors import AvsaError, OptionError
 from model.evidence import yaws_deg
@@ -52,7 +51,7 @@ from model.scoring import (
     training_free,
 )
 from training.calibrate_avsa import judged_takes
-from training.data.soundfield import diffuse_noise
+from training.data.excerpts import beginning, diffuse, thirds, with_sound
 from training.data.windows import load_window, mixed_windows
 
 _TARGET_CONCENTRATION = 60.0  # von Mises, 7.4 degrees
@@ -134,44 +133,6 @@ def takes_of(windows: Sequence[Path], long: Sequence[Path]) -> Iterator[tuple[st
         before = window
     for path in long:
         yield "long", thirds(load_window(path))
-
-
-def with_sound(window: Window, covariance: Tensor) -> Window:
-    """A window's picture with another sound, as long as the shorter of both."""
-    return cut(
-        replace(window, covariance=covariance), 0, min(len(covariance), len(window.covariance))
-    )
-
-
-def cut(window: Window, first: int, last: int) -> Window:
-    """A stretch of a window, in intervals."""
-    motion = window.motion
-    edges = motion.edges_s[first : last + 1]
-    part = features.Motion(
-        motion.energy[first:last], motion.maps[first:last], edges, motion.cuts[first:last],
-        motion.pan_rad[first:last],
-    )  # fmt: skip
-    duration_s = float(edges[-1] - edges[0])
-    return Window(float(edges[0]), duration_s, window.covariance[first:last], part)
-
-
-def beginning(window: Window, duration_s: float) -> Window:
-    """A window's first seconds."""
-    n = int((window.motion.edges_s <= duration_s + 1e-6).sum()) - 1
-    return cut(window, 0, n)
-
-
-def thirds(window: Window) -> list[Window]:
-    """A window as three in a row."""
-    third = len(window.covariance) // 3
-    return [cut(window, i * third, (i + 1) * third) for i in range(3)]
-
-
-def diffuse(seed: int, edges_s: Tensor) -> Tensor:
-    """Covariances of diffuse noise between the edges."""
-    n = int(float(edges_s[-1]) * features.SAMPLERATE) + 1
-    field = diffuse_noise(np.random.default_rng([seed, 8]), n, 1)
-    return features.covariance(field, edges_s)
 
 
 @dataclass(frozen=True)

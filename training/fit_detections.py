@@ -31,7 +31,8 @@ from model.evidence import N_YAWS, best_yaw_deg, yaws_deg
 from model.learned import scorers_for
 from model.output import whole_file
 from model.scoring import Scorer, Window, score
-from training.calibrate import UNFIT_WEIGHT, with_sound
+from training.calibrate import UNFIT_WEIGHT
+from training.data.excerpts import with_sound
 from training.data.materials import Materials, add_materials_arguments, read_materials
 from training.data.picture import Texture
 from training.data.scenes import Conditions, Scene, draw_scene

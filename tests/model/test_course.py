@@ -11,7 +11,7 @@ from model.course import HOP_S, VIEW_S, Reader, views
 from model.learned import LearnedScorer
 from model.scoring import Window
 from model.trajectory import trace
-from training.calibrate import cut
+from training.data.excerpts import cut
 from training.data.scenes import Conditions, draw_scene
 from training.data.windows import render_window
 

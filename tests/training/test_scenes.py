@@ -12,7 +12,8 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 
 from model import features
 from model.ambisonics import plane_wave_gains
-from training.data.picture import Blob, Canvas, blurred, sampled, shake
+from training.data.canvas import Canvas, blurred, shake
+from training.data.picture import Blob, sampled
 from training.data.scenes import Conditions, draw_scene, render_picture, render_sound
 from training.data.signals import CURVE_RATE, draw_drive, draw_envelope, draw_sound, smooth_noise
 from training.data.soundfield import Room, diffuse_noise, place

@@ -32,10 +32,10 @@ from model import features
 from model.errors import AvsaError, InputError, OptionError, UnusableContent
 from model.scoring import Window
 from model.sphere import column_azimuths, row_elevations, tangent_coordinates
+from training.data.canvas import blank, disturb, draw_surroundings, shake
 from training.data.materials import NOTHING, Materials, add_materials_arguments, read_materials
 from training.data.ordinary import Clip, examine_clip, list_videos, read_picture, read_sound
-from training.data.picture import blank, disturb, shake
-from training.data.scenes import draw_room, draw_surroundings
+from training.data.scenes import draw_room
 from training.data.soundfield import diffuse_noise, place, recorded
 from training.data.windows import RATES_HZ, as_window, save_window
 

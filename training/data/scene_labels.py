@@ -9,18 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from training.data.picture import (
-    Blob,
-    Body,
-    Canvas,
-    Figure,
-    Hammer,
-    Patch,
-    Texture,
-    Vehicle,
-    shake_turns,
-)
-from training.data.scenes import Scene, draw_surroundings
+from training.data.canvas import Canvas, draw_surroundings, shake_turns
+from training.data.picture import Blob, Body, Figure, Hammer, Patch, Texture, Vehicle
+from training.data.scenes import Scene
 from training.data.segmentation import CLASSES, NO_STUFF, NO_THING
 
 UNSURE = NO_THING + NO_STUFF

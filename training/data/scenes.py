@@ -18,6 +18,7 @@ from torch import Tensor
 
 from model.ambisonics import plane_wave_gains
 from model.features import SAMPLERATE
+from training.data.canvas import blank, disturb, draw_surroundings, shake
 from training.data.materials import NOTHING, Materials
 from training.data.picture import (
     Blob,
@@ -28,13 +29,8 @@ from training.data.picture import (
     Patch,
     Texture,
     Vehicle,
-    blank,
-    disturb,
-    draw_background,
     random_pattern,
-    shake,
-    stitch,
-)  # fmt: skip
+)
 from training.data.signals import (
     CURVE_RATE,
     Envelope,
@@ -337,19 +333,6 @@ def _draw_patch(rng: np.random.Generator, base: dict[str, Any], *, radius: float
         contrast=rng.uniform(0.05, 0.3), tremble=(tremble(), tremble()),
         movers=tuple(movers[index] for index in order),
     )  # fmt: skip
-
-
-def draw_surroundings(
-    rng: np.random.Generator,
-    height: int,
-    materials: Materials = NOTHING,
-    device: torch.device | str = "cpu",
-) -> Tensor:
-    """What stands behind everything, [shape=(H, 2 H, 3)], 0 to 1."""
-    real = materials.panoramas and rng.random() < 0.7
-    panorama = materials.panorama(rng, height) if real else None
-    background = draw_background(rng, height, 2 * height, panorama, device)
-    return stitch(rng, background) if rng.random() < 0.3 else background
 
 
 def render_picture(

@@ -26,7 +26,7 @@ from model.learned import LearnedScorer
 from model.output import whole_file
 from model.scoring import Window
 from model.take import Take, Track
-from training.calibrate import cut, thirds, with_sound
+from training.data.excerpts import cut, thirds, with_sound
 from training.data.manifest import KnownTake, read_manifest
 from training.data.windows import kept_windows, load_window
 
