@@ -37,9 +37,7 @@ _SUDDEN_S = (1.0, 2.0, 4.0)
 _PLACING_SHARE = 0.5  # of the most that any moment gains: as much less, and no step is put there
 _PLACING_WEIGHT = 0.3  # of the short windows, which know the moment less well
 _LEAST_STEP_GAIN = 8.0
-_FADED_GAIN = (
-    4.0  # with what lies between its neighbours alone, a step that was sure may be less so
-)
+_FADED_GAIN = 4.0  # with what lies between its neighbours alone, a sure step may be less so
 _LEAST_STEP_DEG = 20.0
 _LEAST_PART_S = 6.0  # between steps, and to either end
 _GRID_S = 0.25
@@ -211,22 +209,18 @@ def _placed(step: Step, heard: Histograms, seen: Views, start_s: float, end_s: f
     turn = _turn_of(step.by_deg)
     first = max(start_s + _LEAST_PART_S, step.at_s - _PLACING_S)
     last = min(end_s - _LEAST_PART_S, step.at_s + _PLACING_S)
-    gains = {
-        at_s: float(_gains(heard, seen, start_s, at_s, end_s)[-turn % N_YAWS])
-        for at_s in np.arange(first, last, _GRID_S).tolist()
-    }
-
-    def fit(at_s: float) -> float:
-        around = heard.gains(max(start_s, at_s - _STRETCH_S), at_s, min(end_s, at_s + _STRETCH_S))[
-            turn
-        ]
-        together = _view_gains(seen, start_s, at_s, end_s)[-turn % N_YAWS]
-        return _sudden_gain(heard, at_s, turn) + float(around + _PLACING_WEIGHT * together)
-
-    most = max(gains.values())
-    least = most - _PLACING_SHARE * abs(most)
-    at_s = max((t for t, gain in gains.items() if gain >= least), key=fit)
-    return replace(step, at_s=at_s, gain=step.gain + _sudden_gain(heard, at_s, turn))
+    placings = []
+    for at_s in np.arange(first, last, _GRID_S).tolist():
+        near = max(start_s, at_s - _STRETCH_S), at_s, min(end_s, at_s + _STRETCH_S)
+        together = float(_view_gains(seen, start_s, at_s, end_s)[-turn % N_YAWS])
+        gain = float(heard.gains(start_s, at_s, end_s)[turn]) + seen.weight * together
+        sudden = _sudden_gain(heard, at_s, turn)
+        fit = sudden + float(heard.gains(*near)[turn]) + _PLACING_WEIGHT * together
+        placings.append((at_s, gain, sudden, fit))
+    most = max(gain for _, gain, _, _ in placings)
+    allowed = [p for p in placings if p[1] >= most - _PLACING_SHARE * abs(most)]
+    at_s, _, sudden, _ = max(allowed, key=lambda placing: placing[3])
+    return replace(step, at_s=at_s, gain=step.gain + sudden)
 
 
 def _pan_gains(

@@ -6,6 +6,8 @@ training gives it a part (Chen, Goodfellow and Shlens, Net2Net, ICLR 2016).
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -26,9 +28,7 @@ def grown(network: EquivariantScorer, config: EquivariantConfig) -> EquivariantS
     before = network.config
     if before == config:
         return network
-    same = EquivariantConfig(
-        **{**vars(before), **{name: getattr(config, name) for name in _GROWING}}
-    )
+    same = replace(before, hidden=config.hidden, size=config.size, heads=config.heads)
     smaller = [name for name in _GROWING if getattr(config, name) < getattr(before, name)]
     if same != config or smaller or config.size * before.heads != before.size * config.heads:
         raise OptionError(f"A scorer of {before} cannot be grown to {config}.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from model.checkpoint import load_calibration
 from model.course import Course, views
-from model.steps import Histograms, Step, find_steps
+from model.steps import Histograms, Step, find_steps, suddenness
 from model.trajectory import (
     Kind,
     Seconds,
@@ -81,6 +82,32 @@ def test_a_step_of_the_sound_is_found(
 
     assert abs(step.at_s - 17) <= 1.5
     assert abs(math.remainder(step.by_deg - by_deg, 360)) <= 5
+
+
+@pytest.mark.parametrize("at_s", [13.0, 19.0])
+def test_a_step_is_put_where_sources_jump_though_they_move(
+    sources: list[tuple[float, np.ndarray]], at_s: float
+) -> None:
+    """All pass by at 5 degrees a second, so that a histogram of the whole knows no moment."""
+    passing = np.linspace(0, 200, len(STILL))
+    course = course_of(sources, passing + steps_of(-60.0, at_s), passing)
+
+    (step,) = find_steps(course, views(course, load_calibration()))
+
+    assert abs(step.at_s - at_s) <= 0.5
+    assert abs(step.by_deg - 60) <= 5
+
+
+def test_a_jump_is_sudden_and_a_slow_turn_is_not(sources: list[tuple[float, np.ndarray]]) -> None:
+    times = (np.arange(round(SECONDS * RATE)) + 0.5) / RATE
+    jumped = course_of(sources, steps_of(-60.0, 20.0), STILL)
+    turned = course_of(sources, np.clip(times - 14, 0, 12) * -5.0, STILL)
+    step = Step(20.0, 60.0, 10.0)
+
+    assert suddenness(jumped, [step]) > 0
+    assert suddenness(turned, [step]) < -1
+    for wrong in (replace(step, at_s=30.0), replace(step, by_deg=-60.0)):
+        assert suddenness(jumped, [step, wrong]) < -1
 
 
 @pytest.mark.parametrize("by_deg", [-60.0, 115.0])

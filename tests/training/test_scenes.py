@@ -9,13 +9,23 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter, map_coordinates
+from scipy.signal import butter, fftconvolve, lfilter, sosfilt
 
 from model import features
 from model.ambisonics import plane_wave_gains
 from training.data.canvas import Canvas, blurred, shake
 from training.data.picture import Blob, sampled
 from training.data.scenes import Conditions, draw_scene, render_picture, render_sound
-from training.data.signals import CURVE_RATE, draw_drive, draw_envelope, draw_sound, smooth_noise
+from training.data.signals import (
+    CURVE_RATE,
+    at_samples,
+    coloured,
+    draw_drive,
+    draw_envelope,
+    draw_sound,
+    filtered,
+    smooth_noise,
+)
 from training.data.soundfield import Room, diffuse_noise, place
 
 CLEAR = Conditions(
@@ -263,3 +273,41 @@ def test_shaking_moves_the_whole_picture() -> None:
     columns = canvas.frames[:, 16, :, 0].int().argmax(dim=1)
     assert len(set(columns.tolist())) > 2
     assert int(canvas.frames.sum()) == pytest.approx(50 * 32 * 4 * 200, rel=0.01)
+
+
+@pytest.mark.parametrize("pole", [0.3, 0.97])
+def test_filters_are_those_of_scipy(pole: float) -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal((3, 4000))
+    sections = butter(2, [300, 1200], "band", fs=8000, output="sos")
+
+    found = coloured(torch.from_numpy(noise), pole), filtered(torch.from_numpy(noise), sections)
+
+    np.testing.assert_allclose(found[0], lfilter([1.0], [1.0, -pole], noise), atol=1e-9)
+    np.testing.assert_allclose(found[1], sosfilt(sections, noise), atol=1e-9)
+
+
+def test_curves_lie_on_lines_and_hold_their_ends() -> None:
+    curve = np.random.default_rng(0).standard_normal((2, CURVE_RATE + 1))
+
+    found = at_samples(curve, 12_000, 8000)  # half a second more than the curve
+
+    times = np.arange(12_000) / 8000 * CURVE_RATE
+    expected = [np.interp(times, np.arange(CURVE_RATE + 1), row) for row in curve]
+    np.testing.assert_allclose(found, expected, atol=1e-9)
+
+
+def test_a_measured_room_is_convolved_whole_and_turned() -> None:
+    """Against SciPy's convolution; turned by the source's azimuth and a chance that is drawn."""
+    rng = np.random.default_rng(0)
+    response, sound = rng.standard_normal((4, 700)), rng.standard_normal(3000)
+
+    wet = Room(np.random.default_rng(1), 8000, measured=response).respond(
+        torch.from_numpy(sound), 0.4, 2
+    )
+
+    expected = fftconvolve(sound[None], response[:1], axes=1)[:, :3000]
+    np.testing.assert_allclose(wet[0], expected[0], atol=1e-8)
+    both = fftconvolve(sound[None], response[[1, 3]], axes=1)[:, :3000]
+    np.testing.assert_allclose((wet[[1, 3]] ** 2).sum(0), (both**2).sum(0), atol=1e-6)
+    assert not wet[4:].any()

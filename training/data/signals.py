@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
+import scipy.signal
 import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 from scipy.signal import butter
-from scipy.signal import lfilter as filtered_curve
 from torch import Tensor
 from torchaudio.functional import lfilter
 
@@ -36,7 +36,7 @@ def smooth_noise(rng: np.random.Generator, n: int, scale_s: float) -> FloatArray
 def decaying(impulses: FloatArray, decay_s: float) -> FloatArray:
     """Each impulse followed by an exponential decay."""
     pole = np.exp(-1 / (decay_s * CURVE_RATE))
-    return np.asarray(filtered_curve([1.0], [1.0, -pole], impulses))
+    return np.asarray(scipy.signal.lfilter([1.0], [1.0, -pole], impulses))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,34 @@
+"""Kept windows: what the command is asked for is what is drawn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from training.data.scenes import Conditions, draw_scene
+from training.data.windows import load_window, main, render_window
+
+ASKED = Conditions(duration_s=2.0, plain=True, n_distractors=3, envelope="sustained")
+
+
+def test_the_command_keeps_the_scenes_it_is_asked_for(tmp_path: Path) -> None:
+    argv = ["--count", "1", "--seed", "7", "--duration-s", "2", "--plain"]
+
+    code = main([str(tmp_path), *argv, "--silent-bodies", "3", "--envelope", "sustained"])
+
+    kept = load_window(tmp_path / "plain-0000007.safetensors")
+    expected = render_window(draw_scene(7, ASKED))
+    assert code == 0
+    torch.testing.assert_close(kept.covariance, expected.covariance, rtol=1e-5, atol=1e-9)
+    torch.testing.assert_close(kept.motion.maps, expected.motion.maps, rtol=2e-3, atol=2e-3)
+
+
+def test_a_kind_of_envelope_that_cannot_be_drawn_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([str(tmp_path), "--envelope", "recorded"])
+
+    assert "recorded" in capsys.readouterr().err
