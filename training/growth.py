@@ -14,7 +14,7 @@ from torch import Tensor
 from model.errors import OptionError
 from model.networks.equivariant import EquivariantConfig, EquivariantScorer
 
-_GROWING = ("hidden", "size", "heads")
+_GROWING = ("hidden", "size", "heads", "coherence")
 
 
 def grown(network: EquivariantScorer, config: EquivariantConfig) -> EquivariantScorer:
@@ -23,12 +23,12 @@ def grown(network: EquivariantScorer, config: EquivariantConfig) -> EquivariantS
     Raises
     ------
     OptionError : a size is smaller, or differs in more than `hidden`, `size` and `heads` at the
-        same size of a head.
+        same size of a head, and `coherence`.
     """
     before = network.config
     if before == config:
         return network
-    same = replace(before, hidden=config.hidden, size=config.size, heads=config.heads)
+    same = replace(before, **{name: getattr(config, name) for name in _GROWING})
     smaller = [name for name in _GROWING if getattr(config, name) < getattr(before, name)]
     if same != config or smaller or config.size * before.heads != before.size * config.heads:
         raise OptionError(f"A scorer of {before} cannot be grown to {config}.")
@@ -45,7 +45,7 @@ def _columns(name: str, before: EquivariantConfig, config: EquivariantConfig) ->
     if name != "compare.0.weight":
         return None
     heads = torch.arange(before.heads)
-    groups = torch.arange(len(before.lags) + 1)
+    groups = torch.arange(before.comparisons)
     return (groups[:, None] * config.heads + heads).flatten()
 
 

@@ -19,7 +19,7 @@ from training.distributed import Ranks
 from training.growth import grown
 from training.objectives.rotation import errors_deg, rotation_loss
 
-_NETWORK = EquivariantConfig(hidden=96, size=72, heads=9)
+_NETWORK = EquivariantConfig(hidden=96, size=72, heads=9, coherence=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,7 @@ from torch.nn import functional
 
 N_AZIMUTHS = 72
 _EPS = 0.05
+_STILL = 0.1  # activity, against the mean's, that is as good as none
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class EquivariantConfig:
     size : of an embedding, D.
     heads : groups of embedding channels that are compared apart.
     lags : of the sound against the picture, in frames.
+    coherence : whether synchrony is also told against how much each azimuth varies, and how much
+        that is: of two bodies the one that moves more has more in common with any sound by chance.
     """
 
     n_maps: int = 7
@@ -47,6 +50,12 @@ class EquivariantConfig:
     size: int = 48
     heads: int = 6
     lags: tuple[int, ...] = (-2, -1, 0, 1, 2)
+    coherence: bool = False
+
+    @property
+    def comparisons(self) -> int:
+        """Groups of `heads` numbers that a pair of azimuths is compared by."""
+        return len(self.lags) + 1 + self.coherence * (len(self.lags) + 2)
 
 
 class Scores(NamedTuple):
@@ -62,6 +71,24 @@ class Scores(NamedTuple):
     yaw: Tensor
     belongs: Tensor
     synchronous: Tensor
+
+
+class Side(NamedTuple):
+    """What one encoder says of a batch, ready to be compared: N is heads, C channels of each.
+
+    Attributes
+    ----------
+    varying : deviations from the mean over time, [shape=(B, N, A, T, C)].
+    scale : their size, [shape=(B, N, 1)].
+    activity : their size at each azimuth, in units of `scale`, [shape=(B, N, A)].
+    own : means over time without what all azimuths share, in units of their size,
+        [shape=(B, N, A, C)].
+    """
+
+    varying: Tensor
+    scale: Tensor
+    activity: Tensor
+    own: Tensor
 
 
 class _AroundConv(nn.Module):
@@ -122,10 +149,18 @@ class PictureEncoder(nn.Module):
         x = self.second(self.first(maps.flatten(0, 1)))
         x = self.third(x)
         # Where up and down it happens is looked for, not averaged over.
-        x = (x * self.attention(x).softmax(dim=2)).sum(dim=2)  # (B T, channels, A)
+        x = (x * self._attention(x)).sum(dim=2)  # (B T, channels, A)
         x = x.view(batch, n_frames, *x.shape[1:]).permute(0, 3, 2, 1)
         embedded: Tensor = self.time(x)
         return embedded
+
+    def _attention(self, x: Tensor) -> Tensor:
+        """Share of each row, [shape=(B T, channels, rows, A)] to [shape=(B T, 1, rows, A)].
+
+        As a product: a convolution to one channel, and its gradient, take many times as long.
+        """
+        logits = self.attention.weight.view(1, 1, -1) @ x.flatten(2) + self.attention.bias
+        return logits.unflatten(2, x.shape[2:]).softmax(dim=2).to(x.dtype)
 
 
 class SoundEncoder(nn.Module):
@@ -164,12 +199,12 @@ class EquivariantScorer(nn.Module):
     def __init__(self, config: EquivariantConfig | None = None) -> None:
         super().__init__()
         self.config = config or EquivariantConfig()
-        heads, n_lags = self.config.heads, len(self.config.lags)
         self.picture = PictureEncoder(self.config)
         self.sound = SoundEncoder(self.config)
         self.compare = nn.Sequential(
-            nn.Linear(heads * (n_lags + 1), 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU()
-        )
+            nn.Linear(self.config.heads * self.config.comparisons, 32), nn.ReLU(),
+            nn.Linear(32, 32), nn.ReLU(),
+        )  # fmt: skip
         self.weigh = nn.Linear(32, 1)
         self.trust = nn.Sequential(nn.Linear(32 * 3 + 3, 32), nn.ReLU(), nn.Linear(32, 2))
         seen = torch.arange(N_AZIMUTHS)
@@ -189,11 +224,14 @@ class EquivariantScorer(nn.Module):
 
     def scores(self, seen: Tensor, heard: Tensor) -> Scores:
         """Compare embeddings [shape=(B, A, D, T)] of both, at all rotations."""
-        pairs = torch.cat([self._synchrony(seen, heard), self._co_location(seen, heard)], dim=1)
-        index = self.heard.expand(*pairs.shape[:2], -1, -1)
-        # (B, channels, seen, yaw): what is heard there once the field is turned by the yaw.
-        by_yaw = pairs.gather(3, index).permute(0, 2, 3, 1)
-        compared = self.compare(by_yaw).mean(dim=1, dtype=torch.float32)  # (B, yaw, channels)
+        return self.match(self.side(seen), self.side(heard))
+
+    def match(self, seen: Side, heard: Side) -> Scores:
+        """Compare both sides at all rotations."""
+        pairs = self._compared(seen, heard)
+        # What is heard where a rotation brings it to `seen`, all that belongs to it together.
+        by_yaw = pairs.gather(3, self.heard.expand(*pairs.shape[:2], -1, -1))
+        compared = by_yaw.mean(dim=2, dtype=torch.float32).transpose(1, 2)  # (B, yaw, channels)
         # In full precision: what all rotations share may grow large, and would round the rest off.
         with torch.autocast(compared.device.type, enabled=False):
             yaw = self.weigh(compared).squeeze(-1) * (N_AZIMUTHS / 6)
@@ -204,11 +242,10 @@ class EquivariantScorer(nn.Module):
 
         The score of a rotation of 0 is the sum, the bias of `weigh` aside.
         """
-        seen, heard = self.picture(maps), self.sound(sound)
-        pairs = torch.cat([self._synchrony(seen, heard), self._co_location(seen, heard)], dim=1)
-        compared = self.compare(pairs.diagonal(dim1=2, dim2=3).transpose(1, 2))
-        added: Tensor = functional.linear(compared, self.weigh.weight).squeeze(-1) / 6
-        return added
+        compared = self._compared(self.side(self.picture(maps)), self.side(self.sound(sound)))
+        compared = compared.diagonal(dim1=2, dim2=3)
+        added: Tensor = functional.linear(compared.transpose(1, 2), self.weigh.weight)
+        return added.squeeze(-1) / 6
 
     def _trust(self, by_yaw: Tensor, yaw: Tensor) -> Tensor:
         """Whether anything fits at all, from the best rotation against all, [shape=(B, 2)]."""
@@ -222,39 +259,104 @@ class EquivariantScorer(nn.Module):
         )
         return trust
 
+    def side(self, embedding: Tensor) -> Side:
+        """What is compared of an embedding [shape=(B, A, D, T)]."""
+        mean = embedding.mean(-1)
+        # Time before channels, so that a lag leaves out a stretch at one end.
+        varying = self._grouped(embedding - mean[..., None]).transpose(3, 4).contiguous()
+        power = varying.square().sum((3, 4)).float() / varying[0, 0, 0].numel()
+        scale = power.mean(2, keepdim=True).sqrt() + _EPS
+        own = self._grouped(mean - mean.mean(1, keepdim=True))
+        return Side(
+            varying,
+            scale,
+            (power + 1e-6).sqrt() / scale,
+            own / (own.square().mean((2, 3), keepdim=True).sqrt() + _EPS),
+        )
+
     def _grouped(self, embedding: Tensor) -> Tensor:
-        """[shape=(B, A, D, ...)] to [shape=(B, heads, A, D / heads, ...)]."""
+        """[shape=(B, A, D, ...)] to [shape=(B, N, A, C, ...)]."""
         batch, n_azimuths, _, *rest = embedding.shape
         return embedding.view(batch, n_azimuths, self.config.heads, -1, *rest).transpose(1, 2)
 
-    def _synchrony(self, seen: Tensor, heard: Tensor) -> Tensor:
-        """Correlation over time of every pair of azimuths, [shape=(B, heads * lags, A, A)].
+    def _compared(self, seen: Side, heard: Side) -> Tensor:
+        """`compare` of every azimuth seen with every one heard, [shape=(B, 32, A, A)].
 
-        In deviations of chance: the longer the window, the larger what is more than chance.
+        Channels first, as the products are: the same as `compare`, without moving them.
         """
-        sides = []
-        for embedding in (seen, heard):
-            varying = self._grouped(embedding - embedding.mean(-1, keepdim=True))
-            scale = varying.square().mean((2, 3, 4), keepdim=True).sqrt() + _EPS
-            # Time before channels, so that a lag leaves out a stretch at one end.
-            sides.append((varying / scale).transpose(3, 4).flatten(3))
-        first, second = sides
-        n, step = first.shape[3], seen.shape[2] // self.config.heads
-        pairs = []
-        for lag in self.config.lags:
-            late, early = max(lag, 0) * step, max(-lag, 0) * step
-            pairs.append(
-                first[..., late : n - early] @ second[..., early : n - late].transpose(2, 3)
-            )
-        correlation: Tensor = torch.cat(pairs, dim=1) * (0.3 / n**0.5)
-        return correlation
+        pairs, units = self._pairs(seen, heard)
+        first, _, second, _ = self.compare
+        # The units go into the first weights, which are fewer than the pairs.
+        weight = first.weight[:, : pairs.shape[1]] * units.mT
+        added = first.bias[:, None]
+        if self.config.coherence:
+            added = added + self._of_either(_liveliness(seen), _liveliness(heard))
+        x = torch.baddbmm(added, weight, pairs.flatten(2)).relu()
+        x = torch.baddbmm(second.bias[:, None], second.weight.expand(len(x), -1, -1), x).relu()
+        return x.unflatten(2, pairs.shape[2:])
 
-    def _co_location(self, seen: Tensor, heard: Tensor) -> Tensor:
-        """Product of the means over time, without what all azimuths share, (B, heads, A, A)."""
-        sides = []
-        for embedding in (seen, heard):
-            mean = embedding.mean(-1)
-            own = self._grouped(mean - mean.mean(1, keepdim=True))
-            sides.append(own / (own.square().mean((2, 3), keepdim=True).sqrt() + _EPS))
-        product: Tensor = sides[0] @ sides[1].transpose(2, 3)
-        return product / sides[0].shape[3]
+    def _pairs(self, seen: Side, heard: Side) -> tuple[Tensor, Tensor]:
+        """What is compared of all pairs, (B, channels, A, A), and its units, (B, channels, 1).
+
+        Synchrony, lag by lag and head by head, and co-location by head. The former is in deviations
+        of chance: the longer the window, the larger what is more than chance. With `coherence`,
+        synchrony over the activities of both azimuths too.
+        """
+        lagged = _Lagged.apply(seen.varying, heard.varying, self.config.lags)  # type: ignore[no-untyped-call]
+        pairs = [*lagged, seen.own @ heard.own.mT]
+        n, n_channels = seen.varying[0, 0, 0].numel(), seen.own.shape[3]
+        deviation = 0.3 / n**0.5 / (seen.scale * heard.scale)
+        units = [deviation] * len(lagged) + [torch.full_like(deviation, 1 / n_channels)]
+        if self.config.coherence:
+            first, second = (side.activity + _STILL for side in (seen, heard))
+            chance = (first[..., :, None] * second[..., None, :]).to(pairs[0].dtype)
+            pairs += [product / chance for product in lagged]
+            units += [deviation] * len(lagged)
+        return torch.cat(pairs, dim=1), torch.cat(units, dim=1)
+
+    def _of_either(self, seen: Tensor, heard: Tensor) -> Tensor:
+        """What the first of `compare` makes of numbers [shape=(B, N, A)] of either side alone."""
+        of_seen, of_heard = self.compare[0].weight[:, -2 * self.config.heads :].chunk(2, dim=1)
+        return ((of_seen @ seen)[..., :, None] + (of_heard @ heard)[..., None, :]).flatten(2)
+
+
+def _liveliness(side: Side) -> Tensor:
+    return (side.activity + _STILL).log()
+
+
+class _Lagged(torch.autograd.Function):
+    """Products over time of all pairs of azimuths, at several lags of the second.
+
+    [shape=(B, N, A, T, C)] twice to [shape=(B, N, A, A)] for each lag. As slices and products, whose
+    gradients would each fill and add a whole embedding.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, first: Tensor, second: Tensor, lags: tuple[int, ...]
+    ) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(first, second)
+        ctx.lags = lags
+        stretches = [_apart(first, second, lag) for lag in lags]
+        return tuple(late.flatten(3) @ early.flatten(3).mT for late, early in stretches)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        first, second = ctx.saved_tensors
+        own, others = torch.zeros_like(first), torch.zeros_like(second)
+        for lag, gradient in zip(ctx.lags, gradients, strict=True):
+            by_pair = gradient.to(first.dtype).flatten(0, 1)
+            late, early = (part.flatten(0, 1).flatten(2) for part in _apart(first, second, lag))
+            of_late, of_early = (part.flatten(0, 1).flatten(2) for part in _apart(own, others, lag))
+            of_late.baddbmm_(by_pair, early)
+            of_early.baddbmm_(by_pair.mT, late)
+        return own, others, None
+
+
+def _apart(first: Tensor, second: Tensor, lag: int) -> tuple[Tensor, Tensor]:
+    """The stretches of both [shape=(..., A, T, C)] that meet when the second is late by `lag`."""
+    n = first.shape[-2]
+    return (
+        first[..., max(lag, 0) : n - max(-lag, 0), :],
+        second[..., max(-lag, 0) : n - max(lag, 0), :],
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -12,6 +14,7 @@ from training.objectives.rotation import rotation_loss
 
 SMALL = EquivariantConfig(hidden=16, size=16, heads=2)
 LARGE = EquivariantConfig(hidden=24, size=32, heads=4)
+SIZES = [LARGE, replace(SMALL, coherence=True), replace(LARGE, coherence=True)]
 
 
 @pytest.fixture
@@ -27,14 +30,17 @@ def heard_and_seen() -> tuple[torch.Tensor, torch.Tensor]:
     return maps, torch.randn(4, 72, SMALL.n_sound_features, 20, generator=generator)
 
 
+@pytest.mark.parametrize("config", SIZES)
 def test_nothing_changes_at_first(
-    network: EquivariantScorer, heard_and_seen: tuple[torch.Tensor, torch.Tensor]
+    network: EquivariantScorer,
+    heard_and_seen: tuple[torch.Tensor, torch.Tensor],
+    config: EquivariantConfig,
 ) -> None:
-    larger = grown(network, LARGE)
+    larger = grown(network, config)
 
     for before, after in zip(network(*heard_and_seen), larger(*heard_and_seen), strict=True):
         torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-4)
-    assert larger.config == LARGE
+    assert larger.config == config
 
 
 def test_all_that_is_new_takes_part_after_two_steps(

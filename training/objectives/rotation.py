@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from model.evidence import N_YAWS, yaws_deg
-from model.networks.equivariant import EquivariantScorer
+from model.networks.equivariant import EquivariantScorer, Side
 
 CONCENTRATION = 90.0  # of the target, von Mises: a deviation of 6 degrees
 TRUST_WEIGHT = 0.3
@@ -34,14 +34,13 @@ def rotation_loss(
 
     maps, sound : see `EquivariantScorer`; B is a multiple of 4.
     """
-    seen, heard = network.picture(maps), network.sound(sound)
-    fitting = network.scores(seen, heard)
+    seen, heard = network.side(network.picture(maps)), network.side(network.sound(sound))
+    fitting = network.match(seen, heard)
     log_posterior = fitting.yaw.float().log_softmax(-1)
     rotation = -(log_posterior @ rotation_target(maps.device)).mean()
 
-    swapped = _in_fours(heard)[:, [1, 0]]
-    late = _in_fours(heard.roll(heard.shape[-1] // 2, dims=-1))[:, [2, 3]]
-    wrong = network.scores(seen, torch.cat([swapped, late], dim=1).flatten(0, 1))
+    late = heard._replace(varying=heard.varying.roll(heard.varying.shape[3] // 2, dims=3))
+    wrong = network.match(seen, Side(*map(_half_swapped, heard, late)))
     foreign = _in_fours(wrong.belongs.float())[:, :2].flatten()
     belongs = _binary(fitting.belongs.float(), 1.0) + _binary(foreign, 0.0)
     synchronous = _binary(fitting.synchronous.float(), 1.0) + _binary(
@@ -56,6 +55,12 @@ def rotation_loss(
         "synchronous": synchronous.detach() / 2,
         "within 20": (error_deg <= 20).float().mean(),
     }
+
+
+def _half_swapped(batch: Tensor, others: Tensor) -> Tensor:
+    """Of each four the first two, exchanged, and the last two of the others."""
+    parts = [_in_fours(batch)[:, :2].flip(1), _in_fours(others)[:, 2:]]
+    return torch.cat(parts, dim=1).flatten(0, 1)
 
 
 def _in_fours(batch: Tensor) -> Tensor:

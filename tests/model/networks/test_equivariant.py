@@ -15,15 +15,15 @@ from model.checkpoint import load_scorer, save_scorer
 from model.errors import MediaError
 from model.evidence import N_YAWS, yaws_deg
 from model.learned import sound_input
-from model.networks.equivariant import EquivariantConfig, EquivariantScorer, _Around
+from model.networks.equivariant import EquivariantConfig, EquivariantScorer, _Around, _Lagged
 
 N_FRAMES = 20
 
 
-@pytest.fixture
-def network() -> EquivariantScorer:
+@pytest.fixture(params=[False, True], ids=["", "coherence"])
+def network(request: pytest.FixtureRequest) -> EquivariantScorer:
     torch.manual_seed(0)
-    return EquivariantScorer().eval()
+    return EquivariantScorer(EquivariantConfig(coherence=request.param)).eval()
 
 
 def picture(seed: int = 0, n: int = 2) -> torch.Tensor:
@@ -95,20 +95,70 @@ def test_the_mirrored_field_is_heard_in_reverse() -> None:
 
 
 def test_scores_equal_a_slow_sum_over_pairs(network: EquivariantScorer) -> None:
-    """Every rotation by itself: the heard embedding rolled, pairs at equal bins compared."""
+    """Every rotation, pair, head and lag by itself."""
     torch.manual_seed(1)
     config = network.config
-    seen, heard = (torch.randn(1, N_YAWS, config.widths[-1], N_FRAMES) for _ in range(2))
+    seen, heard = (torch.randn(1, N_YAWS, config.size, N_FRAMES) for _ in range(2))
     with torch.no_grad():
         fast = network.scores(seen, heard).yaw[0]
-        pairs = torch.cat([network._synchrony(seen, heard), network._co_location(seen, heard)], 1)
-        for index in (0, 20, 35, 71):
+        for index in (0, 35, 71):
             bins = round(yaws_deg()[index] / 5)
             total = sum(
-                network.weigh(network.compare(pairs[0, :, column, (column + bins) % N_YAWS]))
-                for column in range(N_YAWS)
+                network.weigh(network.compare(_comparisons(config, seen[0], heard[0], at, to)))
+                for at, to in ((at, (at + bins) % N_YAWS) for at in range(N_YAWS))
             )
             assert float(fast[index]) == pytest.approx(float(total) / 6, abs=1e-4)
+
+
+def _comparisons(
+    config: EquivariantConfig, seen: torch.Tensor, heard: torch.Tensor, at: int, to: int
+) -> torch.Tensor:
+    """What is compared of the azimuth seen at `at` with the one heard at `to`."""
+    parts = range(0, config.size, config.size // config.heads)
+    heads = [slice(first, first + config.size // config.heads) for first in parts]
+    varying = [[_varying(side[:, head]) for head in heads] for side in (seen, heard)]
+    synchrony, coherence, co_location = [], [], []
+    for lag in config.lags:
+        for x, y in zip(*varying, strict=True):
+            times = [t for t in range(N_FRAMES) if 0 <= t - lag < N_FRAMES]
+            total = sum(float(x[at, :, t] @ y[to, :, t - lag]) for t in times)
+            synchrony.append(0.3 * total / (x.shape[1] * N_FRAMES) ** 0.5)
+            activities = [float(x[at].square().mean().sqrt()), float(y[to].square().mean().sqrt())]
+            coherence.append(synchrony[-1] / (activities[0] + 0.1) / (activities[1] + 0.1))
+    for head in heads:
+        means = [side[:, head].mean(-1) for side in (seen, heard)]
+        x, y = (mean - mean.mean(0) for mean in means)
+        x, y = (side / (side.square().mean().sqrt() + 0.05) for side in (x, y))
+        co_location.append(float(x[at] @ y[to]) / x.shape[1])
+    if not config.coherence:
+        return torch.tensor(synchrony + co_location)
+    alone = [
+        math.log(float(side[azimuth].square().mean().sqrt()) + 0.1)
+        for sides, azimuth in zip(varying, (at, to), strict=True)
+        for side in sides
+    ]
+    return torch.tensor(synchrony + co_location + coherence + alone)
+
+
+def _varying(side: torch.Tensor) -> torch.Tensor:
+    varying = side - side.mean(-1, keepdim=True)
+    return varying / (varying.square().mean().sqrt() + 0.05)
+
+
+def test_products_at_lags_have_their_gradient() -> None:
+    torch.manual_seed(2)
+    first, second = (
+        torch.randn(1, 2, 3, 6, 2, dtype=torch.float64, requires_grad=True) for _ in range(2)
+    )
+
+    products = _Lagged.apply(first, second, (-2, 0, 1))  # type: ignore[no-untyped-call]
+
+    late = torch.einsum("bnatc,bnstc->bnas", first[..., 1:, :], second[..., :-1, :])
+    torch.testing.assert_close(products[2], late)
+    assert torch.autograd.gradcheck(
+        lambda *sides: _Lagged.apply(*sides, (-2, 0, 1)),  # type: ignore[no-untyped-call]
+        (first, second),
+    )
 
 
 def test_it_is_small_and_keeps_its_sizes(tmp_path, network: EquivariantScorer) -> None:  # type: ignore[no-untyped-def]
@@ -117,7 +167,7 @@ def test_it_is_small_and_keeps_its_sizes(tmp_path, network: EquivariantScorer) -
 
     assert sum(parameter.numel() for parameter in network.parameters()) < 4_000_000
     assert (tmp_path / "scorer.safetensors").stat().st_size < 16 * 2**20
-    assert again.config == network.config == EquivariantConfig()
+    assert again.config == network.config
     maps, sound = picture(n=1), sound_input(covariance())[None]
     with torch.no_grad():
         torch.testing.assert_close(again(maps, sound).yaw, network(maps, sound).yaw)
