@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.checkpoint import LEARNED, Calibration
+from model.checkpoint import Calibration
 from model.evidence import CUES, N_YAWS, acoustic_maps, compared
 from model.features import Motion
 from model.learned import LearnedScorer
-from model.scoring import Evidence, Window
+from model.scoring import Window
 from model.take import Progress, Take
 
 FloatArray = NDArray[np.float64]
@@ -40,15 +39,15 @@ class Course:
     motion : of the picture, [shape=(T, A)].
     sound : the maps of `evidence.acoustic_maps`, [shape=(T, A)] each.
     pan_deg : how far the picture turned in each interval, counter-clockwise, [shape=(T,)].
-    learned : what the learned scorer says of the windows that begin at `view_starts`; none if it
-        was not asked.
+    learned : log-evidence of the learned scorer for the windows that begin at `view_starts_s`,
+        [shape=(n, R)]; none if it was not asked.
     """
 
     times_s: FloatArray
     motion: Tensor
     sound: dict[str, Tensor]
     pan_deg: FloatArray
-    learned: Sequence[Evidence] = ()
+    learned: Tensor | None = None
 
     @property
     def view_starts_s(self) -> FloatArray:
@@ -75,7 +74,7 @@ class Reader:
     def __init__(self, learned: LearnedScorer | None = None) -> None:
         self._learned = learned
         self._parts: list[Course] = []
-        self._said: list[Evidence] = []
+        self._said = torch.zeros(0, N_YAWS, dtype=torch.float64)  # by short window
         self._kept: Window | None = None  # what short windows to come begin in
 
     def add(self, window: Window) -> None:
@@ -95,7 +94,8 @@ class Reader:
             len(self._said), math.floor((times_s[-1] - VIEW_S - first_s) / HOP_S + 0.1) + 1
         )
         edges = np.searchsorted(times_s, np.stack([starts_s, starts_s + VIEW_S], axis=1) - 1e-6)
-        self._said += learned.along(window, [slice(*edge) for edge in edges.tolist()])
+        new = learned.along(window, [slice(*edge) for edge in edges.tolist()])
+        self._said = torch.cat([self._said, new])
         self._kept = _after(window, first_s + HOP_S * len(self._said) - 1e-6)
 
     def course(self) -> Course:
@@ -107,6 +107,8 @@ class Reader:
             {name: torch.cat([part.sound[name] for part in parts]) for name in parts[0].sound},
             np.concatenate([part.pan_deg for part in parts]),
         )
+        if self._learned is None:
+            return course
         return replace(course, learned=self._said[: len(course.view_starts_s)])
 
 
@@ -201,9 +203,8 @@ def views(course: Course, calibration: Calibration) -> Views:
     """Score short windows along a course: by the learned scorer if it was asked, else by the
     training-free cues as a calibration weighs them. (Both together were worse than the former.)
     """
-    if course.learned:
-        said = torch.stack([found.cues[LEARNED] for found in course.learned]).double().cpu()
-        return Views(course.view_starts_s, _cut(said), _LEARNED_WEIGHT)
+    if course.learned is not None:
+        return Views(course.view_starts_s, _cut(course.learned), _LEARNED_WEIGHT)
     weights = torch.tensor([calibration.weights[name] for name in CUES], dtype=torch.float64)
     scored = torch.zeros(len(course.view_starts_s), N_YAWS, dtype=torch.float64)
     for index, start_s in enumerate(course.view_starts_s):

@@ -82,21 +82,19 @@ class LearnedScorer:
         return torch.stack(by_lag).double().cpu()
 
     @torch.no_grad()
-    def along(self, window: Window, stretches: Sequence[slice]) -> list[Evidence]:
-        """What `__call__` says of each stretch of a window, in intervals, but as it is alone.
+    def along(self, window: Window, stretches: Sequence[slice]) -> Tensor:
+        """The cue `LEARNED` of each stretch of a window as it is, in intervals, float64, (n, R).
 
         Both encoders see the window once, so a stretch knows a little of what is around it. One
         without intervals, where a picture could not be read, says nothing.
         """
         seen = self._network.picture(self._maps(window))
         heard = self._heard(window)
-        silent = seen.new_zeros(1, N_YAWS)
-        return [
-            _evidence(self._network.scores(seen[..., part], heard[..., part]))
-            if part.stop > part.start
-            else _evidence(Scores(silent, silent[:, 0], silent[:, 0]))
-            for part in stretches
-        ]
+        said = torch.zeros(len(stretches), N_YAWS, dtype=torch.float64)
+        for row, part in zip(said, stretches, strict=True):
+            if part.stop > part.start:
+                row.copy_(self._network.scores(seen[..., part], heard[..., part]).yaw[0])
+        return said
 
     def _maps(self, window: Window) -> Tensor:
         return window.motion.maps.to(self._device, torch.float32)[None]

@@ -126,7 +126,7 @@ def takes_of(windows: Sequence[Path], long: Sequence[Path]) -> Iterator[tuple[st
         yield "matched", [window]
         if index % 3:
             yield "short", [beginning(window, _SHORT_S[index % 3 - 1])]
-        if before is not None and index % 3 == 0:
+        if before is not None and index % 2 == 0:
             yield "foreign", [with_sound(window, before.covariance)]
         if index % 8 == 0:
             yield "noise", [with_sound(window, diffuse(index, window.motion.edges_s))]
@@ -353,7 +353,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m training.calibrate", description="Calibrate the judge on synthetic takes."
     )
-    parser.add_argument("--windows", type=Path, help="folder of 10-s windows")
+    parser.add_argument("--windows", type=Path, nargs="+", help="folders of 10-s windows")
     parser.add_argument("--long", type=Path, help="folder of 30-s windows")
     parser.add_argument("--method", type=Method, choices=list(Method), default=Method.FUSED)
     parser.add_argument("--scorer", type=Path, help="learned scorer (default: the shipped one)")
@@ -409,7 +409,7 @@ def _scored_takes(options: argparse.Namespace) -> tuple[list[ScoredTake], Path |
     scorer = (options.scorer or scorer_path()) if options.method is Method.FUSED else None
     if scorer:
         scorers.append(LearnedScorer(load_scorer(scorer)))
-    paths = [mixed_windows(folder) for folder in (options.windows, options.long)]
+    paths = [mixed_windows(folders) for folders in (options.windows, [options.long])]
     takes = [
         scored(kind, windows, scorers)
         for kind, windows in tqdm(takes_of(*paths), unit="take", desc="scoring")

@@ -327,8 +327,8 @@ def _liveliness(side: Side) -> Tensor:
 class _Lagged(torch.autograd.Function):
     """Products over time of all pairs of azimuths, at several lags of the second.
 
-    [shape=(B, N, A, T, C)] twice to [shape=(B, N, A, A)] for each lag. As slices and products, whose
-    gradients would each fill and add a whole embedding.
+    [shape=(B, N, A, T, C)] twice to [shape=(B, N, A, A)] for each lag. As by slices and
+    products, but those would each fill a whole embedding with their gradient, and add it.
     """
 
     @staticmethod

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.checkpoint import LEARNED, load_calibration, load_scorer
+from model.checkpoint import load_calibration, load_scorer
 from model.course import HOP_S, VIEW_S, Reader, views
 from model.learned import LearnedScorer
 from model.scoring import Window
@@ -44,7 +44,7 @@ def test_blocks_are_put_together_without_gap_or_overlap(window: Window, size: in
     edges_s = window.motion.edges_s.numpy()
     np.testing.assert_allclose(course.times_s, (edges_s[1:] + edges_s[:-1]) / 2, atol=1e-6)
     torch.testing.assert_close(course.motion, window.motion.energy.float())
-    assert not course.learned
+    assert course.learned is None
 
 
 def test_every_short_window_is_scored_once_and_as_if_alone(
@@ -57,12 +57,13 @@ def test_every_short_window_is_scored_once_and_as_if_alone(
     course = reader.course()
 
     starts_s = course.view_starts_s
+    assert course.learned is not None
     assert len(course.learned) == len(starts_s) == round((21 - VIEW_S) / HOP_S)
     for index in (0, 7, len(starts_s) - 1):
         first = int(np.searchsorted(course.times_s, starts_s[index] - 1e-6))
         last = int(np.searchsorted(course.times_s, starts_s[index] + VIEW_S - 1e-6))
         (alone,) = learned.along(cut(window, first, last), [slice(0, last - first)])
-        near = torch.stack([alone.cues[LEARNED], course.learned[index].cues[LEARNED]])
+        near = torch.stack([alone, course.learned[index]])
         assert float(torch.corrcoef(near)[0, 1]) > 0.9
 
 

@@ -212,7 +212,7 @@ def test_takes_to_calibrate_on_come_from_kept_windows(tmp_path: Path) -> None:
     ]
 
     assert [t.kind for t in takes] == [
-        "matched", "noise", "matched", "short", "matched", "short", "matched", "foreign", "long",
+        "matched", "noise", "matched", "short", "matched", "short", "foreign", "matched", "long",
     ]  # fmt: skip
     assert len(takes[-1].cues) == 3
     assert takes[0].posterior(load_calibration()).sum() == pytest.approx(1)

@@ -10,13 +10,14 @@ import torch
 from training.data.scenes import Conditions, draw_scene
 from training.data.windows import load_window, main, render_window
 
-ASKED = Conditions(duration_s=2.0, plain=True, n_distractors=3, envelope="sustained")
+ASKED = Conditions(duration_s=2.0, plain=True, n_sources=2, n_distractors=3, envelope="sustained")
 
 
 def test_the_command_keeps_the_scenes_it_is_asked_for(tmp_path: Path) -> None:
     argv = ["--count", "1", "--seed", "7", "--duration-s", "2", "--plain"]
 
-    code = main([str(tmp_path), *argv, "--silent-bodies", "3", "--envelope", "sustained"])
+    argv += ["--sources", "2", "--silent-bodies", "3", "--envelope", "sustained"]
+    code = main([str(tmp_path), *argv])
 
     kept = load_window(tmp_path / "plain-0000007.safetensors")
     expected = render_window(draw_scene(7, ASKED))

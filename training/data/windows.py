@@ -133,12 +133,12 @@ def kept_windows(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors"))
 
 
-def mixed_windows(folder: Path) -> list[Path]:
-    """The windows of a folder in an order of chance, always the same.
+def mixed_windows(folders: Sequence[Path]) -> list[Path]:
+    """The windows of folders in an order of chance, always the same.
 
     Names tell kinds of scenes: in their order, halves would not be alike.
     """
-    paths = kept_windows(folder)
+    paths = [path for folder in folders for path in kept_windows(folder)]
     return [paths[index] for index in np.random.default_rng(0).permutation(len(paths))]
 
 
@@ -197,6 +197,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--duration-s", type=float, default=10.0, help="of each (default 10)")
     parser.add_argument("--body", choices=BODY_KINDS, help="of every source (default: any)")
     parser.add_argument("--plain", action="store_true", help="large, clear bodies only")
+    parser.add_argument("--sources", type=int, metavar="N", help="in the picture (default: 1 to 3)")
     parser.add_argument("--silent-bodies", type=int, metavar="N", help="in each (default: 0 to 5)")
     parser.add_argument(
         "--envelope", choices=DRAWN_ENVELOPES, help="of every source (default: any)"
@@ -211,7 +212,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     seeds = range(options.seed, options.seed + options.count)
     conditions = Conditions(
         duration_s=options.duration_s, body=options.body, plain=options.plain,
-        n_distractors=options.silent_bodies, envelope=options.envelope,
+        n_sources=options.sources, n_distractors=options.silent_bodies, envelope=options.envelope,
     )  # fmt: skip
     name = options.body or ("plain" if options.plain else "scene")
     rendered = render_all(
