@@ -1,13 +1,15 @@
 """Where the rotation steps: the rig was knocked, or the shot re-oriented.
 
-Two kinds of evidence tell, and are added in nats:
+Three kinds of evidence tell, and are added in nats:
 
 - sound and picture together: log-posteriors of short windows (`model.course.views`), which know the
   rotation itself, but each only roughly;
 - the sound by itself: where the microphone turns, everything that sounds turns by the same angle.
   Turned back by the right angle, the directions of arrival before and after fall on each other and
-  their histogram is sharpest: its entropy is least. That tells moment and angle closely, but takes
-  turns of speech and moving sources for steps where the picture says otherwise.
+  their histogram is sharpest: its entropy is least. That tells the angle closely, but takes turns
+  of speech and moving sources for steps where the picture says otherwise;
+- what is heard close around a moment (`model.leaps`), which tells when it was, often to a tenth of
+  a second, and whether it was sudden.
 
 A step of the picture is seen in the picture itself (`features.Motion.pan_rad`), and is one of the
 rotation only if the sound has not made it too.
@@ -25,6 +27,7 @@ from torch import Tensor
 
 from model.course import Course, Views, level_shares
 from model.evidence import N_YAWS
+from model.leaps import Leaps
 
 Pan = tuple[float, float]  # when the picture turned, and the step if the sound did not
 
@@ -36,6 +39,9 @@ _PLACING_S = 6.0
 _SUDDEN_S = (1.0, 2.0, 4.0)
 _PLACING_SHARE = 0.5  # of the most that any moment gains: as much less, and no step is put there
 _PLACING_WEIGHT = 0.3  # of the short windows, which know the moment less well
+_LEAP_WEIGHT = 20.0  # nats of a leap above all others, where a step is looked for
+_LEAP_PLACING = 20.0  # of any leap, where the step is put
+_LEAP_SUDDEN = 5.0  # and where it is asked how sudden it was
 _LEAST_STEP_GAIN = 8.0
 _FADED_GAIN = 4.0  # with what lies between its neighbours alone, a sure step may be less so
 _LEAST_STEP_DEG = 20.0
@@ -50,12 +56,15 @@ class Step:
     """From `at_s` on, the rotation is `by_deg` more than before; `gain` in nats speaks for it.
 
     in_picture : whether the picture itself was seen to turn then, at once.
+    sudden : nats by which what is heard close around says that it turned there, at once; about 0
+        or less where it turns slowly.
     """
 
     at_s: float
     by_deg: float
     gain: float
     in_picture: bool = False
+    sudden: float = 0.0
 
 
 class Histograms:
@@ -99,21 +108,9 @@ def _entropy(histograms: Tensor) -> Tensor:
     return -(shares * (shares + 1e-12).log()).sum(-1)
 
 
-def _view_gains(seen: Views, start_s: float, at_s: float, end_s: float) -> Tensor:
-    """Nats that a step of the rotation by k bins at `at_s` gains, [shape=(R,)] over k.
-
-    The best rotation of either hypothesis, over the windows that do not straddle `at_s`.
-    """
-    before, after = seen.of(start_s, at_s), seen.of(at_s, end_s)
-    by_minus_k = (before + _rolled(after)).amax(1)
-    best = by_minus_k.flip(0).roll(1)
-    return best - best[0]
-
-
 def find_steps(course: Course, seen: Views) -> list[Step]:
     """Where the rotation steps, in order of time: binary segmentation by the gain in nats."""
-    heard = Histograms(course)
-    pans = _picture_steps(course)
+    evidence = StepEvidence(course, seen)
     found: list[Step] = []
     parts = [(float(course.times_s[0]), float(course.times_s[-1]))]
     while parts and len(found) < _MAX_STEPS:
@@ -121,50 +118,80 @@ def find_steps(course: Course, seen: Views) -> list[Step]:
         steps = [
             step
             for stretch in _stretches(start_s, end_s)
-            if (step := _best_step(heard, seen, pans, *stretch)) and step.gain >= _LEAST_STEP_GAIN
+            if (step := _best_step(evidence, *stretch)) and step.gain >= _LEAST_STEP_GAIN
         ]
         if steps:
             found.append(max(steps, key=lambda step: step.gain))
             parts += [(start_s, found[-1].at_s), (found[-1].at_s, end_s)]
-    return _settled(sorted(found, key=lambda step: step.at_s), course, heard, seen, pans)
+    return _settled(sorted(found, key=lambda step: step.at_s), course, evidence)
 
 
-def _settled(
-    steps: Sequence[Step], course: Course, heard: Histograms, seen: Views, pans: Sequence[Pan]
-) -> list[Step]:
-    """Steps estimated once more, each from neighbour to neighbour only; those that fade go."""
-    edges = [float(course.times_s[0]), *(step.at_s for step in steps), float(course.times_s[-1])]
-    settled = []
-    for step, start_s, end_s in zip(steps, edges[:-2], edges[2:], strict=True):
-        at_once = [by_deg for at_s, by_deg in pans if at_s == step.at_s]
-        if at_once:
-            gains = _pan_gains(heard, seen, start_s, step.at_s, end_s, at_once[0])
-        else:
-            gains = _gains(heard, seen, start_s, step.at_s, end_s)
-            gains[_near_zero()] = -math.inf
-        again = _better(None, step.at_s, gains, in_picture=bool(at_once))
-        if again.gain >= _FADED_GAIN:
-            settled.append(again)
-    return settled
+class StepEvidence:
+    """What tells of steps of the rotation, by the number of bins k that it rises by."""
 
+    def __init__(self, course: Course, seen: Views) -> None:
+        self.heard, self.leaps, self.seen = Histograms(course), Leaps(course, least_turn=4), seen
+        self.pans = _picture_steps(course)
 
-def suddenness(course: Course, steps: Sequence[Step]) -> float:
-    """Nats by which the sound close around steps says that it turned there: the least of all steps.
+    def gains(self, start_s: float, at_s: float, end_s: float) -> Tensor:
+        """Nats that a step at `at_s` gains from `start_s` to `end_s`, [shape=(R,)] over k."""
+        leaps = self.leaps.above(start_s, at_s, end_s, within_s=_GRID_S / 2)
+        turns = self.heard.gains(start_s, at_s, end_s) + _LEAP_WEIGHT * leaps
+        # The right rotation falls where the field was turned up.
+        return turns.flip(0).roll(1) + self.seen.weight * self.view_gains(start_s, at_s, end_s)
 
-    About 0 where it turns slowly.
-    """
-    heard = Histograms(course)
-    return min(_sudden_gain(heard, step.at_s, _turn_of(step.by_deg)) for step in steps)
+    def view_gains(self, start_s: float, at_s: float, end_s: float) -> Tensor:
+        """Of sound and picture together: the best rotation of either hypothesis, over the windows
+        that do not straddle `at_s`.
+        """
+        before, after = self.seen.of(start_s, at_s), self.seen.of(at_s, end_s)
+        by_minus_k = (before + _rolled(after)).amax(1)
+        best = by_minus_k.flip(0).roll(1)
+        return best - best[0]
 
+    def pan_gains(self, start_s: float, at_s: float, end_s: float, by_deg: float) -> Tensor:
+        """Gains where the picture has turned by a known angle: only that step is possible, or none.
 
-def _sudden_gain(heard: Histograms, at_s: float, turn: int) -> float:
-    """Nats by which the sound close around a moment says that it turned by so many bins."""
-    return float(sum(heard.gains(at_s - s, at_s, at_s + s)[turn] for s in _SUDDEN_S))
+        If the sound has turned with it, the rotation stays.
+        """
+        bins = round(by_deg / STEP_DEG)
+        stayed = self.heard.gains(start_s, at_s, end_s)[bins % N_YAWS]
+        gains = torch.full((N_YAWS,), -math.inf, dtype=torch.float64)
+        together = self.seen.weight * self.view_gains(start_s, at_s, end_s)[bins % N_YAWS]
+        # A jump of the picture is seen, not guessed: it is at the threshold before any evidence.
+        gains[bins % N_YAWS] = _LEAST_STEP_GAIN + together - stayed
+        return gains
+
+    def sudden(self, at_s: float, by_deg: float) -> float:
+        """Nats by which what is heard close around a moment says that it turned then, at once."""
+        turn = _turn_of(by_deg)
+        around = sum(self.heard.gains(at_s - s, at_s, at_s + s)[turn] for s in _SUDDEN_S)
+        leap = self.leaps.above(at_s - _STRETCH_S, at_s, at_s + _STRETCH_S, within_s=_GRID_S / 2)[
+            turn
+        ]
+        return float(around + _LEAP_SUDDEN * leap)
 
 
 def _turn_of(by_deg: float) -> int:
     """Bins by which the field turned where the rotation stepped: it falls where that rises."""
     return -round(by_deg / STEP_DEG) % N_YAWS
+
+
+def _settled(steps: Sequence[Step], course: Course, evidence: StepEvidence) -> list[Step]:
+    """Steps estimated once more, each from neighbour to neighbour only; those that fade go."""
+    edges = [float(course.times_s[0]), *(step.at_s for step in steps), float(course.times_s[-1])]
+    settled = []
+    for step, start_s, end_s in zip(steps, edges[:-2], edges[2:], strict=True):
+        at_once = [by_deg for at_s, by_deg in evidence.pans if at_s == step.at_s]
+        if at_once:
+            gains = evidence.pan_gains(start_s, step.at_s, end_s, at_once[0])
+        else:
+            gains = evidence.gains(start_s, step.at_s, end_s)
+            gains[_near_zero()] = -math.inf
+        again = _better(None, step.at_s, gains, in_picture=bool(at_once))
+        if again.gain >= _FADED_GAIN:
+            settled.append(replace(again, sudden=evidence.sudden(again.at_s, again.by_deg)))
+    return settled
 
 
 def _stretches(start_s: float, end_s: float) -> list[tuple[float, float]]:
@@ -173,70 +200,42 @@ def _stretches(start_s: float, end_s: float) -> list[tuple[float, float]]:
     return [(start_s, end_s), *((float(s), float(s) + _STRETCH_S) for s in starts)]
 
 
-def _best_step(
-    heard: Histograms,
-    seen: Views,
-    pans: Sequence[Pan],
-    start_s: float,
-    end_s: float,
-) -> Step | None:
+def _best_step(evidence: StepEvidence, start_s: float, end_s: float) -> Step | None:
     best: Step | None = None
     near_zero = _near_zero()
     for at_s in np.arange(start_s + _LEAST_PART_S, end_s - _LEAST_PART_S, _GRID_S):
-        gains = _gains(heard, seen, start_s, at_s, end_s)
+        gains = evidence.gains(start_s, at_s, end_s)
         gains[near_zero] = -math.inf
         best = _better(best, float(at_s), gains)
     if best is not None:
-        best = _placed(best, heard, seen, start_s, end_s)
-    for at_s, by_deg in pans:
+        best = _placed(best, evidence, start_s, end_s)
+    for at_s, by_deg in evidence.pans:
         if start_s + _LEAST_PART_S <= at_s <= end_s - _LEAST_PART_S:
-            gains = _pan_gains(heard, seen, start_s, at_s, end_s, by_deg)
+            gains = evidence.pan_gains(start_s, at_s, end_s, by_deg)
             best = _better(best, at_s, gains, in_picture=True)
     return best
 
 
-def _gains(heard: Histograms, seen: Views, start_s: float, at_s: float, end_s: float) -> Tensor:
-    """Nats that a step of the rotation by k bins gains, [shape=(R,)] over k."""
-    # The right rotation falls where the field was turned up.
-    turns = heard.gains(start_s, at_s, end_s).flip(0).roll(1)
-    return turns + seen.weight * _view_gains(seen, start_s, at_s, end_s)
-
-
-def _placed(step: Step, heard: Histograms, seen: Views, start_s: float, end_s: float) -> Step:
+def _placed(step: Step, evidence: StepEvidence, start_s: float, end_s: float) -> Step:
     """A step put where the sound says, which knows the moment better than windows of 6 s do; its
     gain then tells how sudden it is, too.
     """
-    turn = _turn_of(step.by_deg)
+    heard, turn = evidence.heard, _turn_of(step.by_deg)
     first = max(start_s + _LEAST_PART_S, step.at_s - _PLACING_S)
     last = min(end_s - _LEAST_PART_S, step.at_s + _PLACING_S)
     placings = []
-    for at_s in np.arange(first, last, _GRID_S).tolist():
+    for middle_s in np.arange(first, last, _GRID_S).tolist():
+        at_s, leap = evidence.leaps.best(turn, middle_s - _GRID_S / 2, middle_s + _GRID_S / 2)
         near = max(start_s, at_s - _STRETCH_S), at_s, min(end_s, at_s + _STRETCH_S)
-        together = float(_view_gains(seen, start_s, at_s, end_s)[-turn % N_YAWS])
-        gain = float(heard.gains(start_s, at_s, end_s)[turn]) + seen.weight * together
-        sudden = _sudden_gain(heard, at_s, turn)
-        fit = sudden + float(heard.gains(*near)[turn]) + _PLACING_WEIGHT * together
-        placings.append((at_s, gain, sudden, fit))
+        together = float(evidence.view_gains(start_s, at_s, end_s)[-turn % N_YAWS])
+        gain = float(heard.gains(start_s, at_s, end_s)[turn]) + evidence.seen.weight * together
+        sudden = evidence.sudden(at_s, step.by_deg)
+        fit = sudden + _LEAP_PLACING * leap + float(heard.gains(*near)[turn])
+        placings.append((at_s, gain, sudden, fit + _PLACING_WEIGHT * together))
     most = max(gain for _, gain, _, _ in placings)
     allowed = [p for p in placings if p[1] >= most - _PLACING_SHARE * abs(most)]
     at_s, _, sudden, _ = max(allowed, key=lambda placing: placing[3])
     return replace(step, at_s=at_s, gain=step.gain + sudden)
-
-
-def _pan_gains(
-    heard: Histograms, seen: Views, start_s: float, at_s: float, end_s: float, by_deg: float
-) -> Tensor:
-    """Gains where the picture has turned by a known angle: only that step, or none, is possible.
-
-    If the sound has turned with it, the rotation stays.
-    """
-    bins = round(by_deg / STEP_DEG)
-    stayed_deg = heard.gains(start_s, at_s, end_s)[bins % N_YAWS]
-    gains = torch.full((N_YAWS,), -math.inf, dtype=torch.float64)
-    together = seen.weight * _view_gains(seen, start_s, at_s, end_s)[bins % N_YAWS]
-    # A jump of the picture is seen, not guessed: it stands at the threshold before any evidence.
-    gains[bins % N_YAWS] = _LEAST_STEP_GAIN + together - stayed_deg
-    return gains
 
 
 def _better(best: Step | None, at_s: float, gains: Tensor, *, in_picture: bool = False) -> Step:

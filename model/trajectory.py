@@ -24,7 +24,7 @@ from torch import Tensor
 from model.checkpoint import Calibration
 from model.course import HOP_S, VIEW_S, Course, FloatArray, Views, level_shares, views
 from model.evidence import N_YAWS, best_yaw_deg, yaws_deg
-from model.steps import HISTOGRAMS, STEP_DEG, Step, find_steps, suddenness
+from model.steps import HISTOGRAMS, STEP_DEG, Step, find_steps
 
 Path = NDArray[np.intp]
 
@@ -157,7 +157,7 @@ def trace(course: Course, calibration: Calibration) -> Trajectory:
     step_gain = 0.0
     if steps:
         step_gain = seconds.gain(_bins(stepped_deg)) - seconds.gain(still)
-        step_gain += _SUDDENNESS_WEIGHT * suddenness(course, steps)
+        step_gain += _SUDDENNESS_WEIGHT * min(step.sudden for step in steps)
     curve_gain = seconds.gain(moving) - seconds.gain(still) - _walk_cost(moving)
     # A picture that turned at once is a step, whatever else moves.
     jumped = any(step.in_picture for step in steps)

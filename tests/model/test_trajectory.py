@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from model.checkpoint import load_calibration
 from model.course import Course, views
-from model.steps import Histograms, Step, find_steps, suddenness
+from model.steps import Histograms, Step, StepEvidence, find_steps
 from model.trajectory import (
     Kind,
     Seconds,
@@ -102,12 +101,14 @@ def test_a_jump_is_sudden_and_a_slow_turn_is_not(sources: list[tuple[float, np.n
     times = (np.arange(round(SECONDS * RATE)) + 0.5) / RATE
     jumped = course_of(sources, steps_of(-60.0, 20.0), STILL)
     turned = course_of(sources, np.clip(times - 14, 0, 12) * -5.0, STILL)
-    step = Step(20.0, 60.0, 10.0)
+    sudden, slow = (
+        StepEvidence(course, views(course, load_calibration())).sudden
+        for course in (jumped, turned)
+    )
 
-    assert suddenness(jumped, [step]) > 0
-    assert suddenness(turned, [step]) < -1
-    for wrong in (replace(step, at_s=30.0), replace(step, by_deg=-60.0)):
-        assert suddenness(jumped, [step, wrong]) < -1
+    assert sudden(20.0, 60.0) > 0
+    for not_then in (slow(20.0, 60.0), sudden(30.0, 60.0), sudden(20.0, -60.0)):
+        assert not_then < 0
 
 
 @pytest.mark.parametrize("by_deg", [-60.0, 115.0])
