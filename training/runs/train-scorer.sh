@@ -1,4 +1,4 @@
-# The shipped scorer, from nothing: windows, seven stages of training, calibration. (When the first two were run, scenes were
+# The shipped scorer, from nothing: windows, eight stages of training, calibration. (When the first two were run, scenes were
 # not yet laid over others; the windows of the first four were drawn by the engine as it was then, which has changed since.)
 # MATERIALS is a folder with panoramas/, sounds/ and rooms/; without the three flags everything is procedural. On two CPU
 # cores this takes some hours; on a GPU give pretrain `--preset gpu --device cuda` and ten times the windows.
@@ -34,5 +34,17 @@ $python -m training.data.windows runs/newer --count 1200 --seed 3700000 --durati
 $python -m training.data.windows runs/newer --count 500 --seed 3720000 --duration-s 6 --plain --workers 2 $from
 $python -m training.pretrain --steps 6800 --learning-rate 1.5e-3 --seed 21 --start-from runs/stage-6/scorer.safetensors \
   --windows runs/later runs/plain runs/later-extended runs/crowded runs/sustained runs/newer --validation runs/held-out --output runs/stage-7
-cp runs/stage-7/scorer.safetensors model/weights/scorer.safetensors
+# More of the plain kinds, and scenes in which all that moves sounds. (Here the network was given `coherence`.) On a CPU it is
+# quicker without workers, and where memory is kept from step to step instead of given back.
+$python -m training.data.windows runs/crowded-2 --count 300 --seed 3800000 --duration-s 6 --plain --silent-bodies 10 --workers 2 $from
+$python -m training.data.windows runs/crowded-2 --count 250 --seed 3810000 --duration-s 6 --plain --silent-bodies 5 --workers 2 $from
+$python -m training.data.windows runs/sustained-2 --count 250 --seed 3820000 --duration-s 6 --plain --envelope sustained --workers 2 $from
+$python -m training.data.windows runs/plain-2 --count 700 --seed 3830000 --duration-s 6 --plain --workers 2 $from
+$python -m training.data.windows runs/single --count 250 --seed 3850000 --duration-s 6 --plain --silent-bodies 0 --workers 2 $from
+$python -m training.data.windows runs/single --count 250 --seed 3860000 --duration-s 6 --silent-bodies 0 --workers 2 $from
+export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=8000000000 MALLOC_TOP_PAD_=500000000 MALLOC_ARENA_MAX=2
+$python -m training.pretrain --steps 10000 --learning-rate 1.5e-3 --seed 31 --workers 0 --start-from runs/stage-7/scorer.safetensors \
+  --windows runs/later runs/plain runs/later-extended runs/crowded runs/sustained runs/newer runs/crowded-2 runs/sustained-2 \
+  runs/plain-2 runs/single --validation runs/held-out --output runs/stage-8
+cp runs/stage-8/scorer.safetensors model/weights/scorer.safetensors
 sh training/runs/calibrate.sh
