@@ -43,6 +43,7 @@ $python -m training.data.windows runs/plain-2 --count 700 --seed 3830000 --durat
 $python -m training.data.windows runs/single --count 250 --seed 3850000 --duration-s 6 --plain --silent-bodies 0 --workers 2 $from
 $python -m training.data.windows runs/single --count 250 --seed 3860000 --duration-s 6 --silent-bodies 0 --workers 2 $from
 export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=8000000000 MALLOC_TOP_PAD_=500000000 MALLOC_ARENA_MAX=2
+# (Told to stop at step 9780, where the rate was down to a hundredth.)
 $python -m training.pretrain --steps 10000 --learning-rate 1.5e-3 --seed 31 --workers 0 --start-from runs/stage-7/scorer.safetensors \
   --windows runs/later runs/plain runs/later-extended runs/crowded runs/sustained runs/newer runs/crowded-2 runs/sustained-2 \
   runs/plain-2 runs/single --validation runs/held-out --output runs/stage-8
