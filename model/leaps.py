@@ -83,4 +83,5 @@ def better_turned(shares: Tensor, n: int) -> Tensor:
     power = torch.fft.irfft(spectra.abs().square().to(spectra.dtype), n=shares.shape[1])[:, 0]
     squares = power[:-n] + power[n:]
     usual = (squares - 2 * alike[:, 0]).mean()
-    return 2 * (alike - alike[:, :1]) / (squares + usual + 1e-12)[:, None]
+    better: Tensor = 2 * (alike - alike[:, :1]) / (squares + usual + 1e-12)[:, None]
+    return better

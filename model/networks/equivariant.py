@@ -159,8 +159,10 @@ class PictureEncoder(nn.Module):
 
         As a product: a convolution to one channel, and its gradient, take many times as long.
         """
-        logits = self.attention.weight.view(1, 1, -1) @ x.flatten(2) + self.attention.bias
-        return logits.unflatten(2, x.shape[2:]).softmax(dim=2).to(x.dtype)
+        weight, bias = self.attention.weight, self.attention.bias
+        assert bias is not None
+        logits = (weight.view(1, 1, -1) @ x.flatten(2) + bias).view(len(x), 1, *x.shape[2:])
+        return logits.softmax(dim=2).to(x.dtype)
 
 
 class SoundEncoder(nn.Module):
@@ -285,7 +287,7 @@ class EquivariantScorer(nn.Module):
         Channels first, as the products are: the same as `compare`, without moving them.
         """
         pairs, units = self._pairs(seen, heard)
-        first, _, second, _ = self.compare
+        first, second = (self._layer(index) for index in (0, 2))
         # The units go into the first weights, which are fewer than the pairs.
         weight = first.weight[:, : pairs.shape[1]] * units.mT
         added = first.bias[:, None]
@@ -293,7 +295,13 @@ class EquivariantScorer(nn.Module):
             added = added + self._of_either(_liveliness(seen), _liveliness(heard))
         x = torch.baddbmm(added, weight, pairs.flatten(2)).relu()
         x = torch.baddbmm(second.bias[:, None], second.weight.expand(len(x), -1, -1), x).relu()
-        return x.unflatten(2, pairs.shape[2:])
+        return x.view(len(x), -1, *pairs.shape[2:])
+
+    def _layer(self, index: int) -> nn.Linear:
+        """A linear layer of `compare`."""
+        layer = self.compare[index]
+        assert isinstance(layer, nn.Linear)
+        return layer
 
     def _pairs(self, seen: Side, heard: Side) -> tuple[Tensor, Tensor]:
         """What is compared of all pairs, (B, channels, A, A), and its units, (B, channels, 1).
@@ -316,7 +324,7 @@ class EquivariantScorer(nn.Module):
 
     def _of_either(self, seen: Tensor, heard: Tensor) -> Tensor:
         """What the first of `compare` makes of numbers [shape=(B, N, A)] of either side alone."""
-        of_seen, of_heard = self.compare[0].weight[:, -2 * self.config.heads :].chunk(2, dim=1)
+        of_seen, of_heard = self._layer(0).weight[:, -2 * self.config.heads :].chunk(2, dim=1)
         return ((of_seen @ seen)[..., :, None] + (of_heard @ heard)[..., None, :]).flatten(2)
 
 
