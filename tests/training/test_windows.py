@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from training.data.scenes import Conditions, draw_scene
-from training.data.windows import load_window, main, render_window
+from training.data.windows import load_window, main, mixed_windows, render_window
 
 ASKED = Conditions(duration_s=2.0, plain=True, n_sources=2, n_distractors=3, envelope="sustained")
 
@@ -33,3 +33,18 @@ def test_a_kind_of_envelope_that_cannot_be_drawn_is_refused(
         main([str(tmp_path), "--envelope", "recorded"])
 
     assert "recorded" in capsys.readouterr().err
+
+
+def test_windows_of_all_folders_are_mixed(tmp_path: Path) -> None:
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder in folders:
+        folder.mkdir()
+        for index in range(20):
+            (folder / f"scene-{index}.safetensors").touch()
+
+    mixed = mixed_windows(folders)
+
+    assert sorted(mixed) == sorted(path for folder in folders for path in folder.iterdir())
+    assert mixed == mixed_windows(folders)
+    for half in (mixed[:20], mixed[20:]):
+        assert 5 < sum(path.parent == folders[0] for path in half) < 15
