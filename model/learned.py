@@ -59,6 +59,7 @@ class LearnedScorer:
         return _evidence(
             Scores(
                 (as_is.yaw + _mirrored(other.yaw)) / 2,
+                (as_is.mirrored + _mirrored(other.mirrored)) / 2,
                 (as_is.belongs + other.belongs) / 2,
                 (as_is.synchronous + other.synchronous) / 2,
             )

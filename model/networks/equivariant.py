@@ -64,11 +64,13 @@ class Scores(NamedTuple):
     Attributes
     ----------
     yaw : log-evidence per rotation, over `evidence.yaws_deg`, [shape=(B, R)].
+    mirrored : the same of the mirrored field (Y negated, then rotated), [shape=(B, R)].
     belongs : logit that the sound is this picture's, at whatever rotation, [shape=(B,)].
     synchronous : logit that they run on the same time, [shape=(B,)].
     """
 
     yaw: Tensor
+    mirrored: Tensor
     belongs: Tensor
     synchronous: Tensor
 
@@ -197,6 +199,7 @@ class EquivariantScorer(nn.Module):
     """Log-evidence for every rotation of the field; see the module."""
 
     heard: Tensor
+    heard_mirrored: Tensor
 
     def __init__(self, config: EquivariantConfig | None = None) -> None:
         super().__init__()
@@ -213,9 +216,9 @@ class EquivariantScorer(nn.Module):
         # [seen, yaw]: the azimuth bin heard where a rotation brings it to `seen`. Azimuth falls
         # from left to right, and rotations are -175 to 180 degrees: see `evidence.yaws_deg`.
         yaw_bins = torch.arange(N_AZIMUTHS) + 1 - N_AZIMUTHS // 2
-        self.register_buffer(
-            "heard", (seen[:, None] + yaw_bins[None]) % N_AZIMUTHS, persistent=False
-        )
+        heard = (seen[:, None] + yaw_bins[None]) % N_AZIMUTHS
+        self.register_buffer("heard", heard, persistent=False)
+        self.register_buffer("heard_mirrored", N_AZIMUTHS - 1 - heard, persistent=False)
 
     def forward(self, maps: Tensor, sound: Tensor) -> Scores:
         """Score all rotations.
@@ -231,13 +234,16 @@ class EquivariantScorer(nn.Module):
     def match(self, seen: Side, heard: Side) -> Scores:
         """Compare both sides at all rotations."""
         pairs = self._compared(seen, heard)
-        # What is heard where a rotation brings it to `seen`, all that belongs to it together.
-        by_yaw = pairs.gather(3, self.heard.expand(*pairs.shape[:2], -1, -1))
-        compared = by_yaw.mean(dim=2, dtype=torch.float32).transpose(1, 2)  # (B, yaw, channels)
+        compared, mirrored = (
+            _Rotations.apply(pairs, heard).transpose(1, 2)  # type: ignore[no-untyped-call]
+            for heard in (self.heard, self.heard_mirrored)
+        )  # (B, yaw, channels)
         # In full precision: what all rotations share may grow large, and would round the rest off.
         with torch.autocast(compared.device.type, enabled=False):
-            yaw = self.weigh(compared).squeeze(-1) * (N_AZIMUTHS / 6)
-            return Scores(yaw, *self._trust(compared, yaw).unbind(-1))
+            yaw, of_mirrored = (
+                self.weigh(each).squeeze(-1) * (N_AZIMUTHS / 6) for each in (compared, mirrored)
+            )
+            return Scores(yaw, of_mirrored, *self._trust(compared, yaw).unbind(-1))
 
     def by_azimuth(self, maps: Tensor, sound: Tensor) -> Tensor:
         """What each azimuth adds to the score of the field as it is, [shape=(B, A)].
@@ -359,6 +365,28 @@ class _Lagged(torch.autograd.Function):
             of_late.baddbmm_(by_pair, early)
             of_early.baddbmm_(by_pair.mT, late)
         return own, others, None
+
+
+class _Rotations(torch.autograd.Function):
+    """The mean over all pairs of azimuths that one rotation brings together, in float32.
+
+    Pairs [shape=(B, channels, A, A)], and which is heard at each azimuth seen by rotation,
+    [shape=(A, R)], every one once: to [shape=(B, channels, R)]. As by `gather`, whose gradient is
+    added up place by place.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, pairs: Tensor, heard: Tensor) -> Tensor:
+        ctx.save_for_backward(heard)
+        ctx.dtype = pairs.dtype
+        by_yaw = pairs.gather(3, heard.expand(*pairs.shape[:2], -1, -1))
+        return by_yaw.mean(dim=2, dtype=torch.float32)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (heard,) = ctx.saved_tensors
+        of_pair = gradients[0].to(ctx.dtype) / len(heard)
+        return of_pair[..., heard.argsort(dim=1)], None
 
 
 def _apart(first: Tensor, second: Tensor, lag: int) -> tuple[Tensor, Tensor]:

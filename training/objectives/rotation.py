@@ -1,7 +1,8 @@
 """All rotations as candidates: cross-entropy over yaw, and whether sound and picture fit at all.
 
 Every other rotation of a scene's own field is a hard negative (InfoNCE over all of them, with a
-soft target since sources have an extent). Negatives of the trust heads come from within the batch:
+soft target since sources have an extent). So are all rotations of the mirrored field, as one: the
+field is the right way round. Negatives of the trust heads come from within the batch:
 pairs of neighbours swap their sound (foreign), others hear their own at another time.
 """
 
@@ -16,6 +17,7 @@ from model.networks.equivariant import EquivariantScorer, Side
 
 CONCENTRATION = 90.0  # of the target, von Mises: a deviation of 6 degrees
 TRUST_WEIGHT = 0.3
+WAY_ROUND_WEIGHT = 0.5
 
 
 def rotation_target(device: torch.device | str = "cpu") -> Tensor:
@@ -38,6 +40,8 @@ def rotation_loss(
     fitting = network.match(seen, heard)
     log_posterior = fitting.yaw.float().log_softmax(-1)
     rotation = -(log_posterior @ rotation_target(maps.device)).mean()
+    odds = (fitting.yaw.float().logsumexp(-1), fitting.mirrored.float().logsumexp(-1))
+    way_round = _binary(odds[0] - odds[1], 1.0)
 
     late = heard._replace(varying=heard.varying.roll(heard.varying.shape[3] // 2, dims=3))
     wrong = network.match(seen, Side(*map(_half_swapped, heard, late)))
@@ -46,13 +50,14 @@ def rotation_loss(
     synchronous = _binary(fitting.synchronous.float(), 1.0) + _binary(
         wrong.synchronous.float(), 0.0
     )
-    loss = rotation + TRUST_WEIGHT * (belongs + synchronous) / 2
+    loss = rotation + TRUST_WEIGHT * (belongs + synchronous) / 2 + WAY_ROUND_WEIGHT * way_round
     error_deg = errors_deg(fitting.yaw)
     return loss, {
         "loss": loss.detach(),
         "rotation": rotation.detach(),
         "belongs": belongs.detach() / 2,
         "synchronous": synchronous.detach() / 2,
+        "way round": way_round.detach(),
         "within 20": (error_deg <= 20).float().mean(),
     }
 

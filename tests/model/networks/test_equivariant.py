@@ -15,7 +15,13 @@ from model.checkpoint import load_scorer, save_scorer
 from model.errors import MediaError
 from model.evidence import N_YAWS, yaws_deg
 from model.learned import sound_input
-from model.networks.equivariant import EquivariantConfig, EquivariantScorer, _Around, _Lagged
+from model.networks.equivariant import (
+    EquivariantConfig,
+    EquivariantScorer,
+    _Around,
+    _Lagged,
+    _Rotations,
+)
 
 N_FRAMES = 20
 
@@ -53,8 +59,12 @@ def test_rolled_picture_and_rotated_field_roll_the_scores(
         rotated = network(maps, sound_input(turned)[None])
         both = network(maps.roll(-bins, -1), sound_input(turned)[None])
 
-    for scores, roll in ((rolled, bins), (rotated, -bins), (both, 0)):
+    # A mirrored field is turned the other way by what turns the field.
+    cases = ((rolled, bins, bins), (rotated, -bins, bins), (both, 0, 2 * bins))
+    for scores, roll, roll_mirrored in cases:
         torch.testing.assert_close(scores.yaw, plain.yaw.roll(roll, 1), atol=2e-5, rtol=0)
+        mirrored = plain.mirrored.roll(roll_mirrored, 1)
+        torch.testing.assert_close(scores.mirrored, mirrored, atol=2e-5, rtol=0)
         torch.testing.assert_close(scores.belongs, plain.belongs, atol=2e-5, rtol=0)
         torch.testing.assert_close(scores.synchronous, plain.synchronous, atol=2e-5, rtol=0)
     assert plain.yaw.std() > 1e-3
@@ -92,6 +102,35 @@ def test_the_mirrored_field_is_heard_in_reverse() -> None:
     mirrored = sound_input(features.remapped(cov, signs=(1, -1, 1)))
 
     torch.testing.assert_close(mirrored, sound_input(cov).flip(0), atol=2e-4, rtol=0)
+
+
+def test_the_mirrored_field_is_scored_with_its_rotations(network: EquivariantScorer) -> None:
+    maps, sound = picture(), sound_input(covariance())[None].expand(2, -1, -1, -1)
+    with torch.no_grad():
+        both = network(maps, sound)
+        mirrored = network(maps, sound.flip(1))
+
+    torch.testing.assert_close(both.mirrored, mirrored.yaw, atol=2e-5, rtol=0)
+    torch.testing.assert_close(both.yaw, mirrored.mirrored, atol=2e-5, rtol=0)
+    assert (both.yaw - both.mirrored).abs().max() > 1e-3
+
+
+def test_sums_over_rotations_have_their_gradient() -> None:
+    places = torch.tensor([[1, 0, 2], [0, 2, 1], [2, 1, 0]])
+    pairs = torch.randn(2, 2, 3, 3, dtype=torch.float64, requires_grad=True)
+
+    def sums(pairs: torch.Tensor) -> torch.Tensor:
+        # The mean is in float32 whatever comes in, too coarse for differences of doubles.
+        return pairs.gather(3, places.expand(2, 2, -1, -1)).mean(2)
+
+    found = _Rotations.apply(pairs, places)  # type: ignore[no-untyped-call]
+    weights = torch.randn_like(found)
+    gradients = [
+        torch.autograd.grad((weights * values).sum(), pairs)[0] for values in (found, sums(pairs))
+    ]
+
+    torch.testing.assert_close(found.double(), sums(pairs), atol=1e-6, rtol=0)
+    torch.testing.assert_close(gradients[0], gradients[1], atol=1e-6, rtol=0)
 
 
 def test_scores_equal_a_slow_sum_over_pairs(network: EquivariantScorer) -> None:
