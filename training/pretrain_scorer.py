@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,7 +18,7 @@ from training.data.batches import Batch, WindowBatches, inputs
 from training.data.windows import load_window
 from training.distributed import Ranks
 from training.growth import grown
-from training.objectives.rotation import errors_deg, rotation_loss
+from training.objectives.rotation import errors_deg, rotation_loss, rotation_target
 
 _NETWORK = EquivariantConfig(hidden=96, size=72, heads=9, coherence=True)
 
@@ -118,13 +119,16 @@ def validate(
     network: EquivariantScorer, paths: Sequence[Path], device: torch.device
 ) -> dict[str, float]:
     """How a network does on whole windows, and how well it tells foreign sound."""
-    errors, fitting, foreign = [], [], []
+    target = rotation_target(device)
+    losses, errors, fitting, foreign, right_way = [], [], [], [], []
     before: Tensor | None = None
     for path in paths:
         example = inputs(load_window(path)).to(device)
         seen, heard = network.picture(example.maps), network.sound(example.sound)
         scores = network.scores(seen, heard)
+        losses.append(-float(scores.yaw[0].log_softmax(0) @ target))
         errors.append(float(errors_deg(scores.yaw)))
+        right_way.append(float(scores.yaw.logsumexp(1) > scores.mirrored.logsumexp(1)))
         fitting.append(float(scores.belongs))
         if before is not None:
             n = min(seen.shape[-1], before.shape[-1])
@@ -133,10 +137,12 @@ def validate(
     told = torch.tensor(fitting)[:, None] > torch.tensor(foreign)[None]
     error = torch.tensor(errors)
     return {
+        "rotation": float(np.mean(losses)),
         "median error": float(error.median()),
         **{f"within {n}": float((error <= n).float().mean()) for n in (10, 20, 30)},
         "beyond 150": float((error > 150).float().mean()),
         "foreign told": float(told.float().mean()),
+        "right way round": float(np.mean(right_way)),
     }
 
 
