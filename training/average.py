@@ -1,6 +1,6 @@
 """One scorer from several of one descent: the mean of their weights.
 
-    python -m training.average A.safetensors B.safetensors --windows HELD_OUT --output MEAN
+    python -m training.average FIRST.safetensors SECOND.safetensors --windows HELD_OUT --output MEAN
 
 Runs that began with one another's weights lie in one basin of the loss, and the mean of their
 weights is often better than either, above all on what neither was trained on (Izmailov et al., UAI
