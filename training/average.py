@@ -3,10 +3,10 @@
     python -m training.average FIRST.safetensors SECOND.safetensors --windows HELD_OUT --output MEAN
 
 Runs that began with one another's weights lie in one basin of the loss, and the mean of their
-weights is often better than either, above all on what neither was trained on (Izmailov et al., UAI
-2018; Wortsman et al., "Model soups", ICML 2022). That has to be seen: with HELD_OUT, windows that no
-training has seen, figures of each and of the mean are printed. A smaller scorer is grown to the
-sizes of the last one first.
+weights is often better than either, above all on what neither was trained on (Izmailov et al.,
+UAI 2018; Wortsman et al., "Model soups", ICML 2022). That has to be seen: with HELD_OUT, windows
+that no training has seen, figures of each and of the mean are printed. A smaller scorer is grown to
+the sizes of the last one first.
 """
 
 from __future__ import annotations
