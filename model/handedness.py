@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from model import features
-from model.checkpoint import Calibration
+from model.checkpoint import AVSA, LEARNED, Calibration
 from model.conventions import Diagnosis
 from model.evidence import best_yaw_deg, following
 from model.faults import Finding
@@ -47,10 +47,8 @@ PRIOR = {
     Hypothesis.FUMA_READ: 0.02,
 }
 _LEAST_PRIOR = 1e-4
-# How much the calibrated cues of the yaw, and `evidence.following`, count between hypotheses:
-# the least log loss (0.409; 0.441 at 1 and 0.1) of the fused judge on 170 of the windows that it
-# was calibrated on, as they are and mirrored.
-_CUES_WEIGHT, _FOLLOWING_WEIGHT = 2.0, 0.5
+# How much `parts` count between hypotheses, found by `training.fit_handedness` for the fused judge.
+WEIGHTS = (2.0, 2.0, 0.5)
 
 
 def undone(cov: Tensor, hypothesis: Hypothesis) -> Tensor:
@@ -65,12 +63,28 @@ def undone(cov: Tensor, hypothesis: Hypothesis) -> Tensor:
     return cov
 
 
-def _window_undone(window: Window, hypothesis: Hypothesis) -> Window:
+def window_undone(window: Window, hypothesis: Hypothesis) -> Window:
+    """A window with what a hypothesis says was done to its sound undone."""
     moments = [
         replace(moment, covariance=undone(moment.covariance, hypothesis))
         for moment in window.moments
     ]
     return replace(window, covariance=undone(window.covariance, hypothesis), moments=moments)
+
+
+def parts(window: Window, scored: ScoredWindow, calibration: Calibration) -> Tensor:
+    """A window's log-evidence for each rotation, by what gives it, float64, [shape=(3, R)].
+
+    The learned scorer and the training-free cues, each cue by its calibrated weight, and whether
+    motion follows the sound's direction (`evidence.following`).
+    """
+    following_it = following(window.covariance, window.motion.energy).double().cpu()
+    learned, cues = torch.zeros_like(following_it), torch.zeros_like(following_it)
+    for name, weight in calibration.weights.items():
+        part = learned if name in (LEARNED, AVSA) else cues
+        if name in scored.cues:
+            part += weight * scored.cues[name].double().cpu()
+    return torch.stack([learned, cues, following_it])
 
 
 def prior_given(diagnosis: Diagnosis) -> dict[Hypothesis, float]:
@@ -156,15 +170,10 @@ class HandednessTest:
         for hypothesis, log_evidence in self._evidence.items():
             scored, other = upright, window
             if hypothesis is not Hypothesis.UPRIGHT:
-                other = _window_undone(window, hypothesis)
+                other = window_undone(window, hypothesis)
                 scored = score(other, self._scorers, self._calibration)
-            followed = following(other.covariance, other.motion.energy).cpu()
-            log_evidence.append(_CUES_WEIGHT * self._total(scored) + _FOLLOWING_WEIGHT * followed)
-
-    def _total(self, scored: ScoredWindow) -> Tensor:
-        weights = self._calibration.weights
-        terms = [weights[name] * cue for name, cue in scored.cues.items() if name in weights]
-        return torch.stack(terms).sum(0)
+            found = parts(other, scored, self._calibration)
+            log_evidence.append(found.new_tensor(WEIGHTS) @ found)
 
     def result(self) -> Handedness:
         """The posterior of all windows, of which there is at least one."""

@@ -48,8 +48,9 @@ class LearnedScorer:
 
     @torch.no_grad()
     def __call__(self, window: Window) -> Evidence:
-        """The cue `LEARNED`, and the statistics `belongs` and `synchronous`: logits that the sound
-        is the picture's, and that they run on one time.
+        """The cue `LEARNED`, and as statistics three logits: `belongs`, that the sound is the
+        picture's, `synchronous`, that they run on one time, and `upright`, that left and right are
+        not exchanged.
         """
         maps, heard = self._maps(window), self._heard(window)
         # One after the other: two at once no longer fit into a processor's cache. Of sound, each
@@ -111,7 +112,11 @@ def _evidence(scores: Scores) -> Evidence:
     """Of a batch of one."""
     return Evidence(
         {LEARNED: scores.yaw[0]},
-        {"belongs": float(scores.belongs), "synchronous": float(scores.synchronous)},
+        {
+            "belongs": float(scores.belongs),
+            "synchronous": float(scores.synchronous),
+            "upright": float(scores.yaw.logsumexp(1) - scores.mirrored.logsumexp(1)),
+        },
     )
 
 

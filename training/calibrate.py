@@ -55,7 +55,7 @@ from training.data.excerpts import beginning, diffuse, thirds, with_sound
 from training.data.windows import load_window, mixed_windows
 
 _TARGET_CONCENTRATION = 60.0  # von Mises, 7.4 degrees
-_STATISTICS = ("bias", "belongs", "synchronous")
+_STATISTICS = ("bias", "belongs", "synchronous", "upright")
 _LEAST_TAKES = 4  # of each length: fewer cannot be halved twice
 _SHORT_S = (2.0, 5.0)  # of every third window, in turns: a take may be as short
 UNFIT_WEIGHT = 0.3  # of windows in which nothing fits, in the cues' weights
@@ -70,7 +70,7 @@ class ScoredTake:
     kind : "matched", "short", "long", "foreign" or "noise".
     names : of the K cues.
     cues : [shape=(W, K, R)].
-    statistics : by `_STATISTICS`, [shape=(W, 3)].
+    statistics : by `_STATISTICS`, [shape=(W, 4)].
     """
 
     kind: str
@@ -137,7 +137,7 @@ def takes_of(windows: Sequence[Path], long: Sequence[Path]) -> Iterator[tuple[st
 
 @dataclass(frozen=True)
 class Fit:
-    """Weights [shape=(K,)] and gates [shape=(2, 3)] (learned, evidence; by `_STATISTICS`)."""
+    """Weights [shape=(K,)] and gates [shape=(2, 4)] (learned, evidence; by `_STATISTICS`)."""
 
     weights: Tensor
     gates: Tensor | None

@@ -182,7 +182,7 @@ def test_gates_close_where_statistics_say_so() -> None:
     wrong = [row.roll(roll) for row, roll in zip(right, rolls, strict=True)]
 
     def take_of(kind: str, cue: torch.Tensor, belongs: float) -> ScoredTake:
-        statistics = torch.tensor([[1.0, belongs, 0.0]]).double()
+        statistics = torch.tensor([[1.0, belongs, 0.0, 0.0]]).double()
         return ScoredTake(kind, (LEARNED,), cue[None, None], statistics)
 
     takes = [
@@ -195,7 +195,7 @@ def test_gates_close_where_statistics_say_so() -> None:
     calibration = calibrate.calibrate([*takes, *long], wrong=0.05)
 
     trusted, doubted = (
-        calibration.weight(LEARNED, {"belongs": belongs, "synchronous": 0.0})
+        calibration.weight(LEARNED, {"belongs": belongs, "synchronous": 0.0, "upright": 0.0})
         for belongs in (3.0, -3.0)
     )
     assert trusted > 5 * doubted
