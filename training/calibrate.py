@@ -55,7 +55,7 @@ from training.data.excerpts import beginning, diffuse, thirds, with_sound
 from training.data.windows import load_window, mixed_windows
 
 _TARGET_CONCENTRATION = 60.0  # von Mises, 7.4 degrees
-_STATISTICS = ("bias", "belongs", "synchronous", "upright")
+STATISTICS = ("bias", "belongs", "synchronous", "upright")
 _LEAST_TAKES = 4  # of each length: fewer cannot be halved twice
 _SHORT_S = (2.0, 5.0)  # of every third window, in turns: a take may be as short
 UNFIT_WEIGHT = 0.3  # of windows in which nothing fits, in the cues' weights
@@ -70,7 +70,7 @@ class ScoredTake:
     kind : "matched", "short", "long", "foreign" or "noise".
     names : of the K cues.
     cues : [shape=(W, K, R)].
-    statistics : by `_STATISTICS`, [shape=(W, 4)].
+    statistics : by `STATISTICS`, [shape=(W, 4)].
     """
 
     kind: str
@@ -87,7 +87,7 @@ class ScoredTake:
         """Pooled over the windows as the product does, [shape=(R,)]."""
         log_posteriors = []
         for cues, values in zip(self.cues, self.statistics.tolist(), strict=True):
-            statistics = dict(zip(_STATISTICS, values, strict=True))
+            statistics = dict(zip(STATISTICS, values, strict=True))
             weights = [calibration.weight(name, statistics) for name in self.names]
             log_posteriors.append((cues.new_tensor(weights) @ cues).log_softmax(0))
         return pool(torch.stack(log_posteriors), calibration)
@@ -103,7 +103,7 @@ def scored(kind: str, windows: Sequence[Window], scorers: Sequence[Scorer]) -> S
         values = {name: value for evidence in found for name, value in evidence.statistics.items()}
         names = tuple(named)
         cues.append(torch.stack([cue.double().cpu() for cue in named.values()]))
-        statistics.append([1.0, *(values.get(name, 0.0) for name in _STATISTICS[1:])])
+        statistics.append([1.0, *(values.get(name, 0.0) for name in STATISTICS[1:])])
     return ScoredTake(kind, names, torch.stack(cues), torch.tensor(statistics, dtype=torch.float64))
 
 
@@ -112,7 +112,7 @@ def avsa_takes(checkpoint: Path, *, seed: int, n_scenes: int, n_long: int) -> li
     judged = judged_takes(load_avsa_scorer(checkpoint), seed=seed, n_scenes=n_scenes, n_long=n_long)
     takes = []
     for kind, cues in tqdm(judged, unit="take", desc="scoring"):
-        statistics = torch.zeros(len(cues), len(_STATISTICS), dtype=torch.float64)
+        statistics = torch.zeros(len(cues), len(STATISTICS), dtype=torch.float64)
         statistics[:, 0] = 1.0
         takes.append(ScoredTake(kind, (AVSA,), cues, statistics))
     return takes
@@ -137,7 +137,7 @@ def takes_of(windows: Sequence[Path], long: Sequence[Path]) -> Iterator[tuple[st
 
 @dataclass(frozen=True)
 class Fit:
-    """Weights [shape=(K,)] and gates [shape=(2, 4)] (learned, evidence; by `_STATISTICS`)."""
+    """Weights [shape=(K,)] and gates [shape=(2, 4)] (learned, evidence; by `STATISTICS`)."""
 
     weights: Tensor
     gates: Tensor | None
@@ -165,7 +165,7 @@ def fit_weights(takes: Sequence[ScoredTake], *, steps: int = 500) -> Fit:
     parameters = [weights]
     gates: Tensor | None = None
     if LEARNED in names:
-        gates = torch.zeros(2, len(_STATISTICS), dtype=cues.dtype)
+        gates = torch.zeros(2, len(STATISTICS), dtype=cues.dtype)
         gates[:, 0] = 1.0
         parameters.append(gates.requires_grad_(True))
     fit = Fit(weights, gates, is_learned)
@@ -319,7 +319,7 @@ def _named_gates(fit: Fit) -> dict[str, dict[str, float]]:
     if fit.gates is None:
         return {}
     return {
-        group: {name: round(float(c), 4) for name, c in zip(_STATISTICS, row, strict=True)}
+        group: {name: round(float(c), 4) for name, c in zip(STATISTICS, row, strict=True)}
         for group, row in zip((LEARNED, "evidence"), fit.gates, strict=True)
     }
 

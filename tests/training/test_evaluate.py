@@ -142,7 +142,9 @@ def synthetic_cues(n: int, strength: float, seed: int = 0) -> torch.Tensor:
 
 
 def take(kind: str, cues: torch.Tensor) -> ScoredTake:
-    return ScoredTake(kind, CUES, cues, torch.tensor([[1.0, 0.0, 0.0]] * len(cues)).double())
+    statistics = torch.zeros(len(cues), len(calibrate.STATISTICS)).double()
+    statistics[:, 0] = 1.0
+    return ScoredTake(kind, CUES, cues, statistics)
 
 
 def test_weights_go_to_the_cues_that_tell() -> None:
@@ -182,8 +184,9 @@ def test_gates_close_where_statistics_say_so() -> None:
     wrong = [row.roll(roll) for row, roll in zip(right, rolls, strict=True)]
 
     def take_of(kind: str, cue: torch.Tensor, belongs: float) -> ScoredTake:
-        statistics = torch.tensor([[1.0, belongs, 0.0, 0.0]]).double()
-        return ScoredTake(kind, (LEARNED,), cue[None, None], statistics)
+        made = take(kind, cue[None, None])
+        made.statistics[:, calibrate.STATISTICS.index("belongs")] = belongs
+        return replace(made, names=(LEARNED,))
 
     takes = [
         made
