@@ -60,5 +60,6 @@ OMP_NUM_THREADS=1 .venv/bin/torchrun --nproc-per-node 2 -m training.pretrain --s
   --workers 0 --start-from runs/mean-8.safetensors --windows runs/later runs/plain runs/later-extended runs/crowded \
   runs/sustained runs/newer runs/crowded-2 runs/sustained-2 runs/plain-2 runs/single runs/fresh runs/fresh-plain \
   --output runs/stage-9
-cp runs/stage-9/scorer.safetensors model/weights/scorer.safetensors
+$python -m training.average runs/stage-8/scorer.safetensors runs/stage-9/scorer.safetensors --windows runs/unseen \
+  --output model/weights/scorer.safetensors
 sh training/runs/calibrate.sh
