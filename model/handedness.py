@@ -47,7 +47,8 @@ PRIOR = {
     Hypothesis.FUMA_READ: 0.02,
 }
 _LEAST_PRIOR = 1e-4
-# How much `parts` count between hypotheses, found by `training.fit_handedness` for the fused judge.
+# How much `parts` count between hypotheses: found on synthetic windows with an earlier scorer. What
+# `training.fit_handedness` finds with the shipped one is hardly better (training/LOG.md).
 WEIGHTS = (2.0, 2.0, 0.5)
 
 

@@ -115,7 +115,7 @@ def _evidence(scores: Scores) -> Evidence:
         {
             "belongs": float(scores.belongs),
             "synchronous": float(scores.synchronous),
-            "upright": float(scores.yaw.logsumexp(1) - scores.mirrored.logsumexp(1)),
+            "upright": float(scores.upright),
         },
     )
 

@@ -62,10 +62,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, help="where the mean is written; not if not given")
     options = parser.parse_args(argv)
     try:
+        if not (options.windows or options.output):
+            raise OptionError("Nothing is asked for: give --output, --windows, or both.")
         networks = [load_scorer(path) for path in options.scorers]
         mean = mean_of(networks, options.shares)
         if options.windows:
             held_out = kept_windows(options.windows)
+            if not held_out:
+                raise OptionError(f"{options.windows} holds no windows (training.data.windows).")
             for name, network in zip([*options.scorers, "mean"], [*networks, mean], strict=True):
                 figures = validate(network, held_out, torch.device("cpu"))
                 print(f"{name}: " + ", ".join(f"{k} {v:.3f}" for k, v in figures.items()))

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -128,7 +127,7 @@ def validate(
         scores = network.scores(seen, heard)
         losses.append(-float(scores.yaw[0].log_softmax(0) @ target))
         errors.append(float(errors_deg(scores.yaw)))
-        right_way.append(float(scores.yaw.logsumexp(1) > scores.mirrored.logsumexp(1)))
+        right_way.append(float(scores.upright > 0))
         fitting.append(float(scores.belongs))
         if before is not None:
             n = min(seen.shape[-1], before.shape[-1])
@@ -137,12 +136,12 @@ def validate(
     told = torch.tensor(fitting)[:, None] > torch.tensor(foreign)[None]
     error = torch.tensor(errors)
     return {
-        "rotation": float(np.mean(losses)),
+        "rotation": float(torch.tensor(losses).mean()),
         "median error": float(error.median()),
         **{f"within {n}": float((error <= n).float().mean()) for n in (10, 20, 30)},
         "beyond 150": float((error > 150).float().mean()),
         "foreign told": float(told.float().mean()),
-        "right way round": float(np.mean(right_way)),
+        "right way round": float(torch.tensor(right_way).mean()),
     }
 
 

@@ -74,6 +74,11 @@ class Scores(NamedTuple):
     belongs: Tensor
     synchronous: Tensor
 
+    @property
+    def upright(self) -> Tensor:
+        """Logit that the field is not mirrored, over all rotations of either, [shape=(B,)]."""
+        return self.yaw.logsumexp(-1) - self.mirrored.logsumexp(-1)
+
 
 class Side(NamedTuple):
     """What one encoder says of a batch, ready to be compared: N is heads, C channels of each.

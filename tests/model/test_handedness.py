@@ -11,11 +11,11 @@ import torch
 
 from model import features
 from model.ambisonics import ChannelLayout, Convention, Fix, encode
-from model.checkpoint import Calibration
+from model.checkpoint import LEARNED, Calibration
 from model.conventions import Diagnosis
 from model.evidence import CUES, following
 from model.features import Motion
-from model.handedness import PRIOR, HandednessTest, Hypothesis, prior_given, undone
+from model.handedness import PRIOR, HandednessTest, Hypothesis, parts, prior_given, undone
 from model.readings import Reading
 from model.scoring import Window, score, training_free
 
@@ -124,6 +124,21 @@ def test_following_is_blind_to_where_and_sees_which_way() -> None:
 
     assert upright.max() > 1.3 * reversed_.max()
     torch.testing.assert_close(turned, upright.roll(-6), atol=0.05, rtol=0.05)
+
+
+def test_evidence_is_kept_apart_by_what_gives_it() -> None:
+    field, seen = moving(0.4)
+    one = window(field, seen)
+    scored = score(one, (training_free,), CALIBRATION)
+    heard = torch.randn(72, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    both = replace(scored, cues={**scored.cues, LEARNED: heard, "unknown": heard})
+    calibration = replace(CALIBRATION, weights={**CALIBRATION.weights, LEARNED: 0.7})
+
+    learned, cues, follows = parts(one, both, calibration)
+
+    torch.testing.assert_close(learned, 0.7 * heard)
+    torch.testing.assert_close(cues, 0.3 * torch.stack([*scored.cues.values()]).sum(0))
+    torch.testing.assert_close(follows, following(one.covariance, one.motion.energy).double())
 
 
 def test_the_prior_heeds_what_the_sound_has_said() -> None:

@@ -49,6 +49,16 @@ def test_a_mirrored_scene_gets_the_mirrored_answer(window: Window) -> None:
     assert as_is.statistics == pytest.approx(dict(other.statistics), abs=1e-4)
 
 
+def test_a_mirrored_field_has_the_opposite_odds(window: Window) -> None:
+    scorer = LearnedScorer(load_scorer())
+    covariance = features.remapped(window.covariance, signs=(1, -1, 1))
+
+    as_is, other = scorer(window), scorer(replace(window, covariance=covariance))
+
+    assert other.statistics["upright"] == pytest.approx(-as_is.statistics["upright"], abs=1e-3)
+    assert abs(as_is.statistics["upright"]) > 1e-2
+
+
 def test_over_lags_it_is_the_networks_evidence(window: Window) -> None:
     """Without a lag, that of the whole window."""
     network = load_scorer()

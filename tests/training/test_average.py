@@ -11,6 +11,8 @@ import torch
 from model.checkpoint import load_scorer, save_scorer
 from model.networks.equivariant import EquivariantConfig, EquivariantScorer
 from training.average import main, mean_of
+from training.data.scenes import Conditions
+from training.data.windows import render_all
 
 SMALL = EquivariantConfig(hidden=16, size=16, heads=2)
 
@@ -54,3 +56,20 @@ def test_from_files_to_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert main([*map(str, paths), "--shares", "0.5", "0.6", "--output", str(output)]) == 2
     assert "[0.5, 0.6] do not add up to 1" in capsys.readouterr().err
     assert not output.exists()
+    assert main([*map(str, paths)]) == 2
+    assert "give --output, --windows" in capsys.readouterr().err
+
+
+def test_all_are_measured_on_windows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, empty, windows = (tmp_path / name for name in ("a.safetensors", "empty", "windows"))
+    save_scorer(path, scorer(0), {"data": "none"})
+    list(render_all(windows, "plain", Conditions(duration_s=2.0, plain=True), range(2)))
+
+    assert main([str(path), str(path), "--windows", str(windows)]) == 0
+    first, second, mean = (line.partition(": ")[2] for line in capsys.readouterr().out.splitlines())
+    assert first == second == mean
+    assert first.startswith("rotation ")
+
+    assert main([str(path), "--windows", str(empty), "--output", str(tmp_path / "b")]) == 2
+    assert f"{empty} holds no windows" in capsys.readouterr().err
+    assert not (tmp_path / "b").exists()

@@ -40,8 +40,7 @@ def rotation_loss(
     fitting = network.match(seen, heard)
     log_posterior = fitting.yaw.float().log_softmax(-1)
     rotation = -(log_posterior @ rotation_target(maps.device)).mean()
-    odds = (fitting.yaw.float().logsumexp(-1), fitting.mirrored.float().logsumexp(-1))
-    way_round = _binary(odds[0] - odds[1], 1.0)
+    way_round = _binary(fitting.upright.float(), 1.0)
 
     late = heard._replace(varying=heard.varying.roll(heard.varying.shape[3] // 2, dims=3))
     wrong = network.match(seen, Side(*map(_half_swapped, heard, late)))

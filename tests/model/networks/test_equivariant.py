@@ -113,10 +113,13 @@ def test_the_mirrored_field_is_scored_with_its_rotations(network: EquivariantSco
     torch.testing.assert_close(both.mirrored, mirrored.yaw, atol=2e-5, rtol=0)
     torch.testing.assert_close(both.yaw, mirrored.mirrored, atol=2e-5, rtol=0)
     assert (both.yaw - both.mirrored).abs().max() > 1e-3
+    torch.testing.assert_close(both.upright, -mirrored.upright, atol=2e-5, rtol=0)
+    either = torch.cat([both.yaw, both.mirrored], dim=1).softmax(1)
+    torch.testing.assert_close(both.upright.sigmoid(), either[:, :N_YAWS].sum(1))
 
 
 def test_sums_over_rotations_have_their_gradient() -> None:
-    places = torch.tensor([[1, 0, 2], [0, 2, 1], [2, 1, 0]])
+    places = torch.tensor([[1, 2, 0], [2, 0, 1], [0, 1, 2]])
     pairs = torch.randn(2, 2, 3, 3, dtype=torch.float64, requires_grad=True)
 
     def sums(pairs: torch.Tensor) -> torch.Tensor:
