@@ -99,6 +99,12 @@ def _clean_environment() -> Iterator[None]:
     os.environ.update(before)
 
 
+@pytest.fixture(autouse=True)
+def _same_chance_in_every_run() -> None:
+    """What a test draws of torch does not depend on the tests before it."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
