@@ -13,9 +13,10 @@ from scipy.signal import butter, fftconvolve, lfilter, sosfilt
 
 from model import features
 from model.ambisonics import plane_wave_gains
+from training.data.bodies import BODY_KINDS, PERFORMERS
 from training.data.canvas import Canvas, blurred, shake
-from training.data.picture import Blob, sampled
-from training.data.scenes import Conditions, draw_scene, render_picture, render_sound
+from training.data.picture import Blob, Breaker, Figure, Nearness, Patch, Texture, sampled
+from training.data.scenes import Conditions, Scene, draw_scene, render_picture, render_sound
 from training.data.signals import (
     CURVE_RATE,
     at_samples,
@@ -28,6 +29,7 @@ from training.data.signals import (
 )
 from training.data.soundfield import Room, diffuse_noise, place
 
+EVEN = Nearness()
 CLEAR = Conditions(
     duration_s=6.0, n_sources=1, n_distractors=0, snr_db=40.0, envelope="speech", offscreen=False,
     shaken=False,
@@ -90,6 +92,67 @@ def test_plain_scenes_hold_large_bodies_that_follow_their_sound() -> None:
                 level = source.envelope.level
                 closeness.append(np.corrcoef(source.body.drive[: len(level)], level)[0, 1])
     assert np.median(closeness) > 0.7
+
+
+def shore(nearness: Nearness = EVEN, breakers: tuple[Breaker, ...] = ()) -> Scene:
+    """A wide texture in the middle of the picture, before nothing else that moves."""
+    shown = Conditions(**{**vars(CLEAR), "body": "surf", "flawless": True})
+    scene = replace(draw_scene(5, shown), flicker=0.0, noise=0.3)
+    surf = scene.sources[0].body
+    assert isinstance(surf, Texture)
+    surf.azimuth, surf.radius, surf.height, surf.contrast = 0 * surf.azimuth, 1.2, 0.3, 0.3
+    surf.nearness, surf.breakers = nearness, breakers
+    turned = replace(scene.sources[0], azimuth=surf.azimuth, extent_rad=1.2)
+    return replace(scene, sources=(turned,))
+
+
+@pytest.mark.parametrize("peak", [-0.8, 0.8])
+def test_the_near_part_of_a_shore_is_tall_and_loud(peak: float) -> None:
+    scene = shore(Nearness(peak, width=0.2, floor=0.1))
+
+    heard = heard_deg(render_sound(scene, samplerate=24_000).numpy())
+    frames = render_picture(scene, height=252, rate_hz=12.5).numpy()
+
+    assert heard == pytest.approx(math.degrees(peak), abs=20)
+    assert seen_deg(frames, 12.5) == pytest.approx(math.degrees(peak), abs=20)
+    moving = np.ptp(frames[..., 0].astype(float), axis=0) > 12
+    rows = {side: moving[:, 252 - round(side * 252 / math.pi)].sum() for side in (peak, -peak)}
+    assert rows[peak] > 2 * rows[-peak]
+
+
+def test_a_breaker_is_seen_and_heard_where_and_when_it_breaks() -> None:
+    rng = np.random.default_rng(0)
+    envelope = draw_envelope(rng, 6.0, "on-off")
+    drive = draw_drive(rng, envelope, strength=1.0, lag_s=0.0, kind="level")
+    scene = shore(breakers=(Breaker(0.9, 0.2, drive, gain=30.0, envelope=envelope),))
+
+    field = render_sound(scene, samplerate=24_000).numpy()
+    frames = render_picture(scene, height=252, rate_hz=10.0).numpy()[..., 0].astype(float)
+
+    loud = np.repeat(envelope.level[:-1] > 0.3, 240)[: field.shape[1]]
+    assert heard_deg(field[:, : len(loud)][:, loud]) == pytest.approx(math.degrees(0.9), abs=10)
+    there, elsewhere = (
+        np.ptp(frames[:, 100:150, 252 - column : 262 - column], axis=(1, 2))
+        for column in (round(0.9 * 252 / math.pi), round(-0.9 * 252 / math.pi))
+    )
+    of_frames = np.interp(np.arange(len(frames)) / 10, np.arange(len(drive)) / CURVE_RATE, drive)
+    assert np.corrcoef(there, of_frames)[0, 1] > 0.7
+    assert abs(np.corrcoef(elsewhere, of_frames)[0, 1]) < 0.5
+
+
+def test_performers_are_side_by_side_and_some_have_one_voice() -> None:
+    shared = []
+    for seed in range(20):
+        scene = draw_scene(seed, Conditions(ensemble=True, offscreen=False))
+        assert 4 <= len(scene.sources) <= 8
+        starts = np.exp([1j * source.azimuth[0] for source in scene.sources])
+        off_deg = np.rad2deg(np.angle(starts / starts.mean()))
+        assert np.abs(off_deg).max() <= 160
+        assert all(isinstance(source.body, Figure | Patch) for source in scene.sources)
+        first = scene.sources[0].envelope.level
+        shared.append(all(np.array_equal(s.envelope.level, first) for s in scene.sources))
+    assert 3 <= sum(shared) <= 14
+    assert set(PERFORMERS) <= set(BODY_KINDS)
 
 
 def test_a_scene_looks_the_same_at_any_size_and_rate() -> None:

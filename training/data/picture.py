@@ -18,7 +18,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from training.data.canvas import Canvas
-from training.data.signals import CURVE_RATE
+from training.data.signals import CURVE_RATE, Envelope
 
 FloatArray = NDArray[np.float64]
 Colour = FloatArray  # [shape=(3,)], 0 to 1
@@ -121,6 +121,11 @@ class _Stamp:
     at: Tensor
     opacity: Tensor
     brightness: Tensor
+
+
+def _bell(deviations: Tensor) -> Tensor:
+    """1 in the middle, as a normal distribution falls."""
+    return (-0.5 * deviations.square()).exp()
 
 
 def _soft(distance: Tensor, edge: float) -> Tensor:
@@ -228,6 +233,45 @@ class Vehicle(Body):
         return opacity, brightness
 
 
+@dataclass(frozen=True)
+class Nearness:
+    """How near each part of a wide stretch is: what is near looks taller and sounds louder.
+
+    Attributes
+    ----------
+    peak, width : of the nearest part, radians from the middle of the stretch, to the left.
+    floor : of the parts far away, 0 to 1; the nearest has 1.
+    """
+
+    peak: float = 0.0
+    width: float = 1.0
+    floor: float = 1.0
+
+    def at(self, x: Tensor) -> Tensor:
+        """Nearness at offsets in radians, `floor` to 1."""
+        return (
+            self.floor + (1 - self.floor) * (-0.5 * ((x - self.peak) / self.width).square()).exp()
+        )
+
+
+@dataclass(frozen=True)
+class Breaker:
+    """A part of a wide stretch that is seen and heard by itself, as a wave that breaks.
+
+    Attributes
+    ----------
+    offset, width : radians from the middle of the stretch, to the left.
+    drive : how bright it is, 0 to 1, a curve.
+    gain, envelope : of its sound, against that of a part of the rest.
+    """
+
+    offset: float
+    width: float
+    drive: FloatArray
+    gain: float
+    envelope: Envelope
+
+
 @dataclass
 class Texture(Body):
     """Moving stuff over a wide stretch: surf, river, leaves; brighter and faster with its drive.
@@ -241,6 +285,8 @@ class Texture(Body):
     speed: tuple[float, float] = (0.3, 0.1)
     contrast: float = 0.2
     boil: float = 0.0
+    nearness: Nearness = Nearness()
+    breakers: tuple[Breaker, ...] = ()
 
     def paint(self, x: Tensor, y: Tensor, at: AtFrames) -> tuple[Tensor, Tensor]:
         cells = self.pattern.shape[0] / max(self.radius, 0.3)
@@ -250,9 +296,14 @@ class Texture(Body):
         if self.boil:
             back = self._moved(x + 1.0, y + 0.7, -travelled, 1.3 * cells)
             pattern = (pattern + self.boil * back) / np.hypot(1, self.boil)
+        near = self.nearness.at(x)
         edge = 0.25 * self.height
-        opacity = _soft(self.radius - x.abs(), edge) * _soft(self.height - y.abs(), edge)
-        return opacity * 0.9, 1 + self.contrast * pattern * (0.7 + 0.6 * self.amount * drive)
+        opacity = _soft(self.radius - x.abs(), edge) * _soft(self.height * near - y.abs(), edge)
+        contrast = self.contrast * near
+        for breaker in self.breakers:
+            foam = _bell((x - breaker.offset) / breaker.width)
+            contrast = contrast + 2 * self.contrast * at(breaker.drive) * foam
+        return opacity * 0.9, 1 + contrast * pattern * (0.7 + 0.6 * self.amount * drive)
 
     def _moved(self, x: Tensor, y: Tensor, travelled: Tensor, cells: float) -> Tensor:
         up = (y + travelled * self.speed[1]) * cells

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import gcd
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,30 +17,26 @@ from torch import Tensor
 
 from model.ambisonics import plane_wave_gains
 from model.features import SAMPLERATE
+from training.data.bodies import (
+    BODY_CHANCES,
+    BODY_KINDS,
+    EXTENDED,
+    PERFORMERS,
+    draw_body,
+    draw_path,
+    swing,
+)
 from training.data.canvas import blank, disturb, draw_surroundings, shake
 from training.data.materials import NOTHING, Materials
-from training.data.picture import (
-    Blob,
-    Body,
-    Figure,
-    Hammer,
-    Particles,
-    Patch,
-    Texture,
-    Vehicle,
-    random_pattern,
-)
+from training.data.picture import Body, Nearness, Texture
 from training.data.signals import (
-    CURVE_RATE,
     Envelope,
     EnvelopeKind,
-    decaying,
     draw_drive,
     draw_envelope,
     draw_sound,
     envelope_of,
-    smooth_noise,
-)  # fmt: skip
+)
 from training.data.soundfield import Room, diffuse_noise, place, recorded
 
 FloatArray = NDArray[np.float64]
@@ -84,6 +79,7 @@ class Conditions:
     flawless: bool = False
     planar: bool | None = None
     plain: bool = False
+    ensemble: bool = False
 
 
 @dataclass(frozen=True)
@@ -136,6 +132,9 @@ def draw_scene(
     c = conditions or Conditions()
     rng = np.random.default_rng([seed, 1])
     n_sources = c.n_sources or int(rng.choice([1, 2, 3], p=[0.6, 0.27, 0.13]))
+    group = _draw_group(seed, c) if c.ensemble else None
+    if group is not None and c.n_sources is None:
+        n_sources = group.size
     n_distractors = c.n_distractors
     if n_distractors is None:
         n_distractors = int(rng.choice(6, p=[0.25, 0.25, 0.2, 0.14, 0.1, 0.06]))
@@ -146,7 +145,9 @@ def draw_scene(
     if c.silent:
         n_distractors += n_sources
     else:
-        sources = [_draw_source(rng, c, materials, visible=True) for _ in range(n_sources)]
+        sources = [
+            _draw_source(rng, c, materials, visible=True, group=group) for _ in range(n_sources)
+        ]
         sources += [_draw_source(rng, c, materials, visible=False)] if offscreen else []
     return Scene(
         seed=seed,
@@ -161,23 +162,55 @@ def draw_scene(
     )
 
 
+@dataclass(frozen=True)
+class _Group:
+    """Performers side by side.
+
+    Attributes
+    ----------
+    azimuths_rad : between which they are.
+    envelope : that all share, as a choir does; None: each has its own.
+    """
+
+    size: int
+    azimuths_rad: tuple[float, float]
+    envelope: Envelope | None
+
+
+def _draw_group(seed: int, c: Conditions) -> _Group:
+    rng = np.random.default_rng([seed, 8])
+    middle, half = rng.uniform(-np.pi, np.pi), np.deg2rad(rng.uniform(15, 80))
+    envelope = draw_envelope(rng, c.duration_s, c.envelope) if rng.random() < 0.4 else None
+    return _Group(int(rng.integers(4, 9)), (middle - half, middle + half), envelope)
+
+
 def _draw_source(
-    rng: np.random.Generator, c: Conditions, materials: Materials, *, visible: bool
+    rng: np.random.Generator,
+    c: Conditions,
+    materials: Materials,
+    *,
+    visible: bool,
+    group: _Group | None = None,
 ) -> Source:
     kind = _draw_kind(rng, c)
+    if group is not None:
+        kind = str(rng.choice(PERFORMERS))
     kind = c.body or kind if visible else kind
     envelope_kind = c.envelope
     if envelope_kind is None and kind == "hammer":
         envelope_kind = "strikes"
-    if envelope_kind is None and kind in ("vehicle", "texture"):
+    if envelope_kind is None and kind in ("vehicle", "texture", "surf"):
         envelope_kind = "swell" if rng.random() < 0.5 else "sustained"
     recording = None
-    if envelope_kind is None and materials.recordings and rng.random() < 0.5:
+    if group is not None and group.envelope is not None:
+        envelope = group.envelope
+    elif envelope_kind is None and materials.recordings and rng.random() < 0.5:
         recording = materials.sound(rng, c.duration_s)
         envelope = envelope_of(recording, SAMPLERATE)
     else:
         envelope = draw_envelope(rng, c.duration_s, envelope_kind)
-    azimuth, elevation = _draw_path(rng, c.duration_s, kind)
+    anywhere = (-np.pi, np.pi) if group is None else group.azimuths_rad
+    azimuth, elevation = draw_path(rng, c.duration_s, kind, anywhere)
     drive = (
         draw_drive(rng, envelope, strength=rng.uniform(0.5, 1), lag_s=rng.uniform(-0.03, 0.06),
                    kind="level")
@@ -187,14 +220,14 @@ def _draw_source(
         )
     )  # fmt: skip
     if kind == "hammer":
-        drive = _swing(envelope)
-    body = _draw_body(rng, kind, azimuth, elevation, drive, plain=c.plain)
+        drive = swing(envelope)
+    body = draw_body(rng, kind, azimuth, elevation, drive, plain=c.plain)
     return Source(
         envelope=envelope,
         azimuth=azimuth,
         elevation=elevation,
         level_db=rng.uniform(-6, 6),
-        extent_rad=body.radius if kind == "texture" else 0.0,
+        extent_rad=body.radius if kind in EXTENDED else 0.0,
         body=body if visible else None,
         recording=recording,
     )
@@ -204,135 +237,19 @@ def _draw_distractor(rng: np.random.Generator, c: Conditions, *, calm: bool) -> 
     """A silent body from the same distribution as the sounding ones; a calm one moves less."""
     kind = _draw_kind(rng, c)
     envelope = draw_envelope(rng, c.duration_s, "strikes" if kind == "hammer" else None)
-    azimuth, elevation = _draw_path(rng, c.duration_s, kind)
+    azimuth, elevation = draw_path(rng, c.duration_s, kind)
     if calm:
         azimuth = np.full_like(azimuth, azimuth[0])
-    drive = _swing(envelope) if kind == "hammer" else envelope.level
-    body = _draw_body(rng, kind, azimuth, elevation, drive, plain=c.plain)
+    drive = swing(envelope) if kind == "hammer" else envelope.level
+    body = draw_body(rng, kind, azimuth, elevation, drive, plain=c.plain)
     if calm:
         body.still(float(rng.uniform(0.02, 0.35)))
     return body
 
 
-def _swing(envelope: Envelope) -> FloatArray:
-    """Height of a hammer, 1 at the blow: it falls fast before each onset and rises slowly after."""
-    hits = (envelope.onsets > 0.3).astype(float)
-    return np.clip(np.maximum(decaying(hits[::-1], 0.05)[::-1], decaying(hits, 0.15)), 0, 1)
-
-
-BODY_KINDS = (
-    "blob", "patch", "speaker", "player", "hammer", "vehicle", "texture", "particles",
-)  # fmt: skip
-_BODY_CHANCES = (0.2, 0.18, 0.17, 0.17, 0.08, 0.08, 0.08, 0.04)
-
-
 def _draw_kind(rng: np.random.Generator, c: Conditions) -> str:
-    kind = BODY_KINDS[rng.choice(len(BODY_KINDS), p=_BODY_CHANCES)]
+    kind = BODY_KINDS[rng.choice(len(BODY_KINDS), p=BODY_CHANCES)]
     return "blob" if c.plain else kind
-
-
-def _draw_path(
-    rng: np.random.Generator, duration_s: float, kind: str
-) -> tuple[FloatArray, FloatArray]:
-    """Where a body goes: azimuth and elevation at `CURVE_RATE`."""
-    n = int(duration_s * CURVE_RATE) + 1
-    t = np.arange(n) / CURVE_RATE
-    azimuth = rng.uniform(-np.pi, np.pi) + np.zeros(n)
-    elevation = np.clip(rng.normal(-0.08, 0.18), -0.6, 0.6) + np.zeros(n)
-    if kind == "texture":
-        # Water and ground lie low.
-        elevation -= rng.uniform(0, 0.35)
-    moves = {"vehicle": 0.9, "hammer": 0.0, "texture": 0.0, "player": 0.1}.get(kind, 0.3)
-    if rng.random() < moves:
-        if rng.random() < 0.6:
-            azimuth += rng.choice([-1, 1]) * rng.uniform(0.03, 0.45) * t
-        else:
-            period = rng.uniform(4, 20)
-            azimuth += rng.uniform(0.1, 0.7) * np.sin(2 * np.pi * t / period + rng.uniform(0, 6.28))
-        azimuth += 0.04 * smooth_noise(rng, n, 0.6)
-    return azimuth, elevation
-
-
-def _draw_body(
-    rng: np.random.Generator, kind: str, azimuth: FloatArray, elevation: FloatArray,
-    drive: FloatArray, *, plain: bool = False,
-) -> Body:  # fmt: skip
-    def size(low_deg: float, high_deg: float) -> float:
-        return float(np.deg2rad(np.exp(rng.uniform(np.log(low_deg), np.log(high_deg)))))
-
-    base: dict[str, Any] = {
-        "azimuth": azimuth,
-        "elevation": elevation,
-        "drive": drive,
-        "colour": rng.uniform(0.08, 0.95, 3),
-        "amount": float(np.exp(rng.uniform(np.log(0.1), np.log(1.2)))),
-    }
-    if kind == "blob":
-        names = ["grow", "brighten", "bob", "walk", "appear", "ripple"]
-        ways = rng.choice(names, size=rng.integers(1, 4), replace=False)
-        turn = rng.uniform(0, 2 * np.pi)
-        if plain:
-            base["amount"] = rng.uniform(0.25, 1.2)
-        radius = np.deg2rad(rng.uniform(5, 20)) if plain else size(1.5, 18)
-        return Blob(
-            **base, radius=radius, ways=frozenset(map(str, ways)),
-            aspect=float(np.exp(rng.uniform(-0.4, 0.4))),
-            ripple=(rng.uniform(0, 0.4), rng.uniform(1, 6), rng.uniform(1, 6)),
-            heading=(np.cos(turn), np.sin(turn)),
-        )  # fmt: skip
-    if kind in ("speaker", "player"):
-        own = rng.uniform(0.05, 0.5) * smooth_noise(rng, len(drive), rng.uniform(0.15, 0.8))
-        return Figure(
-            **base, radius=size(4, 22), speaks=kind == "speaker", arm=own,
-            shade=rng.uniform(0.1, 0.8),
-        )  # fmt: skip
-    if kind == "hammer":
-        return Hammer(**base, radius=size(2, 12))
-    if kind == "vehicle":
-        return Vehicle(**base, radius=size(1.2, 14))
-    if kind == "patch":
-        return _draw_patch(rng, base, radius=size(8, 24))
-    if kind == "particles":
-        starts = np.stack(
-            [rng.normal(0, 0.6, 24), rng.uniform(-0.3, 0.9, 24), rng.uniform(0, 1, 24)], axis=1
-        )
-        return Particles(**base, radius=size(2, 20), starts=starts, speed=rng.uniform(0.4, 2.0))
-    return Texture(
-        **base, radius=size(12, 85), pattern=random_pattern(rng), height=size(3, 22),
-        speed=(rng.uniform(-1, 1), rng.uniform(-0.5, 0.5)), contrast=rng.uniform(0.05, 0.35),
-        boil=rng.uniform(0, 1),
-    )  # fmt: skip
-
-
-def _draw_patch(rng: np.random.Generator, base: dict[str, Any], *, radius: float) -> Patch:
-    """A patch in which one blob moves with the drive and others by themselves."""
-    n = len(base["drive"])
-    movers = []
-    for index in range(int(rng.integers(1, 5))):
-        own = {
-            **base,
-            "drive": base["drive"]
-            if index == 0
-            else draw_envelope(rng, (n - 1) / CURVE_RATE).level,
-            "colour": rng.uniform(0.08, 0.95, 3),
-            "amount": base["amount"] * (1.0 if index == 0 else rng.uniform(0.3, 1.2)),
-        }
-        mover = Blob(
-            **own, radius=radius * rng.uniform(0.12, 0.5),
-            ways=frozenset({str(rng.choice(["grow", "brighten", "bob", "ripple"]))}),
-        )  # fmt: skip
-        movers.append((rng.uniform(-0.6, 0.6), rng.uniform(-0.5, 0.5), mover))
-
-    def tremble() -> FloatArray:
-        amount = rng.choice([0.0, rng.uniform(0.001, 0.01)])
-        return np.asarray(amount * smooth_noise(rng, n, rng.uniform(0.05, 0.4)))
-
-    order = rng.permutation(len(movers))
-    return Patch(
-        **base, radius=radius, pattern=random_pattern(rng), aspect=rng.uniform(0.6, 1.1),
-        contrast=rng.uniform(0.05, 0.3), tremble=(tremble(), tremble()),
-        movers=tuple(movers[index] for index in order),
-    )  # fmt: skip
 
 
 def render_picture(
@@ -404,13 +321,22 @@ def _heard(
     if source.extent_rad == 0:
         sound = _sound_of(rng, source, samplerate, device)[:n] * gain
         return place(sound, source.azimuth, source.elevation, samplerate, order, room)
+    texture = source.body if isinstance(source.body, Texture) else None
     offsets = _spread(rng, source.extent_rad)
+    gains = (texture.nearness if texture else Nearness()).at(torch.from_numpy(offsets)).tolist()
+    sounds = [
+        _sound_of(rng, source, samplerate, device)[:n].roll(int(rng.integers(n // 50)))
+        for _ in offsets
+    ]
+    waves = [*zip(offsets.tolist(), gains, sounds, strict=True)]
+    for breaker in texture.breakers if texture else ():
+        sound = draw_sound(rng, breaker.envelope, samplerate, device=device)[:n]
+        waves.append((breaker.offset, breaker.gain, sound))
     field = torch.zeros((order + 1) ** 2, n, dtype=torch.float64, device=device)
-    for offset in offsets:
+    for offset, loudness, sound in waves:
         # They stay where they are.
-        sound = _sound_of(rng, source, samplerate, device)[:n].roll(int(rng.integers(n // 50)))
-        gains = plane_wave_gains(source.azimuth[0] + offset, source.elevation[0], order)
-        field += torch.from_numpy(gains).to(device)[:, None] * sound
+        towards = plane_wave_gains(source.azimuth[0] + offset, source.elevation[0], order)
+        field += torch.from_numpy(loudness * towards).to(device)[:, None] * sound
     field *= gain / len(offsets) ** 0.5
     return field
 

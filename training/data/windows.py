@@ -30,9 +30,9 @@ from model.media import VideoReader
 from model.media.encode import through_vorbis, write_video
 from model.output import whole_file
 from model.scoring import Window
+from training.data.bodies import BODY_KINDS
 from training.data.materials import NOTHING, Materials, add_materials_arguments, read_materials
 from training.data.scenes import (
-    BODY_KINDS,
     Conditions,
     Scene,
     draw_scene,
@@ -197,6 +197,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--duration-s", type=float, default=10.0, help="of each (default 10)")
     parser.add_argument("--body", choices=BODY_KINDS, help="of every source (default: any)")
     parser.add_argument("--plain", action="store_true", help="large, clear bodies only")
+    parser.add_argument(
+        "--ensemble", action="store_true", help="4 to 8 sources side by side, as in an orchestra"
+    )
     parser.add_argument("--sources", type=int, metavar="N", help="in the picture (default: 1 to 3)")
     parser.add_argument("--silent-bodies", type=int, metavar="N", help="in each (default: 0 to 5)")
     parser.add_argument(
@@ -213,8 +216,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     conditions = Conditions(
         duration_s=options.duration_s, body=options.body, plain=options.plain,
         n_sources=options.sources, n_distractors=options.silent_bodies, envelope=options.envelope,
+        ensemble=options.ensemble,
     )  # fmt: skip
-    name = options.body or ("plain" if options.plain else "scene")
+    kinds = {"plain": options.plain, "ensemble": options.ensemble}
+    name = options.body or next((kind for kind, asked in kinds.items() if asked), "scene")
     rendered = render_all(
         options.folder, name, conditions, seeds, materials, workers=options.workers,
         device=options.device,
