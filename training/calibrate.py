@@ -6,8 +6,8 @@
 
 Windows of LONG are cut in three. From WINDOWS come matched takes; short ones, the first seconds of
 some of them, for the first step alone; foreign ones, the picture of one and the sound of another;
-and ones that hear nothing but diffuse noise. Fitted, each on takes that the step before has not
-seen:
+and ones that hear nothing but diffuse noise. What is fitted on all of them, each step on takes as
+they are judged by what was fitted without them and their kin (cross-fitting, in `_FOLDS` folds):
 
 1. the cues' weights, and for the fused method the gates: how far the learned scorer, and the rest,
    are trusted by the window's statistics. A conditional logit over the rotations of single windows,
@@ -16,7 +16,8 @@ seen:
 2. the pooling of windows: how much less than independent they are;
 3. the confidence: a logistic map from the posterior's mass near its peak to being right within
    15 degrees;
-4. the arcs' mass: split conformal, so that arcs cover the truth in 90 % of takes;
+4. the arcs' mass: conformal, so that arcs cover the truth in 90 % of takes (cross-conformal: Vovk,
+   Annals of Mathematics and Artificial Intelligence, 2015);
 5. the least confidence: where at most `--wrong` of the verdicts given are more than 30 degrees off.
 """
 
@@ -31,6 +32,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.special import expit
 from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
@@ -56,9 +58,8 @@ from training.data.windows import load_window, mixed_windows
 
 _TARGET_CONCENTRATION = 60.0  # von Mises, 7.4 degrees
 STATISTICS = ("bias", "belongs", "synchronous", "upright")
-_LEAST_TAKES = 4  # of each length: fewer cannot be halved twice
+_FOLDS = 4  # of the takes of either length
 _SHORT_S = (2.0, 5.0)  # of every third window, in turns: a take may be as short
-UNFIT_WEIGHT = 0.3  # of windows in which nothing fits, in the cues' weights
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,6 @@ def fit_weights(takes: Sequence[ScoredTake], *, steps: int = 500) -> Fit:
     statistics = torch.cat([take.statistics for take in takes])
     fits = torch.cat([torch.full((len(take.cues),), take.matched) for take in takes])
     target = torch.where(fits[:, None], _soft_target(), torch.full_like(cues[:, 0], 1 / 72))
-    share = torch.where(fits, 1.0, UNFIT_WEIGHT)
     is_learned = torch.tensor([name in (LEARNED, AVSA) for name in names])
     weights = torch.zeros(len(names), dtype=cues.dtype, requires_grad=True)
     parameters = [weights]
@@ -173,8 +173,8 @@ def fit_weights(takes: Sequence[ScoredTake], *, steps: int = 500) -> Fit:
     # The learned cue is evidence already; the others start from nothing and are held near it.
     decay = torch.where(is_learned, 0.0, 0.02).to(cues.dtype)
     for _ in range(steps):
-        losses = -(target * fit.log_posterior(cues, statistics)).sum(1)
-        loss = (share * losses).mean() + (decay * weights.square()).sum()
+        loss = -(target * fit.log_posterior(cues, statistics)).sum(1).mean()
+        loss = loss + (decay * weights.square()).sum()
         if gates is not None:
             loss = loss + 1e-3 * gates[:, 1:].square().sum()
         optimizer.zero_grad()
@@ -241,6 +241,7 @@ def fit_confidence(results: Sequence[Outcome], calibration: Calibration) -> Cali
         loss = functional.binary_cross_entropy_with_logits(
             line[0] * logits + line[1], right.double()
         )
+        loss = loss + 1e-4 * line.square().sum()  # else it has no end where all is told apart
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
@@ -265,18 +266,15 @@ def confidences(results: Sequence[Outcome], calibration: Calibration) -> np.ndar
     """Calibrated probability of being right, for each result."""
     logits = np.array([result.logit for result in results])
     line = calibration.confidence_slope * logits + calibration.confidence_intercept
-    return np.asarray(1 / (1 + np.exp(-line)))
+    return np.asarray(expit(line))
 
 
-def least_confidence(
-    results: Sequence[Outcome], calibration: Calibration, *, wrong: float
-) -> float:
+def least_confidence(results: Sequence[Outcome], confidence: np.ndarray, *, wrong: float) -> float:
     """The lowest threshold at which at most `wrong` of the verdicts are off by 30 degrees.
 
     One more wrong verdict is counted than was seen, as in conformal risk control (Angelopoulos et
     al., 2022), so that it also holds for takes to come.
     """
-    confidence = confidences(results, calibration)
     off = np.array([result.error_deg > 30 for result in results])
     for threshold in np.arange(0.3, 1.0, 0.01).round(2):
         given = confidence >= threshold
@@ -286,15 +284,32 @@ def least_confidence(
 
 
 def calibrate(takes: Sequence[ScoredTake], *, wrong: float) -> Calibration:
-    """All steps, on disjoint halves where a step must not see the one before."""
-    singles = [take for take in takes if take.kind != "long"]
-    long = [take for take in takes if take.kind == "long"]
-    fit = fit_weights(singles[: len(singles) // 2])
+    """All steps; at least `_FOLDS` takes that are long, and as many that are not."""
+    calibration = _weighed(takes)
+    judged = [
+        outcomes([take for take in fold if take.kind != "short"], _weighed(others))
+        for fold, others in _folds(takes)
+    ]
+    results = [result for fold in judged for result in fold]
+    calibration = fit_confidence(results, calibration)
+    calibration = replace(calibration, arc_mass=round(conformal_mass(results), 4))
+    confidence = []
+    for fold in judged:
+        others = [result for other in judged if other is not fold for result in other]
+        confidence.append(confidences(fold, fit_confidence(others, calibration)))
+    threshold = least_confidence(results, np.concatenate(confidence), wrong=wrong)
+    calibration = replace(calibration, least_confidence=threshold)
+    report(results, np.concatenate(confidence), calibration)
+    return calibration
+
+
+def _weighed(takes: Sequence[ScoredTake]) -> Calibration:
+    """The first two steps: weights by the takes of one window, pooling by the long ones."""
+    fit = fit_weights([take for take in takes if take.kind != "long"])
+    weights = zip(takes[0].names, fit.weights, strict=True)
     calibration = Calibration(
         name="",
-        weights={
-            name: round(float(w), 4) for name, w in zip(takes[0].names, fit.weights, strict=True)
-        },
+        weights={name: round(float(weight), 4) for name, weight in weights},
         pooling_exponent=0.0,
         pooling_cap=6.0,
         confidence_slope=1.0,
@@ -303,16 +318,21 @@ def calibrate(takes: Sequence[ScoredTake], *, wrong: float) -> Calibration:
         least_confidence=0.5,
         gates=_named_gates(fit),
     )
-    calibration = fit_pooling(long[: len(long) // 2], calibration)
-    unseen = [take for take in singles[len(singles) // 2 :] if take.kind != "short"]
-    unseen += long[len(long) // 2 :]
-    results = outcomes(unseen, calibration)
-    calibration = fit_confidence(results[::2], calibration)
-    calibration = replace(calibration, arc_mass=round(conformal_mass(results[::2]), 4))
-    threshold = least_confidence(results[::2], calibration, wrong=wrong)
-    calibration = replace(calibration, least_confidence=threshold)
-    report(results[1::2], calibration)
-    return calibration
+    return fit_pooling([take for take in takes if take.kind == "long"], calibration)
+
+
+def _folds(takes: Sequence[ScoredTake]) -> Iterator[tuple[list[ScoredTake], list[ScoredTake]]]:
+    """Each fold and all others. Takes made of the same windows follow each other: runs of takes."""
+    runs = []
+    for long in (False, True):
+        of_length = [i for i, take in enumerate(takes) if (take.kind == "long") is long]
+        runs.append(np.array_split(np.array(of_length), _FOLDS))
+    for parts in zip(*runs, strict=True):
+        inside = {int(index) for part in parts for index in part}
+        yield (
+            [take for index, take in enumerate(takes) if index in inside],
+            [take for index, take in enumerate(takes) if index not in inside],
+        )
 
 
 def _named_gates(fit: Fit) -> dict[str, dict[str, float]]:
@@ -324,9 +344,8 @@ def _named_gates(fit: Fit) -> dict[str, dict[str, float]]:
     }
 
 
-def report(results: Sequence[Outcome], calibration: Calibration) -> None:
-    """Print how a calibration does on results it was not fitted on."""
-    confidence = confidences(results, calibration)
+def report(results: Sequence[Outcome], confidence: np.ndarray, calibration: Calibration) -> None:
+    """Print how takes were judged by what was fitted without them."""
     given = confidence >= calibration.least_confidence
     off = np.array([result.error_deg > 30 for result in results])
     for kind in dict.fromkeys(result.kind for result in results):
@@ -392,9 +411,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _scored_takes(options: argparse.Namespace) -> tuple[list[ScoredTake], Path | None, str]:
     """Takes, the network they were scored with if there is one, and what they are in words."""
     if options.method is Method.AVSA:
-        if options.checkpoint is None or min(options.scenes, options.long_scenes) < _LEAST_TAKES:
+        if options.checkpoint is None or min(options.scenes, options.long_scenes) < _FOLDS:
             raise OptionError(
-                f"--method avsa needs --checkpoint, and at least {_LEAST_TAKES} --scenes and "
+                f"--method avsa needs --checkpoint, and at least {_FOLDS} --scenes and "
                 "--long-scenes."
             )
         takes = avsa_takes(

@@ -31,7 +31,6 @@ from model.evidence import N_YAWS, best_yaw_deg, yaws_deg
 from model.learned import scorers_for
 from model.output import whole_file
 from model.scoring import Scorer, Window, score
-from training.calibrate import UNFIT_WEIGHT
 from training.data.excerpts import with_sound
 from training.data.materials import Materials, add_materials_arguments, read_materials
 from training.data.picture import Texture
@@ -41,6 +40,7 @@ from training.data.windows import kept_windows, load_window
 
 _EVERY_S = 1.0
 _FALSE_BOXES = 1.0  # things that are seen all along and are none, on average
+_UNFIT_WEIGHT = 0.37  # of windows with foreign sound: `training.calibrate` has as many of them
 _TARGET_DEG = 7.5  # deviation of what is aimed at
 
 
@@ -118,7 +118,7 @@ def log_loss(rows: Sequence[_Scored], weight: float) -> float:
     near = torch.tensor([math.exp(-0.5 * (yaw / _TARGET_DEG) ** 2) for yaw in yaws_deg()])
     target = {True: (near / near.sum()).double(), False: torch.full((N_YAWS,), 1 / N_YAWS).double()}
     losses = torch.stack([-(target[row.fits] * _posterior(row, weight)).sum() for row in rows])
-    shares = torch.tensor([1.0 if row.fits else UNFIT_WEIGHT for row in rows])
+    shares = torch.tensor([1.0 if row.fits else _UNFIT_WEIGHT for row in rows])
     return float((shares * losses).sum() / shares.sum())
 
 

@@ -176,6 +176,27 @@ def test_a_calibration_keeps_its_promises_on_unseen_takes() -> None:
     assert abs(confidence.mean() - right.mean()) < 0.05
 
 
+def test_each_take_is_judged_by_what_was_fitted_without_it() -> None:
+    singles = [take("matched", cues[None]) for cues in synthetic_cues(10, 1.0)]
+    long = [take("long", synthetic_cues(3, 1.0, seed=i)) for i in range(6)]
+    takes = [*singles[:4], *long[:5], *singles[4:], *long[5:]]
+    place = {id(each): index for index, each in enumerate(takes)}
+
+    folds = [
+        ([place[id(each)] for each in fold], [place[id(each)] for each in others])
+        for fold, others in calibrate._folds(takes)
+    ]
+
+    assert sorted(index for fold, _ in folds for index in fold) == list(range(16))
+    for fold, others in folds:
+        assert sorted(fold + others) == list(range(16))
+        for kind in (singles, long):
+            of_kind = [index for index, each in enumerate(takes) if any(each is k for k in kind)]
+            inside = [of_kind.index(index) for index in fold if index in of_kind]
+            # A run: neighbours are made of the same windows.
+            assert inside == list(range(inside[0], inside[-1] + 1))
+
+
 def test_gates_close_where_statistics_say_so() -> None:
     """A cue that is right where `belongs` is high, and as sure of nonsense elsewhere."""
     generator = torch.Generator().manual_seed(2)

@@ -52,9 +52,10 @@ class Body(ABC):
         """
 
     @property
-    def reach(self) -> float:
-        """Half the size of the square that holds the body in all its positions."""
-        return self.radius * (1.2 + self.amount)
+    def reach(self) -> tuple[float, float]:
+        """Half the width and height of what holds the body in all its positions, radians."""
+        side = self.radius * (1.2 + self.amount)
+        return side, side
 
     def still(self, factor: float) -> None:
         """Make it move less, by a factor."""
@@ -88,9 +89,9 @@ class Body(ABC):
         row = (0.5 - elevation / np.pi) * height - 0.5
         column = (0.5 - azimuth / (2 * np.pi)) * width - 0.5
         narrowing = max(0.3, float(elevation.abs().max().cos()))
-        half = int(np.ceil(self.reach / pixel)) + 1
-        half_wide = min(width // 2 - 1, int(np.ceil(half * width / (2 * height) / narrowing)))
-        rows = row.round().long()[:, None] + torch.arange(-half, half + 1, device=device)
+        across, up = (int(np.ceil(reach / pixel)) + 1 for reach in self.reach)
+        half_wide = min(width // 2 - 1, int(np.ceil(across * width / (2 * height) / narrowing)))
+        rows = row.round().long()[:, None] + torch.arange(-up, up + 1, device=device)
         columns = column.round().long()[:, None] + torch.arange(
             -half_wide, half_wide + 1, device=device
         )
@@ -126,6 +127,9 @@ class _Stamp:
 def _bell(deviations: Tensor) -> Tensor:
     """1 in the middle, as a normal distribution falls."""
     return (-0.5 * deviations.square()).exp()
+
+
+_EDGE = 0.25  # of a wide stretch, in heights
 
 
 def _soft(distance: Tensor, edge: float) -> Tensor:
@@ -288,6 +292,11 @@ class Texture(Body):
     nearness: Nearness = Nearness()
     breakers: tuple[Breaker, ...] = ()
 
+    @property
+    def reach(self) -> tuple[float, float]:
+        edge = _EDGE * self.height
+        return self.radius + edge, self.height + edge
+
     def paint(self, x: Tensor, y: Tensor, at: AtFrames) -> tuple[Tensor, Tensor]:
         cells = self.pattern.shape[0] / max(self.radius, 0.3)
         drive = at(self.drive)
@@ -297,7 +306,7 @@ class Texture(Body):
             back = self._moved(x + 1.0, y + 0.7, -travelled, 1.3 * cells)
             pattern = (pattern + self.boil * back) / np.hypot(1, self.boil)
         near = self.nearness.at(x)
-        edge = 0.25 * self.height
+        edge = _EDGE * self.height
         opacity = _soft(self.radius - x.abs(), edge) * _soft(self.height * near - y.abs(), edge)
         contrast = self.contrast * near
         for breaker in self.breakers:
@@ -333,8 +342,9 @@ class Patch(Body):
     movers: tuple[tuple[float, float, Blob], ...] = ()
 
     @property
-    def reach(self) -> float:
-        return self.radius * max(1.0, self.aspect) * 1.05
+    def reach(self) -> tuple[float, float]:
+        side = self.radius * max(1.0, self.aspect) * 1.05
+        return side, side
 
     def still(self, factor: float) -> None:
         super().still(factor)
