@@ -17,7 +17,8 @@ they are judged by what was fitted without them and their kin (cross-fitting, in
 3. the confidence: a logistic map from the posterior's mass near its peak to being right within
    15 degrees;
 4. the arcs' mass: conformal, so that arcs cover the truth in 90 % of takes (cross-conformal: Vovk,
-   Annals of Mathematics and Artificial Intelligence, 2015);
+   Annals of Mathematics and Artificial Intelligence, 2015), and that of each kind of scenes, since
+   footage is not mixed as the scenes are;
 5. the least confidence: where at most `--wrong` of the verdicts given are more than 30 degrees off.
 """
 
@@ -59,6 +60,7 @@ from training.data.windows import load_window, mixed_windows
 _TARGET_CONCENTRATION = 60.0  # von Mises, 7.4 degrees
 STATISTICS = ("bias", "belongs", "synchronous", "upright")
 _FOLDS = 4  # of the takes of either length
+_ENOUGH = 50  # takes of a kind of scenes, to say how often arcs cover in it
 _SHORT_S = (2.0, 5.0)  # of every third window, in turns: a take may be as short
 
 
@@ -72,12 +74,14 @@ class ScoredTake:
     names : of the K cues.
     cues : [shape=(W, K, R)].
     statistics : by `STATISTICS`, [shape=(W, 4)].
+    scenes : what kind of scenes it is of, by where its windows are kept.
     """
 
     kind: str
     names: tuple[str, ...]
     cues: Tensor
     statistics: Tensor
+    scenes: str = ""
 
     @property
     def matched(self) -> bool:
@@ -119,21 +123,28 @@ def avsa_takes(checkpoint: Path, *, seed: int, n_scenes: int, n_long: int) -> li
     return takes
 
 
-def takes_of(windows: Sequence[Path], long: Sequence[Path]) -> Iterator[tuple[str, list[Window]]]:
-    """The takes that calibration is made on: kind and windows of each, one after the other."""
+def takes_of(
+    windows: Sequence[Path], long: Sequence[Path]
+) -> Iterator[tuple[str, str, list[Window]]]:
+    """The takes that calibration is made on, one after the other: kind, scenes and windows."""
     before: Window | None = None
     for index, path in enumerate(windows):
-        window = load_window(path)
-        yield "matched", [window]
+        window, scenes = load_window(path), _scenes_of(path)
+        yield "matched", scenes, [window]
         if index % 3:
-            yield "short", [beginning(window, _SHORT_S[index % 3 - 1])]
+            yield "short", scenes, [beginning(window, _SHORT_S[index % 3 - 1])]
         if before is not None and index % 2 == 0:
-            yield "foreign", [with_sound(window, before.covariance)]
+            yield "foreign", scenes, [with_sound(window, before.covariance)]
         if index % 8 == 0:
-            yield "noise", [with_sound(window, diffuse(index, window.motion.edges_s))]
+            yield "noise", scenes, [with_sound(window, diffuse(index, window.motion.edges_s))]
         before = window
     for path in long:
-        yield "long", thirds(load_window(path))
+        yield "long", _scenes_of(path), thirds(load_window(path))
+
+
+def _scenes_of(path: Path) -> str:
+    """Folder and kind of a window that `training.data.windows` keeps as KIND-SEED."""
+    return f"{path.parent.name}: {path.stem.rsplit('-', 1)[0]}"
 
 
 @dataclass(frozen=True)
@@ -195,6 +206,7 @@ class Outcome:
     kind: str
     matched: bool
     posterior: Tensor
+    scenes: str = ""
 
     @property
     def error_deg(self) -> float:
@@ -210,7 +222,9 @@ class Outcome:
 
 def outcomes(takes: Sequence[ScoredTake], calibration: Calibration) -> list[Outcome]:
     """Pooled posteriors of takes."""
-    return [Outcome(take.kind, take.matched, take.posterior(calibration)) for take in takes]
+    return [
+        Outcome(take.kind, take.matched, take.posterior(calibration), take.scenes) for take in takes
+    ]
 
 
 def fit_pooling(takes: Sequence[ScoredTake], calibration: Calibration) -> Calibration:
@@ -262,6 +276,17 @@ def conformal_mass(results: Sequence[Outcome]) -> float:
     return sorted(needed)[min(rank, len(needed)) - 1]
 
 
+def mass_for_all_scenes(results: Sequence[Outcome]) -> float:
+    """`conformal_mass` of all, or of that kind of scenes (with enough takes) that needs most."""
+    masses = [conformal_mass(results)]
+    for scenes in sorted({result.scenes for result in results}):
+        of_kind = [result for result in results if result.matched and result.scenes == scenes]
+        if len(of_kind) >= _ENOUGH:
+            masses.append(conformal_mass(of_kind))
+            print(f"arcs that cover in {scenes}: a mass of {masses[-1]:.3f}")
+    return max(masses)
+
+
 def confidences(results: Sequence[Outcome], calibration: Calibration) -> np.ndarray:
     """Calibrated probability of being right, for each result."""
     logits = np.array([result.logit for result in results])
@@ -292,7 +317,7 @@ def calibrate(takes: Sequence[ScoredTake], *, wrong: float) -> Calibration:
     ]
     results = [result for fold in judged for result in fold]
     calibration = fit_confidence(results, calibration)
-    calibration = replace(calibration, arc_mass=round(conformal_mass(results), 4))
+    calibration = replace(calibration, arc_mass=round(mass_for_all_scenes(results), 4))
     confidence = []
     for fold in judged:
         others = [result for other in judged if other is not fold for result in other]
@@ -430,8 +455,8 @@ def _scored_takes(options: argparse.Namespace) -> tuple[list[ScoredTake], Path |
         scorers.append(LearnedScorer(load_scorer(scorer)))
     paths = [mixed_windows(folders) for folders in (options.windows, [options.long])]
     takes = [
-        scored(kind, windows, scorers)
-        for kind, windows in tqdm(takes_of(*paths), unit="take", desc="scoring")
+        replace(scored(kind, windows, scorers), scenes=scenes)
+        for kind, scenes, windows in tqdm(takes_of(*paths), unit="take", desc="scoring")
     ]
     data = f"{len(paths[0])} synthetic windows and {len(paths[1])} long ones"
     return takes, scorer, data

@@ -232,7 +232,7 @@ def test_takes_to_calibrate_on_come_from_kept_windows(tmp_path: Path) -> None:
     paths = list(render_all(tmp_path, "scene", conditions, range(4), workers=2))
     takes = [
         calibrate.scored(kind, windows, [training_free])
-        for kind, windows in calibrate.takes_of(paths, paths[:1])
+        for kind, _, windows in calibrate.takes_of(paths, paths[:1])
     ]
 
     assert [t.kind for t in takes] == [
@@ -252,6 +252,24 @@ def test_conformal_mass_is_the_mass_that_was_needed() -> None:
     assert calibrate.conformal_mass([result] * 20) == pytest.approx(1)
     right = posterior.roll(yaws_deg().index(0.0) - yaws_deg().index(90.0))
     assert calibrate.conformal_mass([Outcome("matched", True, right)] * 20) == pytest.approx(0.5)
+
+
+def test_arcs_cover_in_the_kind_of_scenes_that_needs_most() -> None:
+    def results(scenes: str, spread: float, n: int) -> list[Outcome]:
+        """A peak on 0 before a floor; `spread` of the takes need all of it."""
+        posterior = torch.full((N_YAWS,), 0.5 / (N_YAWS - 1), dtype=torch.float64)
+        posterior[yaws_deg().index(0.0)] = 0.5
+        missed = round(spread * n)
+        return [
+            Outcome("matched", True, posterior.roll(7 if i < missed else 0), scenes)
+            for i in range(n)
+        ]
+
+    easy, hard = results("easy", 0.0, 900), results("hard", 0.3, 60)
+
+    assert calibrate.conformal_mass([*easy, *hard]) == pytest.approx(0.5)
+    assert calibrate.mass_for_all_scenes([*easy, *hard]) == pytest.approx(1)
+    assert calibrate.mass_for_all_scenes([*easy, *hard[:20]]) == pytest.approx(0.5)  # too few
 
 
 @pytest.mark.needs("shared-data")

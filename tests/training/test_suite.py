@@ -14,13 +14,16 @@ from model.evidence import N_YAWS, yaws_deg
 from tests.model.test_scoring import CALIBRATION, bump
 from training.data.scenes import Conditions
 from training.evaluate import suite
-from training.evaluate.suite import SUITE, Result, figures_of, judged
+from training.evaluate.suite import SUITE, Result, figures_of, foreign_told, judged
 
 
 def test_figures_are_shares_with_intervals() -> None:
-    results = (
-        [Result(5, True, True)] * 6 + [Result(40, False, True)] * 2 + [Result(170, True, False)] * 2
+    kinds = (
+        Result(5, True, True, 0.9),
+        Result(40, False, True, 0.8),
+        Result(170, True, False, 0.3),
     )
+    results = [kinds[0]] * 6 + [kinds[1]] * 2 + [kinds[2]] * 2
 
     figures = figures_of(results)
 
@@ -33,6 +36,16 @@ def test_figures_are_shares_with_intervals() -> None:
     assert low == pytest.approx(0.3, abs=0.1)
     assert high == pytest.approx(0.9, abs=0.1)
     assert share == 0.6
+
+
+def test_foreign_sound_is_told_where_one_in_twenty_of_ones_own_is_not() -> None:
+    def sure(*confidences: float) -> list[Result]:
+        return [Result(0, True, True, confidence) for confidence in confidences]
+
+    own = sure(0.2, *[0.9] * 20)  # one of 21 does not reach 0.9
+
+    assert foreign_told(own, sure(0.1, 0.5, 0.85, 0.95)) == 0.75
+    assert foreign_told(own[1:], sure(0.9, 0.91)) == 0
 
 
 def test_a_posterior_is_judged_as_a_take_is() -> None:
@@ -63,7 +76,7 @@ def test_from_scenes_to_the_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     short = Conditions(duration_s=3.0, n_sources=1, n_distractors=0)
-    names = ("any: the same, 5 s", "any: foreign sound", "any: noise")
+    names = ("any: the same, 5 s", "any: one source", "any: foreign sound", "any: noise")
     monkeypatch.setattr(
         suite, "SUITE", {name: replace(SUITE[name], scenes=short) for name in names}
     )
@@ -76,6 +89,10 @@ def test_from_scenes_to_the_table(
 
     assert json.loads((tmp_path / "r.json").read_text()) == figures
     assert figures["any: the same, 5 s"]["learned"]["takes"] == 2
-    assert set(figures["any: foreign sound"]) == {"learned", "evidence", "fusion", "fits"}
-    assert "any: the same, 5 s" in capsys.readouterr().out
+    assert set(figures["any: foreign sound"]) - {"told_at_5_percent_abstention"} == {
+        "learned", "evidence", "fusion", "fits",
+    }  # fmt: skip
+    printed = capsys.readouterr().out
+    assert "any: the same, 5 s" in printed
+    assert "any: foreign sound undecidable where 5 % of one source are" in printed
     assert len(list((tmp_path / "cache").iterdir())) == 2

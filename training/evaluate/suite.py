@@ -6,7 +6,8 @@ Scenes are procedural throughout, so anyone can make them again; no calibration 
 their seeds. Their bodies are plain (large, clear, with their sound: `Conditions.plain`), or of any
 kind and size, some of which hardly show their sound. Silent ones move as much as those that sound,
 but in half of the fully random scenes. Each condition is told for the learned scorer alone, the
-training-free evidence alone, and their fusion, with 95 % bootstrap intervals over scenes. Windows
+training-free evidence alone, and their fusion, with 95 % bootstrap intervals over scenes; and how
+much foreign sound is told at the confidence that 5 % of takes of one source do not reach. Windows
 are kept in CACHE.
 """
 
@@ -35,6 +36,7 @@ from training.data.windows import load_window, render_all
 
 _SEED = 500_000
 _N_BOOTSTRAPS = 1000
+_ABSTENTION = 0.05
 
 
 @dataclass(frozen=True)
@@ -102,17 +104,19 @@ class Result:
     error_deg: float
     covered: bool
     decided: bool
+    confidence: float
 
 
 def judged(posterior: Tensor, calibration: Calibration) -> Result:
     """What a calibration makes of a pooled posterior."""
     best = best_yaw_deg(posterior.clamp(min=1e-12).log())
-    verdict = verdict_of(best, confidence_of(posterior, calibration), calibration, tolerance_deg=10)
+    confidence = confidence_of(posterior, calibration)
+    verdict = verdict_of(best, confidence, calibration, tolerance_deg=10)
     arcs = credible_arcs(posterior, calibration.arc_mass)
     covered = any(
         -low % 360 <= (high - low) % 360 or high - low == 360 for low, high in arcs
     )  # fmt: skip
-    return Result(abs(best), covered, verdict is not Verdict.UNDECIDABLE)
+    return Result(abs(best), covered, verdict is not Verdict.UNDECIDABLE, confidence)
 
 
 def _judges(take: ScoredTake, fused: Calibration, evidence: Calibration) -> dict[str, Result]:
@@ -143,6 +147,12 @@ def figures_of(results: Sequence[Result]) -> dict[str, Any]:
     }
 
 
+def foreign_told(own: Sequence[Result], foreign: Sequence[Result]) -> float:
+    """Share of foreign takes that are undecidable where `_ABSTENTION` of the others are."""
+    least = np.quantile([result.confidence for result in own], _ABSTENTION)
+    return float(np.mean([result.confidence < least for result in foreign]))
+
+
 def _interval(
     values: NDArray[Any], figure: Callable[[NDArray[Any]], float] = lambda v: float(np.mean(v))
 ) -> list[float]:
@@ -166,6 +176,7 @@ def run(
     evidence = load_calibration(method=Method.EVIDENCE)
     scorers = scorers_for(calibration)
     figures: dict[str, Any] = {}
+    by_fusion: dict[str, list[Result]] = {}
     asked = {name: c for name, c in SUITE.items() if bodies is None or name.startswith(bodies)}
     for name, condition in tqdm(asked.items(), unit="condition"):
         number = [*dict.fromkeys(c.scenes for c in SUITE.values())].index(condition.scenes)
@@ -181,7 +192,16 @@ def run(
                 by_judge.setdefault(judge, []).append(result)
         figures[name] = {judge: figures_of(results) for judge, results in by_judge.items()}
         figures[name]["fits"] = condition.fits
+        by_fusion[name] = by_judge["fusion"]
     print(table(figures))
+    for kind in BODIES:
+        if f"{kind}: one source" in by_fusion:
+            own, foreign = (
+                by_fusion[f"{kind}: {name}"] for name in ("one source", "foreign sound")
+            )
+            told = foreign_told(own, foreign)
+            figures[f"{kind}: foreign sound"]["told_at_5_percent_abstention"] = told
+            print(f"{kind}: foreign sound undecidable where 5 % of one source are: {told:.1%}")
     if report is not None:
         with whole_file(report) as part:
             part.write_text(json.dumps(figures, indent=1) + "\n")

@@ -69,5 +69,6 @@ OMP_NUM_THREADS=1 .venv/bin/torchrun --nproc-per-node 2 -m training.pretrain --s
   --workers 0 --start-from runs/mean-9.safetensors --windows runs/later runs/plain runs/later-extended runs/crowded \
   runs/sustained runs/newer runs/crowded-2 runs/sustained-2 runs/plain-2 runs/single runs/fresh runs/fresh-plain \
   runs/surf runs/surf runs/ensemble runs/ensemble --output runs/stage-10
-@@SHIP@@
+$python -m training.average runs/mean-9.safetensors runs/stage-10/scorer.safetensors --windows runs/unseen \
+  --output model/weights/scorer.safetensors
 sh training/runs/calibrate.sh
