@@ -30,13 +30,11 @@ def write_video(
     """Encode frames, each [shape=(H, W, 1 or 3)] with even sides, as H.264.
 
     crf : quality, 0 (lossless) to 51; cameras are near 18, web video near 26.
-
-    One thread: with two, the same frames are coded a little differently from run to run.
     """
     rate = Fraction(rate_hz).limit_denominator(1001)
     with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as container:
         stream = container.add_stream(
-            "libx264", rate=rate, options={"crf": str(crf), "preset": preset, "threads": "1"}
+            "libx264", rate=rate, options={"crf": str(crf), "preset": preset, "threads": "2"}
         )
         stream.gop_size = max(1, round(keyframe_s * rate_hz))
         _encode(container, stream, frames)
