@@ -17,7 +17,7 @@ from model.errors import MediaError
 from model.evidence import CUES, N_YAWS, yaws_deg
 from model.scoring import training_free
 from training import calibrate
-from training.calibrate import Outcome, ScoredTake
+from training.calibrate import Outcome
 from training.data import takes
 from training.data.manifest import read_manifest
 from training.data.scenes import Conditions
@@ -26,6 +26,7 @@ from training.data.windows import render_all
 from training.evaluate import __main__ as command
 from training.evaluate import yaw
 from training.evaluate.yaw import Answer, risk_coverage, summarise
+from training.scored_takes import STATISTICS, ScoredTake, scored, takes_of
 
 
 @pytest.fixture
@@ -142,7 +143,7 @@ def synthetic_cues(n: int, strength: float, seed: int = 0) -> torch.Tensor:
 
 
 def take(kind: str, cues: torch.Tensor) -> ScoredTake:
-    statistics = torch.zeros(len(cues), len(calibrate.STATISTICS)).double()
+    statistics = torch.zeros(len(cues), len(STATISTICS)).double()
     statistics[:, 0] = 1.0
     return ScoredTake(kind, CUES, cues, statistics)
 
@@ -206,7 +207,7 @@ def test_gates_close_where_statistics_say_so() -> None:
 
     def take_of(kind: str, cue: torch.Tensor, belongs: float) -> ScoredTake:
         made = take(kind, cue[None, None])
-        made.statistics[:, calibrate.STATISTICS.index("belongs")] = belongs
+        made.statistics[:, STATISTICS.index("belongs")] = belongs
         return replace(made, names=(LEARNED,))
 
     takes = [
@@ -231,8 +232,7 @@ def test_takes_to_calibrate_on_come_from_kept_windows(tmp_path: Path) -> None:
     conditions = Conditions(duration_s=3.0)
     paths = list(render_all(tmp_path, "scene", conditions, range(4), workers=2))
     takes = [
-        calibrate.scored(kind, windows, [training_free])
-        for kind, _, windows in calibrate.takes_of(paths, paths[:1])
+        scored(kind, windows, [training_free]) for kind, _, windows in takes_of(paths, paths[:1])
     ]
 
     assert [t.kind for t in takes] == [

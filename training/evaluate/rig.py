@@ -24,8 +24,8 @@ from model.evidence import N_YAWS
 from model.learned import scorers_for
 from model.output import whole_file
 from model.rig import DISAGREES, RigSolution, solve
-from training.calibrate import scored
 from training.data.windows import kept_windows, load_window
+from training.scored_takes import scored
 
 SIZES = (1, 2, 4, 8, 16)
 _DRAWS = 300

@@ -29,10 +29,10 @@ from model.evidence import best_yaw_deg
 from model.learned import scorers_for
 from model.output import whole_file
 from model.scoring import Verdict, Window, confidence_of, credible_arcs, verdict_of
-from training.calibrate import ScoredTake, scored
 from training.data.excerpts import beginning, diffuse, thirds, with_sound
 from training.data.scenes import Conditions
 from training.data.windows import load_window, render_all
+from training.scored_takes import ScoredTake, scored
 
 _SEED = 500_000
 _N_BOOTSTRAPS = 1000
