@@ -102,8 +102,8 @@ def test_foreign_sound_is_of_another_recording() -> None:
 
     own = replace(pairs(0, "ideal"), video=signs(96))
     told, blind = replace(own, audio=own.video), replace(own, audio=signs(96))
-    # Of eight signs with Dropout, 0.88 to 0.97 over seeds; without a common one, nothing to learn.
-    assert avc_bin(told, told, longer) > 0.85
+    # Over 25 seeds 0.85 to 0.93 with common signs, 0.42 to 0.56 without.
+    assert avc_bin(told, told, longer) > 0.8
     assert avc_bin(blind, replace(blind, audio=signs(96)), longer) < 0.65
     alike = replace(told, recordings=torch.zeros(96, dtype=torch.int64))
     with pytest.raises(ValueError, match="all clips are of one recording"):
