@@ -200,15 +200,13 @@ def conformal_mass(results: Sequence[Outcome]) -> float:
     return sorted(needed)[min(rank, len(needed)) - 1]
 
 
-def mass_for_all_scenes(results: Sequence[Outcome]) -> float:
-    """`conformal_mass` of all, or of that kind of scenes (with enough takes) that needs most."""
-    masses = [conformal_mass(results)]
-    for scenes in sorted({result.scenes for result in results}):
-        of_kind = [result for result in results if result.matched and result.scenes == scenes]
-        if len(of_kind) >= _ENOUGH:
-            masses.append(conformal_mass(of_kind))
-            print(f"arcs that cover in {scenes}: a mass of {masses[-1]:.3f}")
-    return max(masses)
+def masses_by_scenes(results: Sequence[Outcome]) -> dict[str, float]:
+    """`conformal_mass` of each kind of scenes that has enough takes."""
+    by_scenes: dict[str, list[Outcome]] = {}
+    for result in results:
+        if result.matched:
+            by_scenes.setdefault(result.scenes, []).append(result)
+    return {scenes: conformal_mass(own) for scenes, own in by_scenes.items() if len(own) >= _ENOUGH}
 
 
 def confidences(results: Sequence[Outcome], calibration: Calibration) -> np.ndarray:
@@ -241,7 +239,8 @@ def calibrate(takes: Sequence[ScoredTake], *, wrong: float) -> Calibration:
     ]
     results = [result for fold in judged for result in fold]
     calibration = fit_confidence(results, calibration)
-    calibration = replace(calibration, arc_mass=round(mass_for_all_scenes(results), 4))
+    arc_mass = max(conformal_mass(results), *masses_by_scenes(results).values(), 0.0)
+    calibration = replace(calibration, arc_mass=round(arc_mass, 4))
     confidence = []
     for fold in judged:
         others = [result for other in judged if other is not fold for result in other]
@@ -310,6 +309,8 @@ def report(results: Sequence[Outcome], confidence: np.ndarray, calibration: Cali
                 f"{np.mean(errors <= 30):.0%}, arcs cover {np.mean(covered):.0%}"
             )
         print(line)
+    for scenes, mass in masses_by_scenes(results).items():
+        print(f"arcs that cover in {scenes}: a mass of {mass:.3f}")
     print(
         f"more than 30° wrong: {np.mean(off[given]) if given.any() else 0:.1%} of verdicts, "
         f"{np.mean(off & given):.1%} of takes"

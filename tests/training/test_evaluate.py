@@ -254,7 +254,7 @@ def test_conformal_mass_is_the_mass_that_was_needed() -> None:
     assert calibrate.conformal_mass([Outcome("matched", True, right)] * 20) == pytest.approx(0.5)
 
 
-def test_arcs_cover_in_the_kind_of_scenes_that_needs_most() -> None:
+def test_each_kind_of_scenes_says_what_arcs_need_in_it() -> None:
     def results(scenes: str, spread: float, n: int) -> list[Outcome]:
         """A peak on 0 before a floor; `spread` of the takes need all of it."""
         posterior = torch.full((N_YAWS,), 0.5 / (N_YAWS - 1), dtype=torch.float64)
@@ -267,9 +267,10 @@ def test_arcs_cover_in_the_kind_of_scenes_that_needs_most() -> None:
 
     easy, hard = results("easy", 0.0, 900), results("hard", 0.3, 60)
 
+    masses = calibrate.masses_by_scenes([*easy, *hard, *results("few", 1.0, 20)])
+
     assert calibrate.conformal_mass([*easy, *hard]) == pytest.approx(0.5)
-    assert calibrate.mass_for_all_scenes([*easy, *hard]) == pytest.approx(1)
-    assert calibrate.mass_for_all_scenes([*easy, *hard[:20]]) == pytest.approx(0.5)  # too few
+    assert masses == {"easy": pytest.approx(0.5), "hard": pytest.approx(1)}
 
 
 @pytest.mark.needs("shared-data")

@@ -89,10 +89,10 @@ def test_from_scenes_to_the_table(
 
     assert json.loads((tmp_path / "r.json").read_text()) == figures
     assert figures["any: the same, 5 s"]["learned"]["takes"] == 2
-    assert set(figures["any: foreign sound"]) - {"told_at_5_percent_abstention"} == {
+    assert set(figures["any: foreign sound"]) - {"undecidable_at_abstention"} == {
         "learned", "evidence", "fusion", "fits",
     }  # fmt: skip
     printed = capsys.readouterr().out
     assert "any: the same, 5 s" in printed
-    assert "any: foreign sound undecidable where 5 % of one source are" in printed
+    assert "any: foreign sound undecidable where 5% of one source are" in printed
     assert len(list((tmp_path / "cache").iterdir())) == 2

@@ -200,8 +200,9 @@ def run(
                 by_fusion[f"{kind}: {name}"] for name in ("one source", "foreign sound")
             )
             told = foreign_told(own, foreign)
-            figures[f"{kind}: foreign sound"]["told_at_5_percent_abstention"] = told
-            print(f"{kind}: foreign sound undecidable where 5 % of one source are: {told:.1%}")
+            figures[f"{kind}: foreign sound"]["undecidable_at_abstention"] = told
+            abstained = f"{_ABSTENTION:.0%} of one source are"
+            print(f"{kind}: foreign sound undecidable where {abstained}: {told:.1%}")
     if report is not None:
         with whole_file(report) as part:
             part.write_text(json.dumps(figures, indent=1) + "\n")
