@@ -53,7 +53,7 @@ class Calibration:
     pooling_exponent : W windows count as W^(1 - exponent): takes repeat their own errors.
     pooling_cap : no window speaks louder than this much log-probability against a rotation.
     confidence_slope, confidence_intercept : logistic map from the logit of the posterior's mass
-        within 15 degrees of its peak to the probability that the peak is within 15 degrees.
+        within 15 degrees of the answer to the probability that the answer is within 15 degrees.
     arc_mass : posterior mass that the reported arcs hold, so that they cover the truth in 90 %.
     least_confidence : below it the verdict is "undecidable".
     gates : how far cues are trusted in a window, by its statistics: of the cue `LEARNED`, and of

@@ -24,10 +24,11 @@ from torch import Tensor
 from model import features
 from model.checkpoint import AVSA, LEARNED, Calibration
 from model.conventions import Diagnosis
-from model.evidence import best_yaw_deg, following
+from model.evidence import following
 from model.faults import Finding
+from model.posterior import answer_deg, pool
 from model.readings import Reading
-from model.scoring import ScoredWindow, Scorer, Window, pool, score, training_free
+from model.scoring import ScoredWindow, Scorer, Window, score, training_free
 
 
 class Hypothesis(StrEnum):
@@ -184,7 +185,7 @@ class HandednessTest:
         log_odds = pooled.sum(1).clamp(min=1e-12).log()
         of = dict(zip(self._evidence, log_odds.tolist(), strict=True))
         yaws = {
-            hypothesis: best_yaw_deg(row.clamp(min=1e-300).log())
+            hypothesis: answer_deg(row / row.sum().clamp(min=1e-300))
             for hypothesis, row in zip(self._evidence, pooled, strict=True)
         }
         if Hypothesis.INVERTED in of:

@@ -24,7 +24,8 @@ from model.evidence import best_yaw_deg, yaws_deg
 from model.media import AudioInfo, Correction, VideoInfo
 from model.output import whole_file
 from model.placement import Placement
-from model.scoring import INTERVAL_LEVEL, Judgement, ScoredWindow, Verdict
+from model.posterior import INTERVAL_LEVEL
+from model.scoring import Judgement, ScoredWindow, Verdict
 from model.sync import as_json as sync_as_json
 
 SCHEMA_VERSION = 1

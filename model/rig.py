@@ -31,18 +31,11 @@ from model.align import correct
 from model.checkpoint import Calibration, Method, load_calibration
 from model.decision import judge_take
 from model.errors import AvsaError, OptionError, UnusableContent
-from model.evidence import best_yaw_deg
 from model.learned import scorers_for
 from model.media import output_suffix
 from model.output import whole_file
-from model.scoring import (
-    Scorer,
-    Verdict,
-    confidence_of,
-    credible_arcs,
-    training_free,
-    verdict_of,
-)
+from model.posterior import answer_deg, confidence_of, credible_arcs
+from model.scoring import Scorer, Verdict, training_free, verdict_of
 from model.take import Take, Track
 
 SCHEMA_VERSION = 1
@@ -137,7 +130,7 @@ def solve(posteriors: Tensor, calibration: Calibration, *, tolerance_deg: float)
         belongs.append(fit / (fit + _MISPLACED))
     coarse = pooled.softmax(0)
     fine = _refined(pooled).softmax(0)
-    best = best_yaw_deg(fine.clamp(min=1e-12).log())
+    best = answer_deg(fine)
     confidence = confidence_of(coarse, calibration)
     return RigSolution(
         verdict=verdict_of(best, confidence, calibration, tolerance_deg=tolerance_deg),

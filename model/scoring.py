@@ -16,13 +16,10 @@ import torch
 from torch import Tensor
 
 from model.checkpoint import Calibration
-from model.evidence import CUES, N_YAWS, best_yaw_deg, evidence
+from model.evidence import CUES, N_YAWS, evidence
 from model.features import Motion
 from model.moments import Moment
-
-NEAR_DEG = 15.0
-INTERVAL_LEVEL = 0.9
-_STEP_DEG = 360 / N_YAWS
+from model.posterior import answer_deg, confidence_of, credible_arcs, pool
 
 
 class Verdict(StrEnum):
@@ -95,7 +92,7 @@ class ScoredWindow:
     @property
     def best_deg(self) -> float:
         """The rotation this window votes for."""
-        return best_yaw_deg(self.log_posterior)
+        return answer_deg(self.log_posterior.exp())
 
     @property
     def information(self) -> float:
@@ -110,9 +107,9 @@ class Judgement:
     Attributes
     ----------
     rotate_field_ccw_deg : best rotation, in (-180, 180].
-    arcs_deg : one or two arcs [low, high] that hold the truth in `INTERVAL_LEVEL` of cases, the
-        best rotation's first; low is clockwise of high, and an arc may pass 180.
-    confidence : probability that the best rotation is within `NEAR_DEG`.
+    arcs_deg : one or two arcs [low, high] that hold the truth in `posterior.INTERVAL_LEVEL` of
+        cases, the best rotation's first; low is clockwise of high, and an arc may pass 180.
+    confidence : probability that the best rotation is within `posterior.NEAR_DEG`.
     posterior : over `evidence.yaws_deg`, sums to 1, [shape=(R,)].
     reasons : in words, why the verdict is undecidable; empty otherwise.
     """
@@ -137,18 +134,6 @@ def score(window: Window, scorers: Sequence[Scorer], calibration: Calibration) -
     return ScoredWindow(window.start_s, window.duration_s, cues, total.log_softmax(0), statistics)
 
 
-def pool(log_posteriors: Tensor, calibration: Calibration) -> Tensor:
-    """One posterior from those of the windows, [shape=(W, R)] to [shape=(R,)].
-
-    Each window's log-probabilities are cut at a cap below its peak, so that none can veto, and
-    their sum is tempered: what misleads one window of a take often misleads them all.
-    """
-    below_peak = log_posteriors - log_posteriors.amax(1, keepdim=True)
-    total = below_peak.clamp(min=-calibration.pooling_cap).sum(0)
-    tempered: Tensor = total / len(log_posteriors) ** calibration.pooling_exponent
-    return tempered.softmax(0)
-
-
 def judge(
     windows: Sequence[ScoredWindow], calibration: Calibration, *, tolerance_deg: float
 ) -> Judgement:
@@ -157,7 +142,7 @@ def judge(
     The track is aligned if the best rotation lies within `tolerance_deg` of 0.
     """
     posterior = pool(torch.stack([window.log_posterior for window in windows]), calibration)
-    best = best_yaw_deg(posterior.clamp(min=1e-12).log())
+    best = answer_deg(posterior)
     confidence = confidence_of(posterior, calibration)
     arcs = credible_arcs(posterior, calibration.arc_mass)
     verdict = verdict_of(best, confidence, calibration, tolerance_deg=tolerance_deg)
@@ -165,14 +150,6 @@ def judge(
     if verdict is Verdict.UNDECIDABLE:
         reasons = _reasons(windows, posterior, arcs, confidence, calibration)
     return Judgement(verdict, best, arcs, confidence, posterior, reasons)
-
-
-def mass_near_peak(posterior: Tensor) -> float:
-    """Posterior mass within `NEAR_DEG` of the peak."""
-    reach = round(NEAR_DEG / _STEP_DEG)
-    peak = int(posterior.argmax())
-    near = (peak + torch.arange(-reach, reach + 1)) % N_YAWS
-    return float(posterior[near].sum())
 
 
 def withheld(judgement: Judgement, reason: str) -> Judgement:
@@ -187,56 +164,6 @@ def verdict_of(
     if confidence < calibration.least_confidence:
         return Verdict.UNDECIDABLE
     return Verdict.ALIGNED if abs(best_deg) <= tolerance_deg else Verdict.MISALIGNED
-
-
-def confidence_of(posterior: Tensor, calibration: Calibration) -> float:
-    """Probability that a posterior's best rotation is within `NEAR_DEG`, [shape=(R,)]."""
-    mass = min(max(mass_near_peak(posterior), 1e-6), 1 - 1e-6)
-    logit = math.log(mass / (1 - mass))
-    return 1 / (
-        1 + math.exp(-calibration.confidence_slope * logit - calibration.confidence_intercept)
-    )
-
-
-def credible_arcs(posterior: Tensor, mass: float) -> list[tuple[float, float]]:
-    """The most probable bins that hold `mass`, as one or two arcs (nearest ones are joined).
-
-    posterior : over equal bins from -180 degrees (which the first one lies just above) to 180.
-    The arc that holds the peak comes first.
-    """
-    n_bins = len(posterior)
-    step = 360 / n_bins
-    order = posterior.argsort(descending=True, stable=True)
-    count = int((posterior[order].cumsum(0) < mass - 1e-12).sum()) + 1
-    chosen = sorted(order[:count].tolist())
-    if len(chosen) == n_bins:
-        return [(-180.0, 180.0)]
-    runs: list[list[int]] = []
-    for index in chosen:
-        if runs and index == runs[-1][1] + 1:
-            runs[-1][1] = index
-        else:
-            runs.append([index, index])
-    if len(runs) > 1 and runs[0][0] == 0 and runs[-1][1] == n_bins - 1:
-        runs[0][0] = runs.pop()[0] - n_bins
-    while len(runs) > 2:
-        gaps = [(runs[(i + 1) % len(runs)][0] - runs[i][1]) % n_bins for i in range(len(runs))]
-        i = gaps.index(min(gaps))
-        after = runs[(i + 1) % len(runs)]
-        end = after[1] if after[1] >= runs[i][0] else after[1] + n_bins
-        runs[i] = [runs[i][0], end]
-        runs.remove(after)
-    peak = int(order[0])
-    runs.sort(key=lambda run: (peak - run[0]) % n_bins > run[1] - run[0])
-    return [
-        (_wrapped((low + 0.5) * step - 180), _wrapped((high + 1.5) * step - 180))
-        for low, high in runs
-    ]
-
-
-def _wrapped(degrees: float) -> float:
-    """The same angle in (-180, 180]."""
-    return 180.0 - (180.0 - degrees) % 360
 
 
 def _reasons(
@@ -255,7 +182,7 @@ def _reasons(
         reasons.append("In no window does movement go with sound at one rotation more than others.")
     elif len(windows) > 1:
         near = sum(
-            abs(math.remainder(window.best_deg - best_yaw_deg(posterior.log()), 360)) <= 30
+            abs(math.remainder(window.best_deg - answer_deg(posterior), 360)) <= 30
             for window in windows
         )
         reasons.append(f"{near} of {len(windows)} windows vote within 30° of the best rotation.")

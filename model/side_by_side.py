@@ -22,8 +22,9 @@ from model.comparison import INTERVAL_LEVEL, Comparison, Outcome
 from model.errors import AvsaError, OptionError
 from model.evidence import N_YAWS, yaws_deg
 from model.media import open_audio
+from model.posterior import NEAR_DEG
 from model.reference import Recording
-from model.scoring import NEAR_DEG, Judgement, Verdict, verdict_of
+from model.scoring import Judgement, Verdict, verdict_of
 from model.sync import Belonging
 from model.take import Take
 

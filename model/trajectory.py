@@ -23,7 +23,8 @@ from torch import Tensor
 
 from model.checkpoint import Calibration
 from model.course import HOP_S, VIEW_S, Course, FloatArray, Views, level_shares, views
-from model.evidence import N_YAWS, best_yaw_deg, yaws_deg
+from model.evidence import N_YAWS, yaws_deg
+from model.posterior import answer_deg
 from model.steps import HISTOGRAMS, STEP_DEG, Step, find_steps
 
 Path = NDArray[np.intp]
@@ -191,7 +192,7 @@ def _stepped(seen: Views, steps: Sequence[Step], times_s: FloatArray) -> FloatAr
     pooled = torch.zeros(N_YAWS, dtype=torch.float64)
     for offset, (start_s, end_s) in zip(offsets, pairwise(edges), strict=True):
         pooled += seen.of(start_s, end_s).roll(-round(offset / STEP_DEG))
-    first = best_yaw_deg(pooled)
+    first = answer_deg(pooled.softmax(0))
     return first + offsets[np.searchsorted(edges[1:-1], times_s, side="right")]
 
 

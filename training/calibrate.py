@@ -14,7 +14,7 @@ they are judged by what was fitted without them and their kin (cross-fitting, in
    in which the right one is 0 for every scene (soft target, since a source has an extent) and all
    are alike where nothing fits;
 2. the pooling of windows: how much less than independent they are;
-3. the confidence: a logistic map from the posterior's mass near its peak to being right within
+3. the confidence: a logistic map from the posterior's mass near the answer to being right within
    15 degrees;
 4. the arcs' mass: conformal, so that arcs cover the truth in 90 % of takes (cross-conformal: Vovk,
    Annals of Mathematics and Artificial Intelligence, 2015), and that of each kind of scenes, since
@@ -44,13 +44,14 @@ from model.evidence import yaws_deg
 from model.judges import calibration_beside, load_avsa_scorer
 from model.learned import LearnedScorer
 from model.media import file_sha256
-from model.scoring import (
+from model.posterior import (
     INTERVAL_LEVEL,
     NEAR_DEG,
-    Scorer,
-    mass_near_peak,
-    training_free,
+    answer_deg,
+    confidence_logit,
+    mass_to_reach,
 )
+from model.scoring import Scorer, training_free
 from training.calibrate_avsa import judged_takes
 from training.data.windows import mixed_windows
 from training.scored_takes import STATISTICS, ScoredTake, scored, takes_of
@@ -134,14 +135,13 @@ class Outcome:
 
     @property
     def error_deg(self) -> float:
-        """Distance of the peak from 0; 180 where there is no right rotation."""
-        return abs(yaws_deg()[int(self.posterior.argmax())]) if self.matched else 180.0
+        """Distance of the answer from 0; 180 where there is no right rotation."""
+        return abs(answer_deg(self.posterior)) if self.matched else 180.0
 
     @property
     def logit(self) -> float:
-        """Logit of the mass near the peak."""
-        mass = min(max(mass_near_peak(self.posterior), 1e-6), 1 - 1e-6)
-        return math.log(mass / (1 - mass))
+        """Logit of the mass near the answer."""
+        return confidence_logit(self.posterior)
 
 
 def outcomes(takes: Sequence[ScoredTake], calibration: Calibration) -> list[Outcome]:
@@ -168,7 +168,7 @@ def fit_pooling(takes: Sequence[ScoredTake], calibration: Calibration) -> Calibr
 
 
 def fit_confidence(results: Sequence[Outcome], calibration: Calibration) -> Calibration:
-    """Logistic regression of being right on the logit of the mass near the peak."""
+    """Logistic regression of being right on the logit of the mass near the answer."""
     logits = torch.tensor([result.logit for result in results], dtype=torch.float64)
     right = torch.tensor([float(result.error_deg <= NEAR_DEG) for result in results])
     line = torch.zeros(2, dtype=torch.float64, requires_grad=True)
@@ -190,12 +190,8 @@ def fit_confidence(results: Sequence[Outcome], calibration: Calibration) -> Cali
 
 def conformal_mass(results: Sequence[Outcome]) -> float:
     """Mass an arc must hold so that arcs cover the truth at `INTERVAL_LEVEL` (adaptive sets)."""
-    needed = []
     truth = yaws_deg().index(0.0)
-    for result in results:
-        if result.matched:
-            more_likely = result.posterior >= result.posterior[truth]
-            needed.append(float(result.posterior[more_likely].sum()))
+    needed = [mass_to_reach(result.posterior, truth) for result in results if result.matched]
     rank = math.ceil((len(needed) + 1) * INTERVAL_LEVEL)
     return sorted(needed)[min(rank, len(needed)) - 1]
 

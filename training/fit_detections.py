@@ -27,9 +27,10 @@ from tqdm import tqdm
 
 from model.checkpoint import OBJECTS, Calibration, Method, load_calibration, weights_path
 from model.detections import Detection, ObjectScorer
-from model.evidence import N_YAWS, best_yaw_deg, yaws_deg
+from model.evidence import N_YAWS, yaws_deg
 from model.learned import scorers_for
 from model.output import whole_file
+from model.posterior import answer_deg
 from model.scoring import Scorer, Window, score
 from training.data.excerpts import with_sound
 from training.data.materials import Materials, add_materials_arguments, read_materials
@@ -134,7 +135,7 @@ def best_weight(rows: Sequence[_Scored]) -> float:
 
 def within(rows: Sequence[_Scored], weight: float, degrees: float) -> float:
     """Share of the windows that fit whose best rotation is as near as that."""
-    errors = [abs(best_yaw_deg(_posterior(row, weight))) for row in rows if row.fits]
+    errors = [abs(answer_deg(_posterior(row, weight).exp())) for row in rows if row.fits]
     return float(np.mean([error <= degrees for error in errors]))
 
 

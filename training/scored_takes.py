@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from model.checkpoint import Calibration
-from model.scoring import Scorer, Window, pool
+from model.posterior import pool
+from model.scoring import Scorer, Window
 from training.data.excerpts import beginning, diffuse, thirds, with_sound
 from training.data.windows import load_window
 

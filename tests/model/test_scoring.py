@@ -7,23 +7,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor
 
 from model.checkpoint import OBJECTS, Calibration, load_calibration
 from model.errors import MediaError
-from model.evidence import CUES, N_YAWS, yaws_deg
+from model.evidence import CUES, yaws_deg
 from model.features import Motion
 from model.scoring import (
     Evidence,
     ScoredWindow,
     Verdict,
     Window,
-    credible_arcs,
     judge,
-    mass_near_peak,
-    pool,
     score,
     training_free,
 )
@@ -102,22 +97,6 @@ def test_a_gate_shuts_a_cue_out_where_its_statistics_are_bad() -> None:
     assert calibration.weight("learned", {"belongs": 0.0}) == pytest.approx(50)
 
 
-def test_one_window_is_its_own_posterior() -> None:
-    torch.testing.assert_close(
-        pool(bump(30, height=2)[None], CALIBRATION), bump(30, height=2).exp()
-    )
-
-
-def test_agreeing_windows_sharpen_and_one_cannot_veto() -> None:
-    one = pool(bump(30, height=2)[None], CALIBRATION)
-    four = pool(bump(30, height=2).expand(4, -1), CALIBRATION)
-    veto = bump(-150, height=500)
-    outvoted = pool(torch.stack([*[bump(30, height=4)] * 5, veto]), CALIBRATION)
-
-    assert mass_near_peak(four) > mass_near_peak(one)
-    assert yaws_deg()[int(outvoted.argmax())] == 30
-
-
 @pytest.mark.parametrize(
     ("centre", "height", "verdict"),
     [
@@ -157,28 +136,6 @@ def test_two_modes_give_two_arcs_the_best_one_first() -> None:
 
 def holds(arc: tuple[float, float], degrees: float) -> bool:
     return (degrees - arc[0]) % 360 <= (arc[1] - arc[0]) % 360
-
-
-@given(
-    weights=st.lists(st.floats(0, 1), min_size=N_YAWS, max_size=N_YAWS).filter(
-        lambda w: sum(w) > 0.1
-    ),
-    mass=st.floats(0.05, 0.99),
-)
-def test_arcs_hold_the_mass_and_the_peak(weights: list[float], mass: float) -> None:
-    posterior = torch.tensor(weights, dtype=torch.float64)
-    posterior /= posterior.sum()
-
-    arcs = credible_arcs(posterior, mass)
-
-    inside = [
-        p for yaw, p in zip(yaws_deg(), posterior.tolist(), strict=True)
-        if any(arc == (-180.0, 180.0) or holds(arc, yaw) for arc in arcs)
-    ]  # fmt: skip
-    assert len(arcs) in (1, 2)
-    assert sum(inside) >= mass - 1e-9
-    best = yaws_deg()[int(posterior.argmax())]
-    assert arcs[0] == (-180.0, 180.0) or holds(arcs[0], best)
 
 
 def test_the_shipped_calibration_is_whole() -> None:

@@ -19,7 +19,8 @@ from model.comparison import Comparison, Outcome
 from model.errors import OptionError
 from model.evidence import yaws_deg
 from model.options import Options
-from model.scoring import NEAR_DEG, Judgement, Verdict, credible_arcs
+from model.posterior import NEAR_DEG, credible_arcs
+from model.scoring import Judgement, Verdict
 from model.side_by_side import Reference, belief_in_reference, side_by_side
 from model.take import Track
 from tests.model.fields import RATE, field_of, with_ambisonic_track

@@ -66,6 +66,9 @@ def _add_yaw(commands: Any) -> Any:
     command.add_argument("--workers", type=int, default=2, help="that render the suite (2)")
     command.add_argument("--plot", type=Path, help="write the picture as PNG (manifest)")
     _add_judge(command)
+    command.add_argument(
+        "--detections", type=Path, help="what a detector found in the takes (manifest)"
+    )
     command.add_argument("--windows", type=int, default=8, help="windows of a take (8)")
     command.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     command.set_defaults(run=_run_yaw)
@@ -78,6 +81,7 @@ def _run_yaw(arguments: argparse.Namespace) -> None:
         yaw.run(
             arguments.manifest, report=arguments.report, plot=arguments.plot,
             calibration=calibration, n_windows=arguments.windows, device=arguments.device,
+            detections=arguments.detections,
         )  # fmt: skip
         return
     if arguments.cache is None:

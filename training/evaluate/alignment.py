@@ -1,7 +1,7 @@
 """By how many degrees an AVSA network is wrong on clips that are aligned.
 
 Moments of a clip are scored for every yaw (`model.yaw_scores`) from viewpoints around the horizon,
-and pooled as windows of a take are (`model.scoring.pool`). The right rotation is 0.
+and pooled as windows of a take are (`model.posterior.pool`). The right rotation is 0.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from model.checkpoint import Method, load_calibration
-from model.evidence import N_YAWS, best_yaw_deg
+from model.evidence import N_YAWS
 from model.networks.avsa import AvsaConfig, AvsaNetwork
-from model.scoring import pool
+from model.posterior import answer_deg, pool
 from model.yaw_scores import heard_of_covariance, viewpoint_azimuths
 from training.data.clips import Clip, ClipFiles, ClipMedia, crops_at
 from training.data.crops import FloatArray, Views
@@ -62,7 +62,7 @@ def yaw_errors_deg(
             for video, audio in _moments(network, clip, looking, media or ClipFiles())
         ]
         posterior = pool(torch.stack(log_posteriors), calibration)
-        errors.append(abs(best_yaw_deg(posterior.clamp(min=1e-12).log())))
+        errors.append(abs(answer_deg(posterior)))
     return np.array(errors)
 
 

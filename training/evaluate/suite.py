@@ -25,10 +25,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from model.checkpoint import LEARNED, Calibration, Method, load_calibration
-from model.evidence import best_yaw_deg
 from model.learned import scorers_for
 from model.output import whole_file
-from model.scoring import Verdict, Window, confidence_of, credible_arcs, verdict_of
+from model.posterior import answer_deg, confidence_of, credible_arcs
+from model.scoring import Verdict, Window, verdict_of
 from training.data.excerpts import beginning, diffuse, thirds, with_sound
 from training.data.scenes import Conditions
 from training.data.windows import load_window, render_all
@@ -109,7 +109,7 @@ class Result:
 
 def judged(posterior: Tensor, calibration: Calibration) -> Result:
     """What a calibration makes of a pooled posterior."""
-    best = best_yaw_deg(posterior.clamp(min=1e-12).log())
+    best = answer_deg(posterior)
     confidence = confidence_of(posterior, calibration)
     verdict = verdict_of(best, confidence, calibration, tolerance_deg=10)
     arcs = credible_arcs(posterior, calibration.arc_mass)

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from model import features
 from model.checkpoint import Calibration
+from model.detections import Detection, ObjectScorer, read_detections
 from model.evidence import best_yaw_deg
 from model.learned import scorers_for
 from model.output import whole_file
@@ -184,17 +185,22 @@ def run(
     calibration: Calibration,
     n_windows: int = 8,
     device: str = "cpu",
+    detections: Path | None = None,
 ) -> dict[str, Any]:
     """Evaluate a manifest, print its tables, write what is asked for, return the report.
+
+    `detections` are what a detector found in the takes (`model.detections`), one more cue.
 
     Raises
     ------
     AvsaError : the manifest or one of its files cannot be read; the file is named.
     """
-    scorers = scorers_for(calibration, device)
+    found = read_detections(detections) if detections is not None else None
+    shared = scorers_for(calibration, device)
     answers = []
     for known in tqdm(read_manifest(manifest), unit="take", desc="judging"):
         windows = read_windows(known, n_windows=n_windows, device=device)
+        scorers = [*shared, *_objects(found, known)]
         answers += [answer(known, windows, r, calibration, scorers) for r in known.rotations_deg]
     figures = build(answers, calibration)
     print(table(figures))
@@ -204,6 +210,11 @@ def run(
     if plot is not None:
         draw(figures, plot)
     return figures
+
+
+def _objects(found: dict[str, list[Detection]] | None, known: KnownTake) -> list[Scorer]:
+    """The detections of a take as a scorer: a take without any is no mistake among many."""
+    return [] if found is None else [ObjectScorer(found.get(known.video.stem, []))]
 
 
 def table(figures: dict[str, Any]) -> str:

@@ -1,0 +1,147 @@
+"""What a posterior over rotations says."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from model.evidence import N_YAWS, yaws_deg
+from model.posterior import (
+    NEAR_DEG,
+    answer_deg,
+    confidence_of,
+    credible_arcs,
+    mass_around,
+    mass_near_answer,
+    mass_to_reach,
+    pool,
+)
+from tests.model.test_scoring import CALIBRATION, bump, holds
+
+weights_of_bins = st.lists(st.floats(0, 1), min_size=N_YAWS, max_size=N_YAWS).filter(
+    lambda weights: sum(weights) > 0.1
+)
+
+
+def posterior_of(weights: list[float]) -> Tensor:
+    posterior = torch.tensor(weights, dtype=torch.float64)
+    return posterior / posterior.sum()
+
+
+def at(**masses: float) -> Tensor:
+    """A posterior of single bins, `p20=0.3` for 20 degrees and `m20` for -20."""
+    posterior = torch.zeros(N_YAWS, dtype=torch.float64)
+    for name, mass in masses.items():
+        degrees = float(name[1:]) * (-1 if name[0] == "m" else 1)
+        posterior[yaws_deg().index(degrees)] = mass
+    return posterior
+
+
+def test_one_window_is_its_own_posterior() -> None:
+    torch.testing.assert_close(
+        pool(bump(30, height=2)[None], CALIBRATION), bump(30, height=2).exp()
+    )
+
+
+def test_agreeing_windows_sharpen_and_one_cannot_veto() -> None:
+    one = pool(bump(30, height=2)[None], CALIBRATION)
+    four = pool(bump(30, height=2).expand(4, -1), CALIBRATION)
+    veto = bump(-150, height=500)
+    outvoted = pool(torch.stack([*[bump(30, height=4)] * 5, veto]), CALIBRATION)
+
+    assert mass_near_answer(four) > mass_near_answer(one)
+    assert answer_deg(outvoted) == pytest.approx(30, abs=1)
+
+
+@pytest.mark.parametrize("centre", [-177.3, -92.0, 0.0, 41.4, 178.8, 180.0])
+@pytest.mark.parametrize("height", [2.0, 30.0, 300.0])
+def test_the_answer_is_where_a_bell_is(centre: float, height: float) -> None:
+    answer = answer_deg(bump(centre, height=height).exp())
+
+    assert -180 < answer <= 180
+    assert math.remainder(answer - centre, 360) == pytest.approx(0, abs=0.5)
+
+
+def test_the_answer_goes_by_mass_not_by_the_highest_bin() -> None:
+    spike_and_hill = at(m100=0.2, p30=0.15, p35=0.18, p40=0.19, p45=0.15, p50=0.13)
+
+    assert yaws_deg()[int(spike_and_hill.argmax())] == -100
+    assert answer_deg(spike_and_hill) == pytest.approx(40, abs=2)
+    assert mass_near_answer(spike_and_hill) == pytest.approx(0.8)
+
+
+@given(weights_of_bins)
+def test_mass_around_is_a_plain_sum(weights: list[float]) -> None:
+    posterior = posterior_of(weights)
+    slow = [
+        sum(
+            mass * math.exp(-0.5 * (math.remainder(there - here, 360) / 8.0) ** 2)
+            for there, mass in zip(yaws_deg(), posterior.tolist(), strict=True)
+        )
+        for here in yaws_deg()
+    ]
+
+    np.testing.assert_allclose(mass_around(posterior).numpy(), slow, atol=1e-9)
+
+
+@given(weights_of_bins, st.integers(0, N_YAWS - 1))
+def test_a_turned_posterior_has_a_turned_answer(weights: list[float], turn: int) -> None:
+    posterior = posterior_of(weights)
+    best, second = mass_around(posterior).topk(2).values.tolist()
+
+    turned = answer_deg(posterior.roll(turn))
+
+    if best - second > 1e-9:  # else two rotations are as good
+        expected = answer_deg(posterior) + turn * 360 / N_YAWS
+        assert math.remainder(turned - expected, 360) == pytest.approx(0, abs=1e-3)
+    assert mass_near_answer(posterior) <= 1 + 1e-9
+
+
+def test_a_finer_posterior_says_the_same() -> None:
+    coarse = bump(33.0, height=25).exp()
+    fine_yaws = np.deg2rad(np.arange(-179, 181) - 33.0)
+    fine = torch.tensor(25 * np.cos(fine_yaws)).softmax(0)
+
+    assert answer_deg(fine) == pytest.approx(answer_deg(coarse), abs=0.3)
+    # Whole bins: 31 of a degree, and 7 of five.
+    assert mass_near_answer(fine) == pytest.approx(mass_near_answer(coarse), abs=0.05)
+
+
+def test_confidence_grows_with_the_mass_near_the_answer() -> None:
+    sure = [confidence_of(bump(10, height=h).exp(), CALIBRATION) for h in (0.1, 2, 10, 100)]
+
+    assert sure == sorted(sure)
+    assert sure[-1] > 0.99
+    # With a slope of 1 and no intercept it is that mass, of the bins up to `NEAR_DEG` away.
+    flat = torch.full((N_YAWS,), 1 / N_YAWS, dtype=torch.float64)
+    assert confidence_of(flat, CALIBRATION) == pytest.approx((2 * NEAR_DEG / 5 + 1) / N_YAWS)
+
+
+@given(weights=weights_of_bins, mass=st.floats(0.05, 0.99))
+def test_arcs_hold_the_mass_and_the_answer(weights: list[float], mass: float) -> None:
+    posterior = posterior_of(weights)
+
+    arcs = credible_arcs(posterior, mass)
+
+    def inside(yaw: float) -> bool:
+        return any(arc == (-180.0, 180.0) or holds(arc, yaw) for arc in arcs)
+
+    held = [p for yaw, p in zip(yaws_deg(), posterior.tolist(), strict=True) if inside(yaw)]
+    assert len(arcs) in (1, 2)
+    assert sum(held) >= mass - 1e-9
+    best = yaws_deg()[int(mass_around(posterior).argmax())]
+    assert arcs[0] == (-180.0, 180.0) or holds(arcs[0], best)
+
+
+@given(weights=weights_of_bins, index=st.integers(0, N_YAWS - 1))
+def test_arcs_reach_a_bin_with_the_mass_that_it_takes(weights: list[float], index: int) -> None:
+    posterior = posterior_of(weights)
+    assume(posterior[index] > 1e-6)  # a bin without mass is not needed for any
+
+    arcs = credible_arcs(posterior, mass_to_reach(posterior, index))
+
+    assert any(arc == (-180.0, 180.0) or holds(arc, yaws_deg()[index]) for arc in arcs)
