@@ -59,6 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("scorers", type=Path, nargs="+", help="weights, the largest scorer last")
     parser.add_argument("--shares", type=float, nargs="+", help="of each (default: all alike)")
     parser.add_argument("--windows", type=Path, help="folder of windows to measure all of them on")
+    parser.add_argument(
+        "--microphones", action="store_true", help="measure with microphones that have faults"
+    )
     parser.add_argument("--output", type=Path, help="where the mean is written; not if not given")
     options = parser.parse_args(argv)
     try:
@@ -71,7 +74,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             if not held_out:
                 raise OptionError(f"{options.windows} holds no windows (training.data.windows).")
             for name, network in zip([*options.scorers, "mean"], [*networks, mean], strict=True):
-                figures = validate(network, held_out, torch.device("cpu"))
+                figures = validate(
+                    network, held_out, torch.device("cpu"), microphones=options.microphones
+                )
                 print(f"{name}: " + ", ".join(f"{k} {v:.3f}" for k, v in figures.items()))
         if options.output:
             provenance = {

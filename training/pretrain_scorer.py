@@ -14,6 +14,7 @@ from model.checkpoint import load_scorer, save_scorer
 from model.networks.equivariant import EquivariantConfig, EquivariantScorer
 from training import loop
 from training.data.batches import Batch, WindowBatches, inputs
+from training.data.excerpts import with_microphone
 from training.data.windows import load_window
 from training.distributed import Ranks
 from training.growth import grown
@@ -29,7 +30,8 @@ class PretrainConfig(loop.Schedule):
     Attributes
     ----------
     shortest, longest : of the stretches cut from windows, in frames.
-    overlaid : share of scenes that another is laid over, 0 to 1.
+    overlaid, microphones : shares of scenes that another is laid over, and that are heard by a
+        microphone with faults, 0 to 1.
     average : decay of the weights' running mean, which is what is kept and validated.
     network : its sizes.
     """
@@ -39,6 +41,7 @@ class PretrainConfig(loop.Schedule):
     shortest: int = 22
     longest: int = 58
     overlaid: float = 0.6
+    microphones: float = 0.6
     learning_rate: float = 2e-3
     weight_decay: float = 1e-3
     average: float = 0.998
@@ -115,14 +118,23 @@ class ScorerCourse(loop.Course):
 
 @torch.no_grad()
 def validate(
-    network: EquivariantScorer, paths: Sequence[Path], device: torch.device
+    network: EquivariantScorer,
+    paths: Sequence[Path],
+    device: torch.device,
+    *,
+    microphones: bool = False,
 ) -> dict[str, float]:
-    """How a network does on whole windows, and how well it tells foreign sound."""
+    """How a network does on whole windows, and how well it tells foreign sound.
+
+    microphones : whether they are heard by microphones with faults, the same ones each time.
+    """
     target = rotation_target(device)
     losses, errors, fitting, foreign, right_way = [], [], [], [], []
     before: Tensor | None = None
-    for path in paths:
-        example = inputs(load_window(path)).to(device)
+    for index, path in enumerate(paths):
+        window = load_window(path)
+        window = with_microphone(window, index) if microphones else window
+        example = inputs(window).to(device)
         seen, heard = network.picture(example.maps), network.sound(example.sound)
         scores = network.scores(seen, heard)
         losses.append(-float(scores.yaw[0].log_softmax(0) @ target))
@@ -163,7 +175,8 @@ def train(
         course.begin_with(load_scorer(start_from))
     batches = WindowBatches(
         windows, batch=config.batch, shortest=config.shortest, longest=config.longest,
-        overlaid=config.overlaid, seed=config.seed, rank=at.rank, world=at.world,
+        overlaid=config.overlaid, microphones=config.microphones, seed=config.seed, rank=at.rank,
+        world=at.world,
     )  # fmt: skip
     loop.run(course, batches, output)
     if at.first:

@@ -12,7 +12,7 @@ from torch import Tensor
 from model.checkpoint import Calibration
 from model.posterior import pool
 from model.scoring import Scorer, Window
-from training.data.excerpts import beginning, diffuse, thirds, with_sound
+from training.data.excerpts import beginning, diffuse, thirds, with_microphone, with_sound
 from training.data.windows import load_window
 
 STATISTICS = ("bias", "belongs", "synchronous", "upright")
@@ -70,10 +70,13 @@ def scored(kind: str, windows: Sequence[Window], scorers: Sequence[Scorer]) -> S
 def takes_of(
     windows: Sequence[Path], long: Sequence[Path]
 ) -> Iterator[tuple[str, str, list[Window]]]:
-    """The takes that calibration is made on, one after the other: kind, scenes and windows."""
+    """The takes that calibration is made on, one after the other: kind, scenes and windows.
+
+    Every other pair of windows is heard by a microphone with faults.
+    """
     before: Window | None = None
     for index, path in enumerate(windows):
-        window, scenes = load_window(path), _scenes_of(path)
+        window, scenes = _recorded(path, index), _scenes_of(path)
         yield "matched", scenes, [window]
         if index % 3:
             yield "short", scenes, [beginning(window, _SHORT_S[index % 3 - 1])]
@@ -82,8 +85,13 @@ def takes_of(
         if index % 8 == 0:
             yield "noise", scenes, [with_sound(window, diffuse(index, window.motion.edges_s))]
         before = window
-    for path in long:
-        yield "long", _scenes_of(path), thirds(load_window(path))
+    for index, path in enumerate(long):
+        yield "long", _scenes_of(path), thirds(_recorded(path, index))
+
+
+def _recorded(path: Path, index: int) -> Window:
+    window = load_window(path)
+    return with_microphone(window, index) if index // 2 % 2 else window
 
 
 def _scenes_of(path: Path) -> str:

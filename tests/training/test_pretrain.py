@@ -75,7 +75,9 @@ def test_a_full_disk_is_told_and_leaves_nothing(
 
 def test_batches_are_functions_of_seed_and_step(windows: list[Path]) -> None:
     def batches(**options: int) -> WindowBatches:
-        return WindowBatches(windows, batch=8, shortest=12, longest=16, **options)
+        return WindowBatches(
+            windows, batch=8, shortest=12, longest=16, overlaid=0.5, microphones=0.5, **options
+        )
 
     whole, again, other = batches()[5], batches()[5], batches(seed=1)[5]
     torch.testing.assert_close(whole.maps, again.maps)
@@ -84,6 +86,17 @@ def test_batches_are_functions_of_seed_and_step(windows: list[Path]) -> None:
     torch.testing.assert_close(torch.cat([half.sound for half in halves]), whole.sound)
     with pytest.raises(ValueError, match="multiple of 4 on 3 ranks"):
         batches(world=3)
+
+
+def test_a_share_of_scenes_is_heard_by_other_microphones(windows: list[Path]) -> None:
+    good, some, all_ = (
+        WindowBatches(windows, batch=8, shortest=12, longest=16, microphones=share)[3]
+        for share in (0.0, 0.5, 1.0)
+    )
+
+    torch.testing.assert_close(good.maps, all_.maps)
+    changed = [(good.sound != b.sound).flatten(1).any(1).sum() for b in (some, all_)]
+    assert 0 < changed[0] < changed[1] == 8
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(windows: list[Path], tmp_path: Path) -> None:

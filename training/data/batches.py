@@ -21,6 +21,7 @@ from model.evidence import N_YAWS
 from model.features import Motion
 from model.learned import sound_input
 from model.scoring import Window
+from training.data.microphones import Microphone, draw_microphone, heard_by
 from training.data.overlays import Overlay, draw_laying, laid_over
 from training.data.windows import load_window
 
@@ -47,14 +48,16 @@ class Batch:
 
 
 class WindowBatches(Dataset[Batch]):
-    """Batches by step: random windows, cut to a random length, mirrored as often as not, and some
-    with another laid over them (`training.data.overlays`).
+    """Batches by step: random windows, cut to a random length, mirrored as often as not, some with
+    another laid over them (`training.data.overlays`), some heard by another microphone
+    (`training.data.microphones`).
 
     Parameters
     ----------
     batch : scenes over all ranks, a multiple of 4 times the ranks.
     shortest, longest : of a cut, in frames.
-    overlaid : share of scenes that another is laid over, 0 to 1.
+    overlaid, microphones : shares of scenes that another is laid over, and that are heard by a
+        microphone with faults, 0 to 1.
     rank, world : which part of each batch to read.
     """
 
@@ -66,6 +69,7 @@ class WindowBatches(Dataset[Batch]):
         shortest: int,
         longest: int,
         overlaid: float = 0.0,
+        microphones: float = 0.0,
         seed: int = 0,
         rank: int = 0,
         world: int = 1,
@@ -74,7 +78,7 @@ class WindowBatches(Dataset[Batch]):
             raise ValueError(f"a batch of {batch} is not a multiple of 4 on {world} ranks")
         if len(paths) < batch:
             raise ValueError(f"{len(paths)} windows do not fill a batch of {batch}")
-        self._paths, self._overlaid = paths, overlaid
+        self._paths, self._overlaid, self._microphones = paths, overlaid, microphones
         self._batch, self._shortest, self._longest = batch, shortest, longest
         self._seed, self._rank, self._world = seed, rank, world
 
@@ -87,6 +91,8 @@ class WindowBatches(Dataset[Batch]):
         layings = [draw_laying(rng, self._overlaid, N_YAWS) for _ in chosen]
         others = rng.choice(len(self._paths), self._batch)
         shifts = rng.random(self._batch)
+        faulty = rng.random(self._batch) < self._microphones
+        microphones = [draw_microphone(rng) if each else None for each in faulty]
         mine = np.array_split(np.arange(self._batch), self._world)[self._rank]
         laid = [i for i, laying in enumerate(layings) if laying.overlay is not Overlay.NOTHING]
         needed = [*chosen, *(others[i] for i in laid)]
@@ -97,7 +103,7 @@ class WindowBatches(Dataset[Batch]):
             if i in laid:
                 other = _stretch(load_window(self._paths[others[i]]), n_frames, shifts[i])
                 own = laid_over(own, other, layings[i])
-            examples.append(_example(*own, mirrored=bool(mirrored[i])))
+            examples.append(_example(*own, microphones[i], mirrored=bool(mirrored[i])))
         maps, sound = zip(*examples, strict=True)
         return Batch(torch.stack(maps), torch.stack(sound))
 
@@ -116,7 +122,11 @@ def _stretch(window: Window, n_frames: int, place: float) -> tuple[Tensor, Tenso
     return window.motion.maps[stretch], window.covariance[stretch]
 
 
-def _example(maps: Tensor, covariance: Tensor, *, mirrored: bool) -> tuple[Tensor, Tensor]:
+def _example(
+    maps: Tensor, covariance: Tensor, microphone: Microphone | None, *, mirrored: bool
+) -> tuple[Tensor, Tensor]:
+    if microphone is not None:
+        covariance = heard_by(microphone, covariance)
     if mirrored:
         maps = maps.flip(-1)
         covariance = covariance.clone()

@@ -1,4 +1,4 @@
-"""Other windows made of kept ones: parts of them, and pictures with another sound."""
+"""Other windows made of kept ones: parts of them, and pictures with another sound or microphone."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from model import features
 from model.scoring import Window
+from training.data.microphones import draw_microphone, heard_by
 from training.data.soundfield import diffuse_noise
 
 
@@ -17,6 +18,12 @@ def with_sound(window: Window, covariance: Tensor) -> Window:
     return cut(
         replace(window, covariance=covariance), 0, min(len(covariance), len(window.covariance))
     )
+
+
+def with_microphone(window: Window, seed: int) -> Window:
+    """A window whose sound is heard by a microphone with faults."""
+    microphone = draw_microphone(np.random.default_rng([seed, 13]))
+    return replace(window, covariance=heard_by(microphone, window.covariance))
 
 
 def cut(window: Window, first: int, last: int) -> Window:

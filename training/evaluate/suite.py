@@ -29,7 +29,7 @@ from model.learned import scorers_for
 from model.output import whole_file
 from model.posterior import answer_deg, confidence_of, credible_arcs
 from model.scoring import Verdict, Window, verdict_of
-from training.data.excerpts import beginning, diffuse, thirds, with_sound
+from training.data.excerpts import beginning, diffuse, thirds, with_microphone, with_sound
 from training.data.scenes import Conditions
 from training.data.windows import load_window, render_all
 from training.scored_takes import ScoredTake, scored
@@ -45,17 +45,17 @@ class Condition:
 
     Attributes
     ----------
-    windows : a take's windows, from a scene's window and its neighbour's.
+    windows : a take's windows, from a scene's window, its neighbour's, and a seed.
     fits : whether there is a right rotation.
     """
 
     scenes: Conditions
-    windows: Callable[[Window, Window], list[Window]]
+    windows: Callable[[Window, Window, int], list[Window]]
     fits: bool = True
 
 
-def _first(duration_s: float) -> Callable[[Window, Window], list[Window]]:
-    return lambda window, _: [beginning(window, duration_s)]
+def _first(duration_s: float) -> Callable[[Window, Window, int], list[Window]]:
+    return lambda window, _other, _seed: [beginning(window, duration_s)]
 
 
 _WHOLE = _first(10.0)
@@ -72,19 +72,23 @@ def _conditions(*, plain: bool) -> dict[str, Condition]:
         "the same, 5 s": Condition(two, _first(5.0)),
         "the same, 10 s": Condition(two, _WHOLE),
         "the same, 30 s": Condition(
-            replace(two, duration_s=30.0), lambda window, _: thirds(window)
+            replace(two, duration_s=30.0), lambda window, _other, _seed: thirds(window)
         ),
         "5 silent bodies": Condition(replace(two, n_distractors=5), _WHOLE),
         "10 silent bodies": Condition(replace(two, n_distractors=10), _WHOLE),
         "SNR -5 dB": Condition(replace(two, snr_db=-5.0), _WHOLE),
+        "a microphone with faults": Condition(
+            two, lambda window, _other, seed: [with_microphone(window, seed)]
+        ),
         "sustained sound": Condition(replace(two, envelope="sustained"), _WHOLE),
         "fully random": Condition(Conditions(plain=plain), _WHOLE),
         "one source": Condition(one, _WHOLE),
         "foreign sound": Condition(
-            one, lambda window, other: [with_sound(window, other.covariance)], fits=False
+            one, lambda window, other, _seed: [with_sound(window, other.covariance)], fits=False
         ),
         "noise": Condition(
-            one, lambda window, _: [with_sound(window, diffuse(1, window.motion.edges_s))],
+            one,
+            lambda window, _other, _seed: [with_sound(window, diffuse(1, window.motion.edges_s))],
             fits=False,
         ),
     }  # fmt: skip
@@ -185,8 +189,8 @@ def run(
             *render_all(cache, f"suite{number}", condition.scenes, seeds, workers=workers)
         ]  # fmt: skip
         by_judge: dict[str, list[Result]] = {}
-        for path, other in zip(paths, [*paths[1:], paths[0]], strict=True):
-            windows = condition.windows(load_window(path), load_window(other))
+        for seed, path, other in zip(seeds, paths, [*paths[1:], paths[0]], strict=True):
+            windows = condition.windows(load_window(path), load_window(other), seed)
             take = scored(name, windows, scorers)
             for judge, result in _judges(take, calibration, evidence).items():
                 by_judge.setdefault(judge, []).append(result)
