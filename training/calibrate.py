@@ -17,8 +17,8 @@ they are judged by what was fitted without them and their kin (cross-fitting, in
 3. the confidence: a logistic map from the posterior's mass near the answer to being right within
    15 degrees;
 4. the arcs' mass: conformal, so that arcs cover the truth in 90 % of takes (cross-conformal: Vovk,
-   Annals of Mathematics and Artificial Intelligence, 2015), and that of each kind of scenes, since
-   footage is not mixed as the scenes are;
+   Annals of Mathematics and Artificial Intelligence, 2015); what each kind of scenes would need is
+   told beside it;
 5. the least confidence: where at most `--wrong` of the verdicts given are more than 30 degrees off.
 """
 
@@ -235,8 +235,7 @@ def calibrate(takes: Sequence[ScoredTake], *, wrong: float) -> Calibration:
     ]
     results = [result for fold in judged for result in fold]
     calibration = fit_confidence(results, calibration)
-    arc_mass = max(conformal_mass(results), *masses_by_scenes(results).values(), 0.0)
-    calibration = replace(calibration, arc_mass=round(arc_mass, 4))
+    calibration = replace(calibration, arc_mass=round(conformal_mass(results), 4))
     confidence = []
     for fold in judged:
         others = [result for other in judged if other is not fold for result in other]
