@@ -1,4 +1,4 @@
-# Refits model/weights/fused.json on scenes that no training has seen. (evidence.json is of an earlier engine: see LOG.md.)
+# Refits fused.json and evidence.json in model/weights on scenes that no training has seen.
 set -e
 python=.venv/bin/python
 from="--panoramas $MATERIALS/panoramas --sounds $MATERIALS/sounds --rooms $MATERIALS/rooms"
@@ -10,7 +10,9 @@ $python -m training.data.windows runs/calibration-wide --count 60 --seed 4500000
 $python -m training.data.windows runs/calibration-wide --count 60 --seed 4520000 --ensemble --workers 2 $from
 $python -m training.data.windows runs/calibration-long --count 32 --seed 150000 --duration-s 30 --workers 2 $from
 $python -m training.data.windows runs/calibration-long --count 24 --seed 155000 --duration-s 30 --plain --workers 2 $from
-$python -m training.calibrate --windows runs/calibration runs/calibration-single runs/calibration-wide --long runs/calibration-long --method fused
+for method in fused evidence; do
+  $python -m training.calibrate --windows runs/calibration runs/calibration-single runs/calibration-wide --long runs/calibration-long --method $method
+done
 # What a detector's boxes count, in both (by the windows whose scenes are drawn again: copy them to a folder of their own).
 mkdir -p runs/calibration-drawn
 cp runs/calibration/scene-*.safetensors runs/calibration-drawn/
