@@ -75,7 +75,8 @@ def confidence_of(posterior: Tensor, calibration: Calibration) -> float:
 def mass_to_reach(posterior: Tensor, index: int) -> float:
     """Mass that `credible_arcs` need to hold a bin, and all that come before it."""
     around = mass_around(posterior)
-    return float(posterior[around >= around[index]].sum())
+    as_likely = around >= around[index] * (1 - 1e-9)  # equal ones, but for rounding, count too
+    return float(posterior[as_likely].sum())
 
 
 def credible_arcs(posterior: Tensor, mass: float) -> list[tuple[float, float]]:

@@ -163,15 +163,16 @@ def test_a_calibration_keeps_its_promises_on_unseen_takes() -> None:
     mixed = [t for pair in zip_longest(matched, foreign) for t in pair if t is not None]
     calibration = calibrate.calibrate([*mixed, *long], wrong=0.05)
 
-    unseen = [take("matched", cues[None]) for cues in synthetic_cues(600, 1.5, seed=99)]
-    strangers = [take("foreign", cues[None]) for cues in synthetic_cues(300, 0.0, seed=98)]
+    unseen = [take("matched", cues[None]) for cues in synthetic_cues(1200, 1.5, seed=99)]
+    strangers = [take("foreign", cues[None]) for cues in synthetic_cues(600, 0.0, seed=98)]
     results = calibrate.outcomes([*unseen, *strangers], calibration)
     covered = [calibrate.conformal_mass([r]) <= calibration.arc_mass for r in results if r.matched]
     confidence = calibrate.confidences(results, calibration)
     verdict = confidence >= calibration.least_confidence
     wrong = np.array([r.error_deg > 30 for r in results])
     right = np.array([r.error_deg <= 15 for r in results])
-    assert 0.86 <= np.mean(covered) <= 0.95
+    # Three deviations: of 900 takes to calibrate on, and of 1200 others.
+    assert 0.86 <= np.mean(covered) <= 0.94
     assert verdict[: len(unseen)].mean() > 0.3
     assert wrong[verdict].mean() <= 0.08
     assert abs(confidence.mean() - right.mean()) < 0.05
@@ -261,7 +262,7 @@ def test_each_kind_of_scenes_says_what_arcs_need_in_it() -> None:
         posterior[yaws_deg().index(0.0)] = 0.5
         missed = round(spread * n)
         return [
-            Outcome("matched", True, posterior.roll(7 if i < missed else 0), scenes)
+            Outcome("matched", True, posterior.roll(36 if i < missed else 0), scenes)
             for i in range(n)
         ]
 
