@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,6 +92,11 @@ def _detection(fields: dict[str, object]) -> Detection:
     )
 
 
+def own_of(found: Mapping[str, list[Detection]], clip: str) -> list[Detection]:
+    """Objects of a clip, and those of no clip, of what `read_detections` gives."""
+    return [*found.get(clip, []), *found.get(ANY, [])]
+
+
 def detections_of(path: Path, clip: str) -> list[Detection]:
     """What a file says of a video, by the name of its clip.
 
@@ -100,8 +105,7 @@ def detections_of(path: Path, clip: str) -> list[Detection]:
     MediaError : see `read_detections`.
     OptionError : it says nothing of this video.
     """
-    found = read_detections(path)
-    own = [*found.get(clip, []), *found.get(ANY, [])]
+    own = own_of(read_detections(path), clip)
     if not own:
         raise OptionError(
             f'The detections {path} hold no box of the clip {clip}: their "clip" should be that, '

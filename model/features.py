@@ -31,16 +31,11 @@ LOWEST_HZ, HIGHEST_HZ = 80.0, 10_000.0
 
 # The covariance terms, by position in the last axis.
 WW, XX, YY, ZZ, WX, WY, WZ, XY, XZ, YZ = range(10)
-# Channels of a first-order ACN field.
-_W, _Y, _Z, _X = range(4)
-_PAIRS = (
-    (_W, _W), (_X, _X), (_Y, _Y), (_Z, _Z), (_W, _X),
-    (_W, _Y), (_W, _Z), (_X, _Y), (_X, _Z), (_Y, _Z),
-)  # fmt: skip
-# The same by axis: 0 W, 1 X, 2 Y, 3 Z.
+# What they are of, by axis: 0 W, 1 X, 2 Y, 3 Z.
 TERM_AXES = (
     (0, 0), (1, 1), (2, 2), (3, 3), (0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3),
 )  # fmt: skip
+_CHANNELS = (0, 3, 1, 2)  # of the axes, in a first-order ACN field: W, Y, Z, X
 
 
 def to_analysis_rate(field: NDArray[np.floating], samplerate: int) -> NDArray[np.float64]:
@@ -52,12 +47,16 @@ def to_analysis_rate(field: NDArray[np.floating], samplerate: int) -> NDArray[np
     return np.asarray(resampled, dtype=np.float64)
 
 
+def band_edges_hz(n_bands: int = N_BANDS) -> NDArray[np.float64]:
+    """Where mel bands begin, peak (one further) and end (two further), [shape=(F + 2,)]."""
+    lowest, highest = (2595 * math.log10(1 + hz / 700) for hz in (LOWEST_HZ, HIGHEST_HZ))
+    return np.asarray(700 * (10 ** (np.linspace(lowest, highest, n_bands + 2) / 2595) - 1))
+
+
 @lru_cache(maxsize=8)
 def mel_filterbank(n_bands: int = N_BANDS) -> Tensor:
     """Triangular filters of equal height on the HTK mel scale, [shape=(F, N_FFT / 2 + 1)]."""
-    lowest, highest = (2595 * math.log10(1 + hz / 700) for hz in (LOWEST_HZ, HIGHEST_HZ))
-    edges_mel = np.linspace(lowest, highest, n_bands + 2)
-    edges = 700 * (10 ** (edges_mel / 2595) - 1)
+    edges = band_edges_hz(n_bands)
     bins = np.fft.rfftfreq(N_FFT, 1 / SAMPLERATE)
     rising = (bins - edges[:-2, None]) / np.diff(edges)[:-1, None]
     falling = (edges[2:, None] - bins) / np.diff(edges)[1:, None]
@@ -94,7 +93,8 @@ def covariance(
     real, imag = (
         part.contiguous() for part in (spectra.movedim(-3, 0).real, spectra.movedim(-3, 0).imag)
     )
-    terms = torch.stack([real[a] * real[b] + imag[a] * imag[b] for a, b in _PAIRS], dim=-3)
+    pairs = [(_CHANNELS[a], _CHANNELS[b]) for a, b in TERM_AXES]
+    terms = torch.stack([real[a] * real[b] + imag[a] * imag[b] for a, b in pairs], dim=-3)
     bands = mel_filterbank(n_bands) if filterbank is None else filterbank
     banded: Tensor = bands.to(terms.device) @ terms  # (..., 10, F, T)
     if edges_s is not None:

@@ -52,17 +52,18 @@ def answer_deg(posterior: Tensor) -> float:
     return best_yaw_deg(mass_around(posterior).log())
 
 
-def mass_near_answer(posterior: Tensor) -> float:
-    """Posterior mass within `NEAR_DEG` of the answer, by whole bins."""
+def mass_near(posterior: Tensor, angle_deg: float) -> float:
+    """Posterior mass within `NEAR_DEG` of an angle, by whole bins."""
     n_bins = len(posterior)
     reach = round(NEAR_DEG * n_bins / 360)
-    near = int(mass_around(posterior).argmax()) + torch.arange(-reach, reach + 1)
+    nearest = round((angle_deg + 180) * n_bins / 360) - 1
+    near = nearest + torch.arange(-reach, reach + 1)
     return float(posterior[near % n_bins].sum())
 
 
 def confidence_logit(posterior: Tensor) -> float:
-    """Logit of `mass_near_answer`, what a confidence is calibrated from."""
-    mass = min(max(mass_near_answer(posterior), 1e-6), 1 - 1e-6)
+    """Logit of the mass near the answer, what a confidence is calibrated from."""
+    mass = min(max(mass_near(posterior, answer_deg(posterior)), 1e-6), 1 - 1e-6)
     return math.log(mass / (1 - mass))
 
 

@@ -148,7 +148,7 @@ def judge(
     verdict = verdict_of(best, confidence, calibration, tolerance_deg=tolerance_deg)
     reasons = []
     if verdict is Verdict.UNDECIDABLE:
-        reasons = _reasons(windows, posterior, arcs, confidence, calibration)
+        reasons = _reasons(windows, best, arcs, confidence, calibration)
     return Judgement(verdict, best, arcs, confidence, posterior, reasons)
 
 
@@ -168,7 +168,7 @@ def verdict_of(
 
 def _reasons(
     windows: Sequence[ScoredWindow],
-    posterior: Tensor,
+    best_deg: float,
     arcs: Sequence[tuple[float, float]],
     confidence: float,
     calibration: Calibration,
@@ -181,10 +181,7 @@ def _reasons(
     if max(window.information for window in windows) < 0.3:
         reasons.append("In no window does movement go with sound at one rotation more than others.")
     elif len(windows) > 1:
-        near = sum(
-            abs(math.remainder(window.best_deg - answer_deg(posterior), 360)) <= 30
-            for window in windows
-        )
+        near = sum(abs(math.remainder(window.best_deg - best_deg, 360)) <= 30 for window in windows)
         reasons.append(f"{near} of {len(windows)} windows vote within 30° of the best rotation.")
     if len(arcs) == 2:
         spans = " and ".join(f"{low:+.0f}° to {high:+.0f}°" for low, high in arcs)

@@ -22,7 +22,7 @@ from model.comparison import INTERVAL_LEVEL, Comparison, Outcome
 from model.errors import AvsaError, OptionError
 from model.evidence import N_YAWS, yaws_deg
 from model.media import open_audio
-from model.posterior import NEAR_DEG
+from model.posterior import mass_near
 from model.reference import Recording
 from model.scoring import Judgement, Verdict, verdict_of
 from model.sync import Belonging
@@ -32,7 +32,6 @@ from model.take import Take
 # assumption: no footage is at hand to count how often a camera's own microphone is turned.
 _TRUST = 0.95
 _LEANING_DEG = 45.0  # a rotation that tilts by more is no rotation about the vertical
-_BINS_NEAR = 2 * round(NEAR_DEG * N_YAWS / 360) + 1
 _QUANTILE = 1.645  # of a normal distribution: half of `comparison.INTERVAL_LEVEL` in deviations
 
 
@@ -140,7 +139,7 @@ def side_by_side(
         return SideBySide(found, picture, doubted, None, f"{told} {seen}")
     if c.outcome is Outcome.UNDECIDABLE:
         return SideBySide(found, picture, picture, None, told)
-    near = _near(picture.posterior, c.rotate_field_ccw_deg)
+    near = mass_near(picture.posterior, c.rotate_field_ccw_deg)
     belief = belief_in_reference(near, picture.confidence)
     together = _together(c, picture, belief, near, calibration, tolerance_deg)
     if together.verdict is Verdict.UNDECIDABLE:
@@ -158,17 +157,10 @@ def belief_in_reference(near: float, confidence: float) -> float:
     Bayes: a reference with another front could say any angle, so its agreement with the picture by
     chance is that of a uniform angle.
     """
-    chance = _BINS_NEAR / N_YAWS
+    chance = mass_near(torch.full((N_YAWS,), 1 / N_YAWS), 0.0)
     expected = confidence * near + (1 - confidence) * chance
     odds = _TRUST / (1 - _TRUST) * expected / chance
     return odds / (1 + odds)
-
-
-def _near(posterior: Tensor, angle_deg: float) -> float:
-    """Posterior mass within `NEAR_DEG` of an angle."""
-    off = [abs(math.remainder(yaw - angle_deg, 360)) for yaw in yaws_deg()]
-    nearest = torch.tensor(off).argsort()[:_BINS_NEAR]
-    return float(posterior[nearest].sum())
 
 
 def _together(

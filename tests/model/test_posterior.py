@@ -16,7 +16,7 @@ from model.posterior import (
     confidence_of,
     credible_arcs,
     mass_around,
-    mass_near_answer,
+    mass_near,
     mass_to_reach,
     pool,
 )
@@ -41,6 +41,10 @@ def at(**masses: float) -> Tensor:
     return posterior
 
 
+def near_answer(posterior: Tensor) -> float:
+    return mass_near(posterior, answer_deg(posterior))
+
+
 def test_one_window_is_its_own_posterior() -> None:
     torch.testing.assert_close(
         pool(bump(30, height=2)[None], CALIBRATION), bump(30, height=2).exp()
@@ -53,7 +57,7 @@ def test_agreeing_windows_sharpen_and_one_cannot_veto() -> None:
     veto = bump(-150, height=500)
     outvoted = pool(torch.stack([*[bump(30, height=4)] * 5, veto]), CALIBRATION)
 
-    assert mass_near_answer(four) > mass_near_answer(one)
+    assert near_answer(four) > near_answer(one)
     assert answer_deg(outvoted) == pytest.approx(30, abs=1)
 
 
@@ -71,7 +75,7 @@ def test_the_answer_goes_by_mass_not_by_the_highest_bin() -> None:
 
     assert yaws_deg()[int(spike_and_hill.argmax())] == -100
     assert answer_deg(spike_and_hill) == pytest.approx(40, abs=2)
-    assert mass_near_answer(spike_and_hill) == pytest.approx(0.8)
+    assert near_answer(spike_and_hill) == pytest.approx(0.8)
 
 
 @given(weights_of_bins)
@@ -98,7 +102,18 @@ def test_a_turned_posterior_has_a_turned_answer(weights: list[float], turn: int)
     if best - second > 1e-9:  # else two rotations are as good
         expected = answer_deg(posterior) + turn * 360 / N_YAWS
         assert math.remainder(turned - expected, 360) == pytest.approx(0, abs=1e-3)
-    assert mass_near_answer(posterior) <= 1 + 1e-9
+    assert near_answer(posterior) <= 1 + 1e-9
+
+
+@given(weights_of_bins, st.floats(-400, 400))
+def test_mass_near_an_angle_is_that_of_the_nearest_bins(weights: list[float], angle: float) -> None:
+    posterior = posterior_of(weights)
+    off = [abs(math.remainder(yaw - angle, 360)) for yaw in yaws_deg()]
+    assume(abs(sorted(off)[6] - sorted(off)[7]) > 1e-6)  # else two bins are as near
+
+    nearest = torch.tensor(off).argsort()[:7]
+
+    assert mass_near(posterior, angle) == pytest.approx(float(posterior[nearest].sum()))
 
 
 def test_a_finer_posterior_says_the_same() -> None:
@@ -108,7 +123,7 @@ def test_a_finer_posterior_says_the_same() -> None:
 
     assert answer_deg(fine) == pytest.approx(answer_deg(coarse), abs=0.3)
     # Whole bins: 31 of a degree, and 7 of five.
-    assert mass_near_answer(fine) == pytest.approx(mass_near_answer(coarse), abs=0.05)
+    assert near_answer(fine) == pytest.approx(near_answer(coarse), abs=0.05)
 
 
 def test_confidence_grows_with_the_mass_near_the_answer() -> None:

@@ -69,6 +69,10 @@ def test_all_are_measured_on_windows(tmp_path: Path, capsys: pytest.CaptureFixtu
     first, second, mean = (line.partition(": ")[2] for line in capsys.readouterr().out.splitlines())
     assert first == second == mean
     assert first.startswith("rotation ")
+    assert main([str(path), "--windows", str(windows), "--microphones"]) == 0
+    faulty = capsys.readouterr().out.splitlines()[0].partition(": ")[2]
+    assert faulty.startswith("rotation ")
+    assert faulty != first
 
     assert main([str(path), "--windows", str(empty), "--output", str(tmp_path / "b")]) == 2
     assert f"{empty} holds no windows" in capsys.readouterr().err

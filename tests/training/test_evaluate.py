@@ -22,7 +22,7 @@ from training.data import takes
 from training.data.manifest import read_manifest
 from training.data.scenes import Conditions
 from training.data.takes import TakeFiles
-from training.data.windows import render_all
+from training.data.windows import load_window, render_all
 from training.evaluate import __main__ as command
 from training.evaluate import yaw
 from training.evaluate.yaw import Answer, risk_coverage, summarise
@@ -59,6 +59,36 @@ def test_a_manifest_is_evaluated(
     assert np.ptp(errors) <= 3
     assert figures["overall"]["within_10_deg"]["takes"] == 1
     assert set(figures["cues_within_20_deg"]) == {*CUES, LEARNED}
+
+
+def test_boxes_of_a_detector_are_one_more_cue(
+    manifest: Path, take: TakeFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def evaluate(*clips: str | None, what: tuple[str, str] | None = None) -> int:
+        lines = [
+            json.dumps(
+                {"time_s": time_s, "box": [0.2, 0.4, 0.3, 0.6]} | ({"clip": clip} if clip else {})
+            )
+            for clip in clips
+            for time_s in range(12)
+        ]
+        (tmp_path / "boxes.jsonl").write_text("\n".join(lines))
+        return command.main(
+            ["yaw", *(what or ("--manifest", str(manifest))), "--windows", "1",
+             "--detections", str(tmp_path / "boxes.jsonl"), "--report", str(tmp_path / "r.json")]
+        )  # fmt: skip
+
+    # What the boxes alone say turns with the field, whether they name the clip or none.
+    for clip in (take.video.stem, None):
+        assert evaluate(clip, "another") == 0
+        answers = json.loads((tmp_path / "r.json").read_text())["answers"]
+        errors = [answer["cue_errors_deg"]["objects"] for answer in answers]
+        assert np.ptp(errors) < 5
+    capsys.readouterr()
+    assert evaluate("another") == 2
+    assert "hold no box of any take" in capsys.readouterr().err
+    assert evaluate(None, what=("--suite", "synthetic")) == 2
+    assert "--detections are of the takes of a --manifest" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -241,6 +271,13 @@ def test_takes_to_calibrate_on_come_from_kept_windows(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert len(takes[-1].cues) == 3
     assert takes[0].posterior(load_calibration()).sum() == pytest.approx(1)
+    # The first pair of windows is as it was kept, the next one heard by microphones with faults.
+    kept = [window for kind, _, (window, *_) in takes_of(paths, []) if kind == "matched"]
+    as_kept = [
+        torch.equal(window.covariance, load_window(path).covariance)
+        for window, path in zip(kept, paths, strict=True)
+    ]
+    assert as_kept == [True, True, False, False]
 
 
 def test_conformal_mass_is_the_mass_that_was_needed() -> None:

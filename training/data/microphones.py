@@ -2,9 +2,9 @@
 
 A field is made of the signals of a tetrahedron of cardioids. Each has a gain of its own, which
 changes with frequency, and hears a sound earlier or later than the middle does, so directions shift
-from band to band, the more the shorter the wave (of the measured rooms and format recordings of the
-shared data by 5 to 20 degrees between 0.25 and 8 kHz). Each has noise of its own, which is three
-times as strong in X, Y and Z as in W: hiss, and wind, which is low and comes in gusts.
+from band to band, the more the shorter the wave (as in real recordings, by 5 to 20 degrees between
+0.25 and 8 kHz). Each has noise of its own, which is three times as strong in X, Y and Z as in W:
+hiss, and wind, which is low and comes in gusts.
 
 It is done to covariances, so that kept windows are of another microphone each time they are read.
 
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
-from model.features import HIGHEST_HZ, LOWEST_HZ, N_BANDS, TERM_AXES, WW, XX, YY, ZZ
+from model.features import N_BANDS, TERM_AXES, WW, XX, YY, ZZ, band_edges_hz
 
 # Where capsules look, (x, y, z): left front up, right front down, left back down, right back up.
 _LOOKING = np.array([(1, 1, 1), (1, -1, -1), (-1, 1, -1), (-1, -1, 1)]) / np.sqrt(3)
@@ -81,9 +81,7 @@ def draw_microphone(rng: np.random.Generator) -> Microphone:
 
 def centres_hz() -> NDArray[np.float64]:
     """Middle frequencies of the bands of `features.mel_filterbank`, [shape=(F,)]."""
-    lowest, highest = (2595 * np.log10(1 + hz / 700) for hz in (LOWEST_HZ, HIGHEST_HZ))
-    edges_mel = np.linspace(lowest, highest, N_BANDS + 2)
-    return np.asarray(700 * (10 ** (edges_mel[1:-1] / 2595) - 1))
+    return band_edges_hz()[1:-1]
 
 
 def heard_by(microphone: Microphone, covariance: Tensor) -> Tensor:

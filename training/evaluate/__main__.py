@@ -84,6 +84,8 @@ def _run_yaw(arguments: argparse.Namespace) -> None:
             detections=arguments.detections,
         )  # fmt: skip
         return
+    if arguments.detections is not None:
+        raise OptionError("--detections are of the takes of a --manifest: leave them away.")
     if arguments.cache is None:
         raise OptionError("--suite needs --cache, a folder for what it renders.")
     suite.run(

@@ -1,26 +1,28 @@
 """By how many degrees an AVSA network is wrong on clips that are aligned.
 
 Moments of a clip are scored for every yaw (`model.yaw_scores`) from viewpoints around the horizon,
-and pooled as windows of a take are (`model.posterior.pool`). The right rotation is 0.
+and pooled as windows of a take are (`model.posterior.pool`), by numbers of this protocol's own: the
+tables in RESULTS.md do not change with the product's calibration. The right rotation is 0.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from model.checkpoint import Method, load_calibration
-from model.evidence import N_YAWS
+from model.evidence import N_YAWS, best_yaw_deg
 from model.networks.avsa import AvsaConfig, AvsaNetwork
-from model.posterior import answer_deg, pool
+from model.posterior import pool
 from model.yaw_scores import heard_of_covariance, viewpoint_azimuths
 from training.data.clips import Clip, ClipFiles, ClipMedia, crops_at
 from training.data.crops import FloatArray, Views
 
+_POOLING_EXPONENT, _POOLING_CAP = 0.9, 10.0  # as the product had them when the tables were made
 # Video tokens (K, D), audio tokens (N, D) to the scores of N yaws, in the order of `yaws_deg`.
 YawScorer = Callable[[AvsaNetwork, Tensor, Tensor], Tensor]
 
@@ -54,7 +56,10 @@ def yaw_errors_deg(
 ) -> FloatArray:
     """Distance of each clip's best rotation from 0, [shape=(number of clips,)]."""
     network = network.eval()
-    calibration = load_calibration(method=Method.EVIDENCE)
+    calibration = replace(
+        load_calibration(method=Method.EVIDENCE),
+        pooling_exponent=_POOLING_EXPONENT, pooling_cap=_POOLING_CAP,
+    )  # fmt: skip
     errors = []
     for clip in clips:
         log_posteriors = [
@@ -62,7 +67,7 @@ def yaw_errors_deg(
             for video, audio in _moments(network, clip, looking, media or ClipFiles())
         ]
         posterior = pool(torch.stack(log_posteriors), calibration)
-        errors.append(abs(answer_deg(posterior)))
+        errors.append(abs(best_yaw_deg(posterior.clamp(min=1e-12).log())))
     return np.array(errors)
 
 

@@ -21,7 +21,8 @@ from tqdm import tqdm
 
 from model import features
 from model.checkpoint import Calibration
-from model.detections import Detection, ObjectScorer, read_detections
+from model.detections import ObjectScorer, own_of, read_detections
+from model.errors import OptionError
 from model.evidence import best_yaw_deg
 from model.learned import scorers_for
 from model.output import whole_file
@@ -195,12 +196,13 @@ def run(
     ------
     AvsaError : the manifest or one of its files cannot be read; the file is named.
     """
-    found = read_detections(detections) if detections is not None else None
+    takes = read_manifest(manifest)
+    objects = _objects(detections, takes) if detections is not None else {}
     shared = scorers_for(calibration, device)
     answers = []
-    for known in tqdm(read_manifest(manifest), unit="take", desc="judging"):
+    for known in tqdm(takes, unit="take", desc="judging"):
         windows = read_windows(known, n_windows=n_windows, device=device)
-        scorers = [*shared, *_objects(found, known)]
+        scorers = [*shared, *objects.get(known.name, [])]
         answers += [answer(known, windows, r, calibration, scorers) for r in known.rotations_deg]
     figures = build(answers, calibration)
     print(table(figures))
@@ -212,9 +214,16 @@ def run(
     return figures
 
 
-def _objects(found: dict[str, list[Detection]] | None, known: KnownTake) -> list[Scorer]:
-    """The detections of a take as a scorer: a take without any is no mistake among many."""
-    return [] if found is None else [ObjectScorer(found.get(known.video.stem, []))]
+def _objects(detections: Path, takes: Sequence[KnownTake]) -> dict[str, list[Scorer]]:
+    """The detections of each take as a scorer: one without any is no mistake among many."""
+    found = read_detections(detections)
+    own = {known.name: own_of(found, known.video.stem) for known in takes}
+    if not any(own.values()):
+        raise OptionError(
+            f'The detections {detections} hold no box of any take of the manifest: their "clip" '
+            "should be a video's name without its suffix, or be left out."
+        )
+    return {name: [ObjectScorer(boxes)] for name, boxes in own.items()}
 
 
 def table(figures: dict[str, Any]) -> str:
