@@ -31,14 +31,15 @@ FloatArray = NDArray[np.float64]
 INTERVAL_LEVEL = 0.9
 
 _N_BOOTSTRAP = 400
-# What all windows share (echoes), so that their scatter does not show it: the deviation of the
-# intensities' yaw, and that of the waveforms' as a multiple of what bands scatter by.
-_SHARED_DEG, _SHARED_BY_BANDS = 0.4, 2.5
+# What all windows share (echoes), so that their scatter does not show it: the deviation of the yaw
+# of intensities and of waveforms, as multiples of what bands scatter by; of the former, besides.
+_SHARED_BY_BANDS = (1.0, 1.5)
+_SHARED_DEG = 0.4
 _DEVIATIONS = 1.645  # of a Gaussian that hold `INTERVAL_LEVEL`
 _LEAST_HALF_DEG = 1.0  # of the interval
 _DEAD = 1e-4  # power of Z against X and Y: below -40 dB there is no vertical component
 _FLAT = 0.005  # third singular value against the first: below it the sound lies in a plane
-_ONE_SIDED = 0.05  # second singular value in the plane against the first
+_ONE_SIDED = 0.03  # second singular value in the plane against the first
 _SURE = 0.95  # share of the bootstrap's draws that must agree on mirroring
 # Of the intensities' correlation and the waveforms' coherence: below both, directions say nothing.
 _LEAST_AGREEMENT, _LEAST_COHERENCE = 0.02, 0.05
@@ -135,13 +136,16 @@ class _Pooled:
     coherence: float
 
 
-def _pooled(intensities: FloatArray, spectra: CrossSpectra) -> _Pooled:
-    cross, shared, coherence = intensities, 0.0, 0.0
+def _pooled(known: Moments, spectra: CrossSpectra) -> _Pooled:
+    cross, shared, coherence = known.by_window, 0.0, 0.0
+    echoes = math.hypot(
+        math.radians(_SHARED_DEG), _SHARED_BY_BANDS[0] * math.sqrt(_scatter(known.by_band))
+    )
     for _ in range(2):  # the waveforms' phases are taken at the best turn so far
         u, _, vt = np.linalg.svd(cross.sum(0))
         waves = spectra.moments(u @ vt)
-        echoes = _SHARED_BY_BANDS * math.sqrt(_scatter(waves.by_band))
-        parts = [(intensities, math.radians(_SHARED_DEG)), (waves.by_window, echoes)]
+        of_waves = _SHARED_BY_BANDS[1] * math.sqrt(_scatter(waves.by_band))
+        parts = [(known.by_window, echoes), (waves.by_window, of_waves)]
         precisions = [1 / (_scatter(own) + deviation**2 + 1e-12) for own, deviation in parts]
         scaled = [
             precision * own / (_plane(own.sum(0)) or 1.0)
@@ -178,7 +182,7 @@ def solve(
 
     starts : of the windows, s, [shape=(N,)]; length_s : of each.
     """
-    pooled = _pooled(known.cross, spectra)
+    pooled = _pooled(known, spectra)
     windows, total, draws = pooled.cross, pooled.cross.sum(0), _bootstrap(pooled.cross)
     values = np.linalg.svd(total, compute_uv=False)
     flat = known.vertical < _DEAD or values[2] < _FLAT * values[0]
@@ -266,7 +270,9 @@ def _handedness(total: FloatArray, draws: FloatArray, flat: bool) -> tuple[bool 
         return None, None
     if negative < 0.5:
         return False, None
-    return True, "Y" if np.linalg.det(total[:2, :2]) < 0 else "Z"
+    if np.linalg.det(total[:2, :2]) > 0:
+        return True, "Z"
+    return (None, None) if _one_sided(total) else (True, "Y")
 
 
 def _half_interval(draws: FloatArray, yaw: float, shared_rad: float) -> float:
@@ -281,7 +287,7 @@ def _half_interval(draws: FloatArray, yaw: float, shared_rad: float) -> float:
 
 def _agreement(known: Moments, flip: str | None) -> float:
     """Correlation of the intensities in the horizontal plane after their best yaw."""
-    total = known.cross.sum(0) @ (_FLIP_Y if flip == "Y" else np.eye(3))
+    total = known.by_window.sum(0) @ (_FLIP_Y if flip == "Y" else np.eye(3))
     plane = np.hypot(total[0, 0] + total[1, 1], total[1, 0] - total[0, 1])
     scale = math.sqrt(float(known.power_ref.sum() * known.power_track.sum()))
     return float(plane / scale) if scale > 0 else 0.0

@@ -24,16 +24,18 @@ _TINY = 1e-20
 
 @dataclass(frozen=True)
 class Moments:
-    """What is known of the intensities of two aligned fields, by window.
+    """What is known of the intensities of two aligned fields.
 
     Attributes
     ----------
-    cross : sum of w I_ref I_track^T over (x, y, z), [shape=(N, 3, 3)].
+    by_window, by_band : sum of w I_ref I_track^T over (x, y, z), [shape=(N, 3, 3)] and
+        [shape=(F, 3, 3)].
     power_ref, power_track : sums of w |I|², [shape=(N,)].
     vertical : power of Z over that of X and Y, the lower of the two recordings.
     """
 
-    cross: FloatArray
+    by_window: FloatArray
+    by_band: FloatArray
     power_ref: FloatArray
     power_track: FloatArray
     vertical: float
@@ -45,7 +47,8 @@ def moments(
     """Moments of pairs of aligned fields (reference, track), [shape=(4, N)] each, at 16 kHz."""
     transform = ShortTimeFFT(hann(_N_FFT, sym=False), _HOP, RATE)
     chosen = (transform.f >= lowest_hz) & (transform.f <= HIGHEST_HZ)
-    cross, power_ref, power_track = [], [], []
+    by_window, by_band = [], np.zeros((int(chosen.sum()), 3, 3))
+    power_ref, power_track = [], []
     powers = np.zeros((2, 4))
     for pair in pairs:
         n = min(field.shape[1] for field in pair)
@@ -53,11 +56,15 @@ def moments(
         powers += [np.sum(np.abs(s) ** 2, axis=(1, 2)) for s in spectra]
         (ref, weight_ref), (own, weight_own) = (_new_intensity(s) for s in spectra)
         weight = weight_ref * weight_own
-        cross.append(np.einsum("iab,jab,ab->ij", ref, own, weight))
+        cross = np.einsum("iab,jab,ab->aij", ref, own, weight)
+        by_window.append(cross.sum(0))
+        by_band += cross
         power_ref.append(np.sum(ref**2 * weight))
         power_track.append(np.sum(own**2 * weight))
     vertical = float(np.min(2 * powers[:, 2] / (powers[:, 1] + powers[:, 3] + 1e-30)))
-    return Moments(np.array(cross), np.array(power_ref), np.array(power_track), vertical)
+    return Moments(
+        np.array(by_window), by_band, np.array(power_ref), np.array(power_track), vertical
+    )
 
 
 def _new_intensity(spectra: NDArray[np.complex128]) -> tuple[FloatArray, FloatArray]:

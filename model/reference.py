@@ -38,6 +38,7 @@ from model.comparison import (
     solve,
     unsynchronised,
 )
+from model.echoes import LONGEST_S, Pair, late_by_s, without_echoes
 from model.errors import AvsaError, OptionError, UnsupportedMedia
 from model.intensity import HIGHEST_HZ, LOWEST_HZ, RATE, moments
 from model.listening import Ear
@@ -47,6 +48,8 @@ from model.sync import Belonging, Synchronisation, synchronise
 FloatArray = NDArray[np.float64]
 
 SPEED_OF_SOUND = 343.0
+_FARTHEST_M = 1.0  # where the spacing is not known
+_MICROPHONES_S = 0.0006  # by which their own responses, and what is left of the offset, delay
 _WINDOWS, _LONGEST_WINDOW_S, _LEAST_WINDOWS = 60, 4.0, 12
 
 
@@ -112,11 +115,34 @@ def compare(
     length = min(_LONGEST_WINDOW_S, (end - start) / _LEAST_WINDOWS)
     n_windows = min(_WINDOWS, math.floor((end - start) / length + 1e-9))
     starts = np.linspace(start, end - length, n_windows)
-    pairs = [
-        (reference.field(at, length), track.field(aligned.track_time(at), length)) for at in starts
-    ]
+    pairs = _pairs(reference, track, aligned, starts, length, spacing_m)
     known = moments(pairs, lowest_hz=lowest_hz)
     return solve(known, cross_spectra(pairs), starts, length, aligned)
+
+
+def _pairs(
+    reference: Recording,
+    track: Recording,
+    aligned: Synchronisation,
+    starts: FloatArray,
+    length_s: float,
+    spacing_m: float | None,
+) -> list[Pair]:
+    """Both fields over stretches of the reference's time, the track's without its echoes."""
+    lead_s = LONGEST_S
+
+    def heard(late_s: float) -> list[Pair]:
+        at = [(start - lead_s, aligned.track_time(start - lead_s) + late_s) for start in starts]
+        return [
+            (reference.field(ours, length_s + lead_s), track.field(its, length_s + lead_s))
+            for ours, its in at
+        ]
+
+    fields = heard(late_by_s(heard(0.0)))
+    way_m = _FARTHEST_M if spacing_m is None else spacing_m
+    cleaned = without_echoes(fields, direct_s=way_m / SPEED_OF_SOUND + _MICROPHONES_S)
+    n = round(lead_s * RATE)
+    return [(ref[:, n:], own[:, n:]) for (ref, _), own in zip(fields, cleaned, strict=True)]
 
 
 def _lowest_hz(spacing_m: float | None) -> float:

@@ -29,7 +29,7 @@ class PretrainConfig(loop.Schedule):
 
     Attributes
     ----------
-    shortest, longest : of the stretches cut from windows, in frames.
+    shortest, longest : of the stretches cut from windows, in frames: 2 to 10 s.
     overlaid, microphones : shares of scenes that another is laid over, and that are heard by a
         microphone with faults, 0 to 1.
     average : decay of the weights' running mean, which is what is kept and validated.
@@ -39,9 +39,9 @@ class PretrainConfig(loop.Schedule):
     steps: int = 6000
     batch: int = 16
     shortest: int = 22
-    longest: int = 58
+    longest: int = 118
     overlaid: float = 0.6
-    microphones: float = 0.6
+    microphones: float = 0.5
     learning_rate: float = 2e-3
     weight_decay: float = 1e-3
     average: float = 0.998

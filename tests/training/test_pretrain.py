@@ -88,6 +88,28 @@ def test_batches_are_functions_of_seed_and_step(windows: list[Path]) -> None:
         batches(world=3)
 
 
+def test_long_batches_are_of_windows_that_have_their_length(
+    windows: list[Path], tmp_path: Path
+) -> None:
+    paths = [tmp_path / f"{index}.safetensors" for index in range(8)]
+    for index, (path, whole) in enumerate(zip(paths, windows, strict=True)):
+        window, n = load_window(whole), 14 if index % 2 else 20
+        maps = torch.full_like(window.motion.maps[:n], index)
+        motion = replace(window.motion, maps=maps)
+        save_window(path, replace(window, covariance=window.covariance[:n], motion=motion))
+
+    batches = WindowBatches(paths, batch=4, shortest=10, longest=30)
+    lengths: set[int] = set()
+    shown: dict[bool, set[float]] = {False: set(), True: set()}
+    for step in range(80):
+        maps = batches[step].maps
+        lengths.add(maps.shape[1])
+        shown[maps.shape[1] > 14] |= set(maps[:, 0, 0, 0, 0].tolist())
+
+    assert lengths == set(range(10, 21))
+    assert shown == {False: set(range(8)), True: {0, 2, 4, 6}}
+
+
 def test_a_share_of_scenes_is_heard_by_other_microphones(windows: list[Path]) -> None:
     good, some, all_ = (
         WindowBatches(windows, batch=8, shortest=12, longest=16, microphones=share)[3]

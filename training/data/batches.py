@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -48,14 +47,14 @@ class Batch:
 
 
 class WindowBatches(Dataset[Batch]):
-    """Batches by step: random windows, cut to a random length, mirrored as often as not, some with
-    another laid over them (`training.data.overlays`), some heard by another microphone
-    (`training.data.microphones`).
+    """Batches by step: a random length, random windows that have it, cut to it, mirrored as often
+    as not, some with another laid over them (`training.data.overlays`), some heard by another
+    microphone (`training.data.microphones`).
 
     Parameters
     ----------
     batch : scenes over all ranks, a multiple of 4 times the ranks.
-    shortest, longest : of a cut, in frames.
+    shortest, longest : of a cut, in frames; none is longer than `batch` windows are.
     overlaid, microphones : shares of scenes that another is laid over, and that are heard by a
         microphone with faults, 0 to 1.
     rank, world : which part of each batch to read.
@@ -78,29 +77,32 @@ class WindowBatches(Dataset[Batch]):
             raise ValueError(f"a batch of {batch} is not a multiple of 4 on {world} ranks")
         if len(paths) < batch:
             raise ValueError(f"{len(paths)} windows do not fill a batch of {batch}")
-        self._paths, self._overlaid, self._microphones = paths, overlaid, microphones
-        self._batch, self._shortest, self._longest = batch, shortest, longest
+        # By falling length, so that those that have a length come first.
+        self._paths = sorted(paths, key=_length, reverse=True)
+        self._lengths = np.array([_length(path) for path in self._paths])
+        self._overlaid, self._microphones = overlaid, microphones
+        self._batch, self._shortest = batch, shortest
+        self._longest = min(longest, int(self._lengths[batch - 1]))
         self._seed, self._rank, self._world = seed, rank, world
 
     def __getitem__(self, step: int) -> Batch:
         """The part of this rank in a step's batch."""
         rng = np.random.default_rng([self._seed, step])
-        chosen = rng.choice(len(self._paths), self._batch, replace=False)
-        n_frames = int(rng.integers(self._shortest, self._longest + 1))
+        shortest = min(self._shortest, self._longest)
+        n_frames = int(rng.integers(shortest, self._longest + 1))
+        n_paths = int((self._lengths >= n_frames).sum())
+        chosen = rng.choice(n_paths, self._batch, replace=False)
         places, mirrored = rng.random(self._batch), rng.random(self._batch) < 0.5
         layings = [draw_laying(rng, self._overlaid, N_YAWS) for _ in chosen]
-        others = rng.choice(len(self._paths), self._batch)
+        others = rng.choice(n_paths, self._batch)
         shifts = rng.random(self._batch)
         faulty = rng.random(self._batch) < self._microphones
         microphones = [draw_microphone(rng) if each else None for each in faulty]
         mine = np.array_split(np.arange(self._batch), self._world)[self._rank]
-        laid = [i for i, laying in enumerate(layings) if laying.overlay is not Overlay.NOTHING]
-        needed = [*chosen, *(others[i] for i in laid)]
-        n_frames = min([n_frames, *(_length(self._paths[i]) for i in needed)])
         examples = []
         for i in mine:
             own = _stretch(load_window(self._paths[chosen[i]]), n_frames, places[i])
-            if i in laid:
+            if layings[i].overlay is not Overlay.NOTHING:
                 other = _stretch(load_window(self._paths[others[i]]), n_frames, shifts[i])
                 own = laid_over(own, other, layings[i])
             examples.append(_example(*own, microphones[i], mirrored=bool(mirrored[i])))
@@ -108,7 +110,6 @@ class WindowBatches(Dataset[Batch]):
         return Batch(torch.stack(maps), torch.stack(sound))
 
 
-@lru_cache(maxsize=1 << 20)
 def _length(path: Path) -> int:
     """Intervals of a kept window, without reading it."""
     with safe_open(path, "pt") as file:

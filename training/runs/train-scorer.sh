@@ -1,4 +1,4 @@
-# The shipped scorer, from nothing: windows, eleven stages of training, calibration. (When the first two were run, scenes were
+# The shipped scorer, from nothing: windows, twelve stages of training, calibration. (When the first two were run, scenes were
 # not yet laid over others; the windows of the first four were drawn by the engine as it was then, which has changed since.)
 # MATERIALS is a folder with panoramas/, sounds/ and rooms/; without the three flags everything is procedural. On two CPU
 # cores this takes some hours; on a GPU give pretrain `--preset gpu --device cuda` and ten times the windows.
@@ -71,12 +71,30 @@ OMP_NUM_THREADS=1 .venv/bin/torchrun --nproc-per-node 2 -m training.pretrain --s
   runs/surf runs/surf runs/ensemble runs/ensemble --output runs/stage-10
 $python -m training.average runs/mean-9.safetensors runs/stage-10/scorer.safetensors --windows runs/unseen \
   --output runs/mean-10.safetensors
-# Microphones with faults (`microphones` of the settings, since here).
+# Microphones with faults (`microphones` of the settings, since here: of 0.6 of the scenes).
 OMP_NUM_THREADS=1 .venv/bin/torchrun --nproc-per-node 2 -m training.pretrain --steps 5200 --learning-rate 1.2e-3 --seed 61 \
   --workers 0 --start-from runs/mean-10.safetensors --windows runs/later runs/plain runs/later-extended runs/crowded \
   runs/sustained runs/newer runs/crowded-2 runs/sustained-2 runs/plain-2 runs/single runs/fresh runs/fresh-plain \
   runs/surf runs/ensemble --output runs/stage-11
 $python -m training.average runs/mean-10.safetensors runs/stage-11/scorer.safetensors --windows runs/unseen --microphones
 $python -m training.average runs/mean-10.safetensors runs/stage-11/scorer.safetensors --windows runs/unseen \
+  --output runs/mean-11.safetensors
+# Windows of 10 s: all before were of 6 s. (Stretches of up to 118 intervals, since here; before of 58, as the shortest window.)
+$python -m training.data.windows runs/long --count 700 --seed 4600000 --workers 2 $from
+$python -m training.data.windows runs/long --count 600 --seed 4601000 --workers 2 $from
+$python -m training.data.windows runs/long --count 113 --seed 4602000 --workers 2 $from
+$python -m training.data.windows runs/long --count 100 --seed 4650000 --ensemble --workers 2 $from
+$python -m training.data.windows runs/long --count 100 --seed 4660000 --body surf --workers 2 $from
+$python -m training.data.windows runs/long-plain --count 450 --seed 4620000 --plain --workers 2 $from
+$python -m training.data.windows runs/long-plain --count 300 --seed 4621000 --plain --workers 2 $from
+$python -m training.data.windows runs/long-plain --count 120 --seed 4630000 --plain --envelope sustained --workers 2 $from
+$python -m training.data.windows runs/long-plain --count 120 --seed 4640000 --plain --silent-bodies 5 --workers 2 $from
+$python -m training.data.windows runs/long-plain --count 80 --seed 4641000 --plain --silent-bodies 10 --workers 2 $from
+OMP_NUM_THREADS=1 .venv/bin/torchrun --nproc-per-node 2 -m training.pretrain --steps 4400 --learning-rate 1.2e-3 --seed 71 \
+  --workers 0 --start-from runs/mean-11.safetensors --windows runs/later runs/plain runs/later-extended runs/crowded \
+  runs/sustained runs/newer runs/crowded-2 runs/sustained-2 runs/plain-2 runs/single runs/fresh runs/fresh-plain \
+  runs/surf runs/ensemble runs/long runs/long-plain --output runs/stage-12
+$python -m training.average runs/mean-11.safetensors runs/stage-12/scorer.safetensors --windows runs/unseen --microphones
+$python -m training.average runs/mean-11.safetensors runs/stage-12/scorer.safetensors --windows runs/unseen \
   --output model/weights/scorer.safetensors
 sh training/runs/calibrate.sh
