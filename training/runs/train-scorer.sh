@@ -90,11 +90,12 @@ $python -m training.data.windows runs/long-plain --count 300 --seed 4621000 --pl
 $python -m training.data.windows runs/long-plain --count 120 --seed 4630000 --plain --envelope sustained --workers 2 $from
 $python -m training.data.windows runs/long-plain --count 120 --seed 4640000 --plain --silent-bodies 5 --workers 2 $from
 $python -m training.data.windows runs/long-plain --count 80 --seed 4641000 --plain --silent-bodies 10 --workers 2 $from
+# (Told to stop at step 3920, where the rate was down to a twenty-fifth.)
 OMP_NUM_THREADS=1 .venv/bin/torchrun --nproc-per-node 2 -m training.pretrain --steps 4400 --learning-rate 1.2e-3 --seed 71 \
   --workers 0 --start-from runs/mean-11.safetensors --windows runs/later runs/plain runs/later-extended runs/crowded \
   runs/sustained runs/newer runs/crowded-2 runs/sustained-2 runs/plain-2 runs/single runs/fresh runs/fresh-plain \
   runs/surf runs/ensemble runs/long runs/long-plain --output runs/stage-12
-$python -m training.average runs/mean-11.safetensors runs/stage-12/scorer.safetensors --windows runs/unseen --microphones
-$python -m training.average runs/mean-11.safetensors runs/stage-12/scorer.safetensors --windows runs/unseen \
-  --output model/weights/scorer.safetensors
+mean="training.average runs/mean-11.safetensors runs/stage-12/scorer.safetensors --shares 0.25 0.75 --windows runs/unseen"
+$python -m $mean --microphones
+$python -m $mean --output model/weights/scorer.safetensors
 sh training/runs/calibrate.sh
