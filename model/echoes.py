@@ -26,7 +26,7 @@ FloatArray = NDArray[np.float64]
 Pair = tuple[FloatArray, FloatArray]  # reference and track, aligned, [shape=(4, N)] each
 
 LONGEST_S = 0.15  # of an echo
-LATEST_S = 0.01  # by which tracks that are aligned may still be off
+LATEST_S = 0.005  # by which tracks that are aligned may still be off
 _LOW_RATE = 4_000
 _GAP_S = 0.0005  # between what counts as direct and the first echo
 _WHITENING = 0.7  # 0: bands count by their power, 1: all alike
@@ -36,8 +36,8 @@ _RIDGE, _FADING_S = 1e-4, 0.06
 _TINY = 1e-20
 
 
-def without_echoes(pairs: Sequence[Pair], *, direct_s: float) -> list[FloatArray]:
-    """The tracks of pairs without their own echoes, [shape=(4, N)] each, at 16 kHz.
+def without_echoes(pairs: Sequence[Pair], *, direct_s: float) -> list[Pair]:
+    """The same pairs, at 16 kHz, with tracks that have no echoes of their own.
 
     What was heard before a pair begins is not known, so its first `LONGEST_S` keep some.
 
@@ -56,8 +56,8 @@ def without_echoes(pairs: Sequence[Pair], *, direct_s: float) -> list[FloatArray
     found = solve(gram + np.diag(_RIDGE * power * prior), product, assume_a="pos")
     echo = np.concatenate([np.zeros((4, first)), found[n_direct:].T], axis=1)
     return [
-        track - _raised(fftconvolve(ref[:1], echo, axes=1), track.shape[1])
-        for (ref, _), (_, track) in zip(low, pairs, strict=True)
+        (ref, track - _raised(fftconvolve(low_ref[:1], echo, axes=1), track.shape[1]))
+        for (low_ref, _), (ref, track) in zip(low, pairs, strict=True)
     ]
 
 

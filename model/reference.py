@@ -48,7 +48,7 @@ from model.sync import Belonging, Synchronisation, synchronise
 FloatArray = NDArray[np.float64]
 
 SPEED_OF_SOUND = 343.0
-_FARTHEST_M = 1.0  # where the spacing is not known
+_LIKELY_M, _FARTHEST_M = 1.0, 3.0  # taken where it is not known; beyond, echoes are left alone
 _MICROPHONES_S = 0.0006  # by which their own responses, and what is left of the offset, delay
 _WINDOWS, _LONGEST_WINDOW_S, _LEAST_WINDOWS = 60, 4.0, 12
 
@@ -98,7 +98,7 @@ def compare(
     """Find the rotation that makes a track fit a reference.
 
     spacing_m : distance of the microphones, if known: intensities are compared above c / (4 d),
-        and above 200 Hz anyway.
+        and above 200 Hz anyway, and what comes later than sound takes for it is taken for echoes.
     synchronisation : of the track against the reference, if it is known already.
 
     Raises
@@ -139,10 +139,11 @@ def _pairs(
         ]
 
     fields = heard(late_by_s(heard(0.0)))
-    way_m = _FARTHEST_M if spacing_m is None else spacing_m
-    cleaned = without_echoes(fields, direct_s=way_m / SPEED_OF_SOUND + _MICROPHONES_S)
+    way_m = _LIKELY_M if spacing_m is None else spacing_m
+    if way_m <= _FARTHEST_M:
+        fields = without_echoes(fields, direct_s=way_m / SPEED_OF_SOUND + _MICROPHONES_S)
     n = round(lead_s * RATE)
-    return [(ref[:, n:], own[:, n:]) for (ref, _), own in zip(fields, cleaned, strict=True)]
+    return [(ref[:, n:], own[:, n:]) for ref, own in fields]
 
 
 def _lowest_hz(spacing_m: float | None) -> float:

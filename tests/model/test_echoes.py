@@ -53,8 +53,8 @@ def test_echoes_go_and_direct_sound_stays(n_sources: int) -> None:
     direct = np.asarray(rotate_yaw(reference, -YAW), np.float64)
     added = echoes(2, reference)
 
-    (cleaned,) = without_echoes([(reference, direct + added)], direct_s=0.0015)
-    (alone,) = without_echoes([(reference, direct)], direct_s=0.0015)
+    ((_, cleaned),) = without_echoes([(reference, direct + added)], direct_s=0.0015)
+    ((_, alone),) = without_echoes([(reference, direct)], direct_s=0.0015)
 
     assert low_power(cleaned - direct) < 0.1 * low_power(added)
     assert low_power(alone - direct) < 1e-3 * low_power(direct)
@@ -64,12 +64,12 @@ def test_sound_above_is_left_alone() -> None:
     rng = np.random.default_rng(0)
     high = sosfiltfilt(butter(8, 3000, "high", fs=RATE, output="sos"), rng.standard_normal((4, N)))
 
-    (cleaned,) = without_echoes([(hum(3, 2), high)], direct_s=0.0015)
+    ((_, cleaned),) = without_echoes([(hum(3, 2), high)], direct_s=0.0015)
 
     assert np.std(cleaned - high) < 0.02 * np.std(high)
 
 
-@pytest.mark.parametrize("late", [-90, 0, 37, 120])
+@pytest.mark.parametrize("late", [-70, 0, 37, 75])
 def test_what_is_left_of_an_offset_is_found(late: int) -> None:
     """Whatever the rotation, to a tenth of a millisecond, with echoes and other noise."""
     reference = hum(4, 3)
@@ -83,7 +83,7 @@ def test_what_is_left_of_an_offset_is_found(late: int) -> None:
 def test_silence_has_no_echoes() -> None:
     silent = np.zeros((4, N))
 
-    (cleaned,) = without_echoes([(silent, silent)], direct_s=0.0015)
+    ((_, cleaned),) = without_echoes([(silent, silent)], direct_s=0.0015)
 
     assert not cleaned.any()
-    assert abs(late_by_s([(silent, silent)])) < 0.011
+    assert abs(late_by_s([(silent, silent)])) < 0.006
