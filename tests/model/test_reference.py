@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,9 @@ from hypothesis import strategies as st
 from scipy.signal import fftconvolve
 
 from model.ambisonics import encode, pitch_matrix, rotate, rotate_yaw, yaw_matrix
-from model.coherence import cross_spectra
+from model.coherence import CrossSpectra, cross_spectra
 from model.comparison import Comparison, Outcome, rotation_of, solve, yaw_of
+from model.echoes import Pair
 from model.errors import OptionError, UnsupportedMedia
 from model.intensity import RATE, Moments, moments
 from model.media import open_audio
@@ -127,10 +129,50 @@ def test_echoes_of_a_second_place_do_not_turn_the_answer(tmp_path: Path) -> None
         for name, heard in (("here", field), ("there", np.roll(field + 0.7 * side, 60, axis=1))):
             soundfile.write(tmp_path / f"{name}.wav", 0.1 * heard.T, RATE, subtype="FLOAT")
         with open_audio(tmp_path / "here.wav") as here, open_audio(tmp_path / "there.wav") as there:
-            found = compare(Recording(here), Recording(there), spacing_m=0.3)
-        errors.append(off_deg(found.rotate_field_ccw_deg, 0.0))
+            pair = Recording(here), Recording(there)
+            found = compare(*pair, spacing_m=0.3)
+            assert found.synchronisation
+            late = replace(found.synchronisation, offset_s=found.synchronisation.offset_s + 0.0035)
+            again = compare(*pair, spacing_m=0.3, synchronisation=late)
+        errors += [off_deg(each.rotate_field_ccw_deg, 0.0) for each in (found, again)]
 
     assert max(errors) < 2.0
+
+
+@pytest.mark.parametrize(("spacing_m", "direct_m"), [(0.3, 0.3), (None, 1.0), (4.0, None)])
+def test_what_is_taken_for_direct_sound_is_what_the_spacing_delays(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    spacing_m: float | None,
+    direct_m: float | None,
+) -> None:
+    asked = []
+
+    def without_echoes(pairs: list[Pair], *, direct_s: float) -> list[Pair]:
+        asked.append(direct_s * 343)
+        return pairs
+
+    monkeypatch.setattr("model.reference.without_echoes", without_echoes)
+    soundfile.write(tmp_path / "here.wav", 0.1 * scene(1).T, RATE, subtype="FLOAT")
+    with open_audio(tmp_path / "here.wav") as here:
+        compare(Recording(here), Recording(here), spacing_m=spacing_m)
+
+    assert len(asked) == (direct_m is not None)
+    assert all(direct_m < metres < direct_m + 0.3 for metres in asked if direct_m)
+
+
+@pytest.mark.parametrize(("second", "told"), [(0.1, (True, "Y")), (0.02, (None, None))])
+def test_a_mirror_image_takes_two_directions(
+    second: float, told: tuple[bool | None, str | None]
+) -> None:
+    """Of one direction alone it is a rotation, whatever the vertical says."""
+    cross = np.tile(np.diag([1.0, -second, 0.01]), (12, 1, 1))
+    power = np.ones(12)
+    nothing = CrossSpectra(np.zeros((12, 4, 3, 3), complex), np.zeros(4), np.zeros(4))
+
+    found = solve(Moments(cross, cross, power, power, 0.5), nothing, np.arange(12.0), 1.0)
+
+    assert (found.mirrored, found.flip) == told
 
 
 def test_waveforms_of_a_displaced_microphone_favour_no_rotation() -> None:

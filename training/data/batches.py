@@ -77,19 +77,20 @@ class WindowBatches(Dataset[Batch]):
             raise ValueError(f"a batch of {batch} is not a multiple of 4 on {world} ranks")
         if len(paths) < batch:
             raise ValueError(f"{len(paths)} windows do not fill a batch of {batch}")
+        lengths = np.array([_length(path) for path in paths])
         # By falling length, so that those that have a length come first.
-        self._paths = sorted(paths, key=_length, reverse=True)
-        self._lengths = np.array([_length(path) for path in self._paths])
+        order = np.argsort(-lengths, kind="stable")
+        self._paths, self._lengths = [paths[index] for index in order], lengths[order]
         self._overlaid, self._microphones = overlaid, microphones
-        self._batch, self._shortest = batch, shortest
+        self._batch = batch
         self._longest = min(longest, int(self._lengths[batch - 1]))
+        self._shortest = min(shortest, self._longest)
         self._seed, self._rank, self._world = seed, rank, world
 
     def __getitem__(self, step: int) -> Batch:
         """The part of this rank in a step's batch."""
         rng = np.random.default_rng([self._seed, step])
-        shortest = min(self._shortest, self._longest)
-        n_frames = int(rng.integers(shortest, self._longest + 1))
+        n_frames = int(rng.integers(self._shortest, self._longest + 1))
         n_paths = int((self._lengths >= n_frames).sum())
         chosen = rng.choice(n_paths, self._batch, replace=False)
         places, mirrored = rng.random(self._batch), rng.random(self._batch) < 0.5
