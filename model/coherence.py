@@ -1,12 +1,13 @@
 """What two microphones that stand close to each other hear alike: moments of their waveforms.
 
-Below some hundred hertz a wave passes both microphones in nearly the same phase, so their dipoles'
-cross-spectra hold the rotation between them, in diffuse sound too, where intensities say little. In
-each band the phase that all components share (colour, what is left of the offset in time) is taken
-out, and bands count by what the recordings have in common in them, g² / (1 - g²) with g² the
-magnitude-squared coherence (as in maximum-likelihood estimates of delays: Knapp and Carter, IEEE
-Trans. ASSP 24, 320, 1976). A displacement of the microphone makes the moments a symmetric matrix,
-which favours no rotation. Microphones far apart have no coherence, and it says so.
+Below some hundred hertz a wave passes both microphones in nearly the same phase, and further up
+where one is moved to the other (`displacement`), so their dipoles' cross-spectra hold the rotation
+between them, in diffuse sound too, where intensities say little. In each band the phase that all
+components share (colour, what is left of the offset in time) is taken out, and bands count by what
+the recordings have in common in them, g² / (1 - g²) with g² the magnitude-squared coherence (as in
+maximum-likelihood estimates of delays: Knapp and Carter, IEEE Trans. ASSP 24, 320, 1976). What is
+left of a displacement makes the moments a symmetric matrix, which favours no rotation. Microphones
+far apart have no coherence, and it says so.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from model.intensity import RATE
 
 FloatArray = NDArray[np.float64]
 
-_LOWEST_HZ, _HIGHEST_HZ = 60.0, 800.0
+_LOWEST_HZ, _HIGHEST_HZ = 60.0, 2000.0
 _N_FFT, _HOP = 512, 256
 _TINY = 1e-20
 _LEAST_NOISE = 1e-3  # of 1 - g²: no band counts without end

@@ -33,7 +33,7 @@ INTERVAL_LEVEL = 0.9
 _N_BOOTSTRAP = 400
 # What all windows share (echoes), so that their scatter does not show it: the deviation of the yaw
 # of intensities and of waveforms, as multiples of what bands scatter by; of the former, besides.
-_SHARED_BY_BANDS = (1.0, 1.5)
+_SHARED_BY_BANDS = (1.0, 3.0)
 _SHARED_DEG = 0.2
 _DEVIATIONS = 1.645  # of a Gaussian that hold `INTERVAL_LEVEL`
 _LEAST_HALF_DEG = 1.0  # of the interval

@@ -8,8 +8,8 @@ for 30 cm) their waveforms have nothing in common but their intensity vectors ha
 active intensity Re W* (X, Y, Z) of each bin of the short-time spectrum, the moments
 M = sum w I_ref I_track^T hold the rotation. Onsets count, for echoes come from elsewhere.
 
-Below, the waveforms themselves are compared (`coherence`), which tells more where sound comes from
-everywhere.
+Below, and as far above as the way between the microphones can be found (`displacement`), the
+waveforms themselves are compared (`coherence`), which tells more where sound comes from everywhere.
 
 The tracks are aligned in time first (`sync`); the moments' solution is `comparison`'s.
 """
@@ -38,6 +38,7 @@ from model.comparison import (
     solve,
     unsynchronised,
 )
+from model.displacement import SPEED_OF_SOUND, displacement_m, moved
 from model.echoes import LONGEST_S, Pair, late_by_s, without_echoes
 from model.errors import AvsaError, OptionError, UnsupportedMedia
 from model.intensity import HIGHEST_HZ, LOWEST_HZ, RATE, moments
@@ -47,8 +48,8 @@ from model.sync import Belonging, Synchronisation, synchronise
 
 FloatArray = NDArray[np.float64]
 
-SPEED_OF_SOUND = 343.0
-_LIKELY_M, _FARTHEST_M = 1.0, 3.0  # taken where it is not known; beyond, echoes are left alone
+# Taken where it is not known; beyond, echoes are left alone and no phases are compared.
+_LIKELY_M, _FARTHEST_M = 1.0, 3.0
 _MICROPHONES_S = 0.0006  # by which their own responses, and what is left of the offset, delay
 _WINDOWS, _LONGEST_WINDOW_S, _LEAST_WINDOWS = 60, 4.0, 12
 
@@ -117,7 +118,8 @@ def compare(
     starts = np.linspace(start, end - length, n_windows)
     pairs = _pairs(reference, track, aligned, starts, length, spacing_m)
     known = moments(pairs, lowest_hz=lowest_hz)
-    return solve(known, cross_spectra(pairs), starts, length, aligned)
+    spectra = cross_spectra(_in_one_place(pairs, known.turn, spacing_m))
+    return solve(known, spectra, starts, length, aligned)
 
 
 def _pairs(
@@ -139,11 +141,24 @@ def _pairs(
         ]
 
     fields = heard(late_by_s(heard(0.0)))
-    way_m = _LIKELY_M if spacing_m is None else spacing_m
+    way_m = _way_m(spacing_m)
     if way_m <= _FARTHEST_M:
         fields = without_echoes(fields, direct_s=way_m / SPEED_OF_SOUND + _MICROPHONES_S)
     n = round(lead_s * RATE)
     return [(ref[:, n:], own[:, n:]) for ref, own in fields]
+
+
+def _in_one_place(pairs: Sequence[Pair], turn: FloatArray, spacing_m: float | None) -> list[Pair]:
+    """The same pairs, the reference as it would be heard where the track was."""
+    way_m = _way_m(spacing_m)
+    if way_m > _FARTHEST_M:
+        return list(pairs)
+    place = displacement_m(pairs, turn, way_m=way_m)
+    return [(moved(ref, place, RATE), own) for ref, own in pairs]
+
+
+def _way_m(spacing_m: float | None) -> float:
+    return _LIKELY_M if spacing_m is None else spacing_m
 
 
 def _lowest_hz(spacing_m: float | None) -> float:

@@ -18,12 +18,12 @@ from scipy.signal import fftconvolve
 from model.ambisonics import encode, pitch_matrix, rotate, rotate_yaw, yaw_matrix
 from model.coherence import CrossSpectra, cross_spectra
 from model.comparison import Comparison, Outcome, rotation_of, solve, yaw_of
+from model.displacement import moved
 from model.echoes import Pair
 from model.errors import OptionError, UnsupportedMedia
 from model.intensity import RATE, Moments, moments
 from model.media import open_audio
 from model.reference import Recording, as_json, compare, main, sentence
-from training.data.rerecording import moved
 
 N = 6 * RATE
 WINDOW = N // 12
@@ -159,6 +159,25 @@ def test_what_is_taken_for_direct_sound_is_what_the_spacing_delays(
 
     assert len(asked) == (direct_m is not None)
     assert all(direct_m < metres < direct_m + 0.3 for metres in asked if direct_m)
+
+
+@pytest.mark.parametrize("flip", [None, "Y"])
+def test_waveforms_are_compared_in_one_place(tmp_path: Path, flip: str | None) -> None:
+    """The reference is moved to where the track was, unless that is said to be far away; with
+    mirrored channels too."""
+    field = scene(2, n_sources=3)
+    track = noisy(apart(field, 2, 0.3), 3) * np.array(FLIPS.get(flip or "", [1] * 4))[:, None]
+    for name, heard in (("here", field), ("there", track)):
+        soundfile.write(tmp_path / f"{name}.wav", 0.1 * heard.T, RATE, subtype="FLOAT")
+
+    with open_audio(tmp_path / "here.wav") as here, open_audio(tmp_path / "there.wav") as there:
+        pair = Recording(here), Recording(there)
+        near, unknown, far = (compare(*pair, spacing_m=at_m) for at_m in (0.3, None, 4.0))
+
+    assert near.coherence > far.coherence + 0.1
+    assert unknown.coherence > far.coherence + 0.1
+    assert near.flip == unknown.flip == flip
+    assert off_deg(near.rotate_field_ccw_deg, 0.0) < 0.5
 
 
 @pytest.mark.parametrize(("second", "told"), [(0.1, (True, "Y")), (0.02, (None, None))])

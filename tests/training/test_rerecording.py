@@ -15,9 +15,7 @@ import soundfile
 from model.ambisonics import encode
 from model.errors import MediaError
 from training.data.rerecording import (
-    SPEED_OF_SOUND,
     coloured,
-    moved,
     noisy,
     on_clock,
     read_recordings,
@@ -39,20 +37,6 @@ def test_another_clock_is_exact_on_a_sine() -> None:
     # Second t of the track is second t * clock of the camera.
     expected = np.sin(2 * np.pi * 1000 * float(clock) * np.arange(len(track)) / RATE)
     np.testing.assert_allclose(track[500:-500], expected[500:-500], atol=2e-3)
-
-
-@pytest.mark.parametrize("azimuth_deg", [0.0, 90.0, 180.0])
-def test_a_plane_wave_comes_earlier_where_it_comes_from(
-    rng: np.random.Generator, azimuth_deg: float
-) -> None:
-    field = encode(rng.standard_normal(RATE), math.radians(azimuth_deg), 0.0, 1)
-
-    near = moved(field, np.array([1.0, 0.0, 0.0]), RATE)
-
-    correlation = np.fft.irfft(np.fft.rfft(near[0]) * np.fft.rfft(field[0]).conj())
-    lag = int(np.argmax(correlation))
-    earlier = math.cos(math.radians(azimuth_deg)) / SPEED_OF_SOUND * RATE
-    assert math.remainder(lag + earlier, RATE) == pytest.approx(0, abs=1)
 
 
 @pytest.mark.parametrize("rate", [16_000, 24_000, 48_000])

@@ -13,22 +13,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import (
-    ShortTimeFFT,
     fftconvolve,
     firwin2,
     minimum_phase,
     oaconvolve,
     resample_poly,
 )
-from scipy.signal.windows import hann
 
 from model.ambisonics import ChannelLayout, Convention, rotate_yaw
+from model.displacement import moved
 from model.errors import MediaError
 from model.media import open_audio
 
 FloatArray = NDArray[np.floating]
 
-SPEED_OF_SOUND = 343.0
 # Measured room responses (JSAmbisonics, spaudiopy) and how their channels are written.
 ROOMS = {
     "IR_Gewandhaus_SH1.wav": Convention.N3D,
@@ -126,23 +124,6 @@ def noisy(rng: np.random.Generator, field: FloatArray, snr_db: float) -> FloatAr
 def on_clock(sound: FloatArray, clock: Fraction) -> FloatArray:
     """A signal as recorded on a clock whose second lasts `clock` seconds, exactly."""
     return np.asarray(resample_poly(sound, clock.denominator, clock.numerator, axis=-1))
-
-
-def moved(field: FloatArray, by_m: FloatArray, samplerate: int) -> FloatArray:
-    """The field at another place nearby, [shape=(4, N)]: each bin of the spectrum is taken for one
-    plane wave from where its intensity points, and delayed by its way to that place (after Schultz
-    and Spors, Acta Acust. Acust. 99, 2013; Pulkki, J. Audio Eng. Soc. 55, 503, 2007).
-
-    by_m : displacement (x, y, z) in metres.
-    """
-    transform = ShortTimeFFT(hann(1024, sym=False), 256, samplerate)
-    spectra = transform.stft(field[:4])
-    w, y, z, x = spectra
-    intensity = np.stack([(w.conj() * v).real for v in (x, y, z)])
-    direction = intensity / (np.linalg.norm(intensity, axis=0) + 1e-20)
-    earlier_s = np.einsum("i,ift->ft", by_m, direction) / SPEED_OF_SOUND
-    turned = spectra * np.exp(2j * np.pi * transform.f[:, None] * earlier_s)
-    return np.asarray(transform.istft(turned, k1=field.shape[1]).real)
 
 
 def second_microphone(
