@@ -19,7 +19,8 @@ they are judged by what was fitted without them and their kin (cross-fitting, in
 4. the arcs' mass: conformal, so that arcs cover the truth in 90 % of takes (cross-conformal: Vovk,
    Annals of Mathematics and Artificial Intelligence, 2015); what each kind of scenes would need is
    told beside it;
-5. the least confidence: where at most `--wrong` of the verdicts given are more than 30 degrees off.
+5. the least confidence: where at most `--wrong` of the verdicts given are more than 30 degrees off,
+   and at most `--wrong-of-all` of all takes, those that fit nothing among them, have such a verdict.
 """
 
 from __future__ import annotations
@@ -212,21 +213,28 @@ def confidences(results: Sequence[Outcome], calibration: Calibration) -> np.ndar
     return np.asarray(expit(line))
 
 
-def least_confidence(results: Sequence[Outcome], confidence: np.ndarray, *, wrong: float) -> float:
-    """The lowest threshold at which at most `wrong` of the verdicts are off by 30 degrees.
+def least_confidence(
+    results: Sequence[Outcome], confidence: np.ndarray, *, wrong: float, wrong_of_all: float
+) -> float:
+    """The lowest threshold with few verdicts that are 30 degrees off.
 
-    One more wrong verdict is counted than was seen, as in conformal risk control (Angelopoulos et
-    al., 2022), so that it also holds for takes to come.
+    One more of them is counted than was seen, as in conformal risk control (Angelopoulos et al.,
+    2022), so that it also holds for takes to come.
+
+    wrong, wrong_of_all : the largest share of the verdicts, and of all takes.
     """
     off = np.array([result.error_deg > 30 for result in results])
     for threshold in np.arange(0.3, 1.0, 0.01).round(2):
         given = confidence >= threshold
-        if (off[given].sum() + 1) / (given.sum() + 1) <= wrong:
+        most = min(wrong * (given.sum() + 1), wrong_of_all * (len(given) + 1))
+        if off[given].sum() + 1 <= most:
             return float(threshold)
     return 0.99
 
 
-def calibrate(takes: Sequence[ScoredTake], *, wrong: float) -> Calibration:
+def calibrate(
+    takes: Sequence[ScoredTake], *, wrong: float = 0.05, wrong_of_all: float = 0.02
+) -> Calibration:
     """All steps; at least `_FOLDS` takes that are long, and as many that are not."""
     calibration = _weighed(takes)
     judged = [
@@ -240,7 +248,9 @@ def calibrate(takes: Sequence[ScoredTake], *, wrong: float) -> Calibration:
     for fold in judged:
         others = [result for other in judged if other is not fold for result in other]
         confidence.append(confidences(fold, fit_confidence(others, calibration)))
-    threshold = least_confidence(results, np.concatenate(confidence), wrong=wrong)
+    threshold = least_confidence(
+        results, np.concatenate(confidence), wrong=wrong, wrong_of_all=wrong_of_all
+    )
     calibration = replace(calibration, least_confidence=threshold)
     report(results, np.concatenate(confidence), calibration)
     return calibration
@@ -329,6 +339,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--wrong", type=float, default=0.05, help="share of verdicts (default 0.05)"
     )
+    parser.add_argument(
+        "--wrong-of-all", type=float, default=0.02, help="share of all takes (default 0.02)"
+    )
     options = parser.parse_args(argv)
     try:
         takes, scorer, data = _scored_takes(options)
@@ -336,7 +349,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     calibration = replace(
-        calibrate(takes, wrong=options.wrong),
+        calibrate(takes, wrong=options.wrong, wrong_of_all=options.wrong_of_all),
         name="avsa" if options.method is Method.AVSA else f"{options.method}-2",
         scorer=file_sha256(scorer) if scorer else "",
         provenance={

@@ -185,13 +185,15 @@ def test_weights_go_to_the_cues_that_tell() -> None:
 
 
 def test_a_calibration_keeps_its_promises_on_unseen_takes() -> None:
-    """Arcs cover 90 %, and of the verdicts given at most one in twenty is far off."""
+    """Arcs cover 90 %, and of the verdicts given at most one in twenty is far off; or of all takes
+    at most as many as is asked, whichever is stricter."""
     matched = [take("matched", cues[None]) for cues in synthetic_cues(900, 1.5)]
     long = [take("long", synthetic_cues(6, 1.5, seed=i)) for i in range(60)]
     foreign = [take("foreign", cues[None]) for cues in synthetic_cues(200, 0.0, seed=1)]
 
     mixed = [t for pair in zip_longest(matched, foreign) for t in pair if t is not None]
-    calibration = calibrate.calibrate([*mixed, *long], wrong=0.05)
+    calibration = calibrate.calibrate([*mixed, *long], wrong=0.05, wrong_of_all=1.0)
+    stricter = calibrate.calibrate([*mixed, *long], wrong=1.0, wrong_of_all=0.01)
 
     unseen = [take("matched", cues[None]) for cues in synthetic_cues(1200, 1.5, seed=99)]
     strangers = [take("foreign", cues[None]) for cues in synthetic_cues(600, 0.0, seed=98)]
@@ -205,6 +207,10 @@ def test_a_calibration_keeps_its_promises_on_unseen_takes() -> None:
     assert 0.86 <= np.mean(covered) <= 0.94
     assert verdict[: len(unseen)].mean() > 0.3
     assert wrong[verdict].mean() <= 0.08
+    verdict = confidence >= stricter.least_confidence
+    # 1 % was asked; more of these fit nothing than of those to calibrate on.
+    assert 0 < np.mean(wrong & verdict) <= 0.02
+    assert stricter.least_confidence > calibration.least_confidence
     assert abs(confidence.mean() - right.mean()) < 0.05
 
 
