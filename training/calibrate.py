@@ -20,7 +20,7 @@ they are judged by what was fitted without them and their kin (cross-fitting, in
    Annals of Mathematics and Artificial Intelligence, 2015); what each kind of scenes would need is
    told beside it;
 5. the least confidence: where at most `--wrong` of the verdicts given are more than 30 degrees off,
-   and at most `--wrong-of-all` of all takes, those that fit nothing among them, have such a verdict.
+   and at most `--wrong-of-all` of all takes, those that fit nothing among them, have such a one.
 """
 
 from __future__ import annotations
