@@ -116,6 +116,12 @@ def yaw_of(cross: FloatArray) -> FloatArray:
     return np.asarray(np.arctan2(sine, cosine))
 
 
+def turn_of(cross: FloatArray) -> FloatArray:
+    """Best rotation, mirrored or not, of moments [shape=(3, 3)]."""
+    u, _, vt = np.linalg.svd(cross)
+    return np.asarray(u @ vt)
+
+
 def rotation_of(cross: FloatArray) -> FloatArray:
     """Best proper rotation of moments [shape=(..., 3, 3)] (Wahba, Kabsch)."""
     u, _, vt = np.linalg.svd(cross)
@@ -142,8 +148,7 @@ def _pooled(known: Moments, spectra: CrossSpectra) -> _Pooled:
         math.radians(_SHARED_DEG), _SHARED_BY_BANDS[0] * math.sqrt(_scatter(known.by_band))
     )
     for _ in range(2):  # the waveforms' phases are taken at the best turn so far
-        u, _, vt = np.linalg.svd(cross.sum(0))
-        waves = spectra.moments(u @ vt)
+        waves = spectra.moments(turn_of(cross.sum(0)))
         of_waves = _SHARED_BY_BANDS[1] * math.sqrt(_scatter(waves.by_band))
         parts = [(known.by_window, echoes), (waves.by_window, of_waves)]
         precisions = [1 / (_scatter(own) + deviation**2 + 1e-12) for own, deviation in parts]

@@ -40,12 +40,6 @@ class Moments:
     power_track: FloatArray
     vertical: float
 
-    @property
-    def turn(self) -> FloatArray:
-        """What best brings the track's directions to the reference's, mirrored or not."""
-        u, _, vt = np.linalg.svd(self.by_window.sum(0))
-        return np.asarray(u @ vt)
-
 
 def moments(
     pairs: Sequence[tuple[FloatArray, FloatArray]], *, lowest_hz: float = LOWEST_HZ

@@ -36,6 +36,7 @@ from model.comparison import (
     Comparison,
     Outcome,
     solve,
+    turn_of,
     unsynchronised,
 )
 from model.displacement import SPEED_OF_SOUND, displacement_m, moved
@@ -48,7 +49,7 @@ from model.sync import Belonging, Synchronisation, synchronise
 
 FloatArray = NDArray[np.float64]
 
-# Taken where it is not known; beyond, echoes are left alone and no phases are compared.
+# Taken where it is not known; beyond, echoes are left alone and no place is sought.
 _LIKELY_M, _FARTHEST_M = 1.0, 3.0
 _MICROPHONES_S = 0.0006  # by which their own responses, and what is left of the offset, delay
 _WINDOWS, _LONGEST_WINDOW_S, _LEAST_WINDOWS = 60, 4.0, 12
@@ -118,7 +119,8 @@ def compare(
     starts = np.linspace(start, end - length, n_windows)
     pairs = _pairs(reference, track, aligned, starts, length, spacing_m)
     known = moments(pairs, lowest_hz=lowest_hz)
-    spectra = cross_spectra(_in_one_place(pairs, known.turn, spacing_m))
+    turn = turn_of(known.by_window.sum(0))
+    spectra = cross_spectra(_in_one_place(pairs, turn, spacing_m))
     return solve(known, spectra, starts, length, aligned)
 
 

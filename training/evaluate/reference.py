@@ -2,7 +2,9 @@
 
 Every track of the manifest is its own reference. Its second recording is simulated: a microphone
 some way off, with colour, noise and another room's response, turned by a known angle and begun
-later. It is compared as it is, with channels mirrored, and without its vertical channel.
+later. It is compared as it is, with channels mirrored, and without its vertical channel. The
+microphone is moved by the plane waves that the comparison takes for granted (`displacement.moved`),
+which flatters it where sources overlap.
 """
 
 from __future__ import annotations
