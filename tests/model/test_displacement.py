@@ -89,6 +89,13 @@ def test_the_slope_is_that_of_finite_differences() -> None:
         assert off < 1e-4 * max(1.0, float(np.linalg.norm(slope(place))))
 
 
+def test_dipoles_count_by_the_rotation_that_is_given() -> None:
+    """Not W alone, which says nothing of it: turned the wrong way, less is in common."""
+    right, wrong = (_match([pair(WAY)], turn_by(yaw)) for yaw in (YAW, YAW + math.pi))
+
+    assert right.incoherence(WAY, 600.0)[0] < wrong.incoherence(WAY, 600.0)[0] - 5
+
+
 def test_strangers_and_silence_are_not_far_away() -> None:
     """What has nothing in common has no place: none is made up beyond what is likely."""
     rng = np.random.default_rng(3)
