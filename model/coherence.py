@@ -12,7 +12,7 @@ far apart have no coherence, and it says so.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,7 +75,7 @@ class CrossSpectra:
         return WaveMoments(weighted.sum(1), weighted.sum(0), mean)
 
 
-def cross_spectra(pairs: Sequence[tuple[FloatArray, FloatArray]]) -> CrossSpectra:
+def cross_spectra(pairs: Iterable[tuple[FloatArray, FloatArray]]) -> CrossSpectra:
     """Cross-spectra of pairs of aligned fields (reference, track), [shape=(4, N)], at 16 kHz."""
     transform = ShortTimeFFT(hann(_N_FFT, sym=False), _HOP, RATE)
     chosen = (transform.f >= _LOWEST_HZ) & (transform.f <= _HIGHEST_HZ)

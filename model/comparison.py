@@ -33,7 +33,7 @@ INTERVAL_LEVEL = 0.9
 _N_BOOTSTRAP = 400
 # What all windows share (echoes), so that their scatter does not show it: the deviation of the yaw
 # of intensities and of waveforms, as multiples of what bands scatter by; of the former, besides.
-_SHARED_BY_BANDS = (1.0, 3.0)
+_SHARED_BY_BANDS = (1.0, 2.0)
 _SHARED_DEG = 0.2
 _DEVIATIONS = 1.645  # of a Gaussian that hold `INTERVAL_LEVEL`
 _LEAST_HALF_DEG = 1.0  # of the interval
@@ -143,12 +143,16 @@ class _Pooled:
 
 
 def _pooled(known: Moments, spectra: CrossSpectra) -> _Pooled:
+    """Of intensities alone where the waveforms have nothing in common."""
     cross, shared, coherence = known.by_window, 0.0, 0.0
     echoes = math.hypot(
         math.radians(_SHARED_DEG), _SHARED_BY_BANDS[0] * math.sqrt(_scatter(known.by_band))
     )
     for _ in range(2):  # the waveforms' phases are taken at the best turn so far
         waves = spectra.moments(turn_of(cross.sum(0)))
+        coherence = waves.coherence
+        if coherence < _LEAST_COHERENCE:
+            return _Pooled(known.by_window, echoes, coherence)
         of_waves = _SHARED_BY_BANDS[1] * math.sqrt(_scatter(waves.by_band))
         parts = [(known.by_window, echoes), (waves.by_window, of_waves)]
         precisions = [1 / (_scatter(own) + deviation**2 + 1e-12) for own, deviation in parts]
@@ -159,7 +163,6 @@ def _pooled(known: Moments, spectra: CrossSpectra) -> _Pooled:
         cross = scaled[0] + scaled[1]
         shares = np.array(precisions) / sum(precisions)
         shared = math.hypot(*(shares * [deviation for _, deviation in parts]))
-        coherence = waves.coherence
     return _Pooled(cross, shared, coherence)
 
 

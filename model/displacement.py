@@ -30,11 +30,13 @@ ComplexArray = NDArray[np.complex128]
 
 SPEED_OF_SOUND = 343.0
 _XYZ = [3, 1, 2]  # of W, Y, Z, X
-_N_FFT, _HOP = 1024, 256
+_N_FFT, _HOP = 1024, 256  # to move a field
+_N_FFT_SEEN, _HOP_SEEN = 512, 256  # to find its place
 _LOWEST_HZ = 80.0
 _HIGHEST_HZ = (300.0, 600.0, 1200.0)  # one after the other, each from where the last one ended
 _LONGEST_S = 60.0  # that is looked at
-_KEPT_STARTS = 3
+_KEPT_STARTS = 5
+_NEARNESS = 0.1  # what a place as far off as it may be costs: a nat counts 1
 _MOST_IN_COMMON = 0.999
 _TINY = 1e-20
 
@@ -64,7 +66,7 @@ def displacement_m(pairs: Sequence[Pair], turn: FloatArray, *, way_m: float) -> 
     def loss(place: FloatArray, highest_hz: float) -> tuple[float, FloatArray]:
         incoherence, slope = match.incoherence(place, highest_hz)
         way = place / way_m  # where hardly anything is in common, near is likelier than far
-        return incoherence + float(way @ way), slope + 2 * way / way_m
+        return incoherence + _NEARNESS * float(way @ way), slope + 2 * _NEARNESS * way / way_m
 
     places = sorted(_starts(way_m), key=lambda place: loss(place, _HIGHEST_HZ[0])[0])
     places = places[:_KEPT_STARTS]
@@ -117,7 +119,7 @@ class _Match:
 
 
 def _match(pairs: Sequence[Pair], turn: FloatArray) -> _Match:
-    transform = ShortTimeFFT(hann(_N_FFT, sym=False), _N_FFT // 2, RATE)
+    transform = ShortTimeFFT(hann(_N_FFT_SEEN, sym=False), _HOP_SEEN, RATE)
     chosen = (transform.f >= _LOWEST_HZ) & (transform.f <= _HIGHEST_HZ[-1])
     length_s = sum(ref.shape[1] for ref, _ in pairs) / RATE
     looked_at = pairs[:: math.ceil(length_s / _LONGEST_S) or 1]

@@ -8,12 +8,18 @@ W's past; the latter part is taken away. Both are found at once, by least square
 its own past, and by that alone much of the direct sound would pass for an echo of itself. (Linear
 prediction of late reverberation: Nakatani et al., IEEE Trans. ASLP 18, 1717, 2010.)
 
+What that leaves of an echo still resembles the reference wherever sound repeats itself. Moments of
+waveforms are therefore taken of what neither field's past foretells (`unforeseen`): by the theorem
+of Frisch, Waugh and Lovell, their products are those of a regression on both, each direction with
+the weight of what is known of it, and tones, of which echo and direct sound cannot be told apart,
+have little (Lovell, J. Am. Stat. Assoc. 58, 993, 1963).
+
 It is done below 2 kHz: above, two microphones have little in common but directions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +37,10 @@ _LOW_RATE = 4_000
 _GAP_S = 0.0005  # between what counts as direct and the first echo
 _WHITENING = 0.7  # 0: bands count by their power, 1: all alike
 _LOWEST_HZ = 50.0
-# Small coefficients are likelier than large ones, and late echoes are weak: of a tap's variance.
-_RIDGE, _FADING_S = 1e-4, 0.06
+# Small coefficients are likelier than large ones, and late echoes are weak: of a tap's variance,
+# beside the direct sound and alone, where noise of the track counts as well.
+_RIDGE, _RIDGE_ALONE, _FADING_S = 1e-4, 0.03, 0.06
+_NEAR_TAP = 0.01  # of that, for the direct sound's taps
 _TINY = 1e-20
 
 
@@ -44,21 +52,36 @@ def without_echoes(pairs: Sequence[Pair], *, direct_s: float) -> list[Pair]:
     direct_s : by how much direct sound may come earlier or later in the track.
     """
     low = _lowered(pairs)
-    near, first, last = (round(s * _LOW_RATE) for s in (direct_s, direct_s + _GAP_S, LONGEST_S))
+    near, first = (round(s * _LOW_RATE) for s in (direct_s, direct_s + _GAP_S))
     # Which channel of the reference, and how much earlier.
-    terms = [(channel, lag) for channel in range(4) for lag in range(-near, near + 1)]
-    n_direct = len(terms)
-    terms += [(0, lag) for lag in range(first, last)]
-    late_s = np.arange(last - first) / _LOW_RATE
-    prior = np.concatenate([np.full(n_direct, 0.01), np.exp(2 * late_s / _FADING_S)])
-    gram, product = _normal_equations(low, np.array(terms))
-    power = gram[0, 0] + _TINY
-    found = solve(gram + np.diag(_RIDGE * power * prior), product, assume_a="pos")
-    echo = np.concatenate([np.zeros((4, first)), found[n_direct:].T], axis=1)
+    direct = [(channel, lag) for channel in range(4) for lag in range(-near, near + 1)]
+    past, prior = _past(first)
+    found = _regression(
+        low, [*direct, *past], np.concatenate([np.full(len(direct), _NEAR_TAP), prior]), _RIDGE
+    )
+    echo = _response(found[len(direct) :], first)
     return [
-        (ref, track - _raised(fftconvolve(low_ref[:1], echo, axes=1), track.shape[1]))
+        (ref, track - _heard(low_ref, echo, track.shape[1]))
         for (low_ref, _), (ref, track) in zip(low, pairs, strict=True)
     ]
+
+
+def unforeseen(
+    pairs: Sequence[Pair], references: Sequence[FloatArray], *, direct_s: float
+) -> Iterator[Pair]:
+    """What in either field of each pair does not follow from what W had heard before.
+
+    pairs : a reference, wherever it has been moved, and the track as it is, at 16 kHz.
+    references : the same as they were heard, whose W is the past of both.
+    direct_s : as in `without_echoes`.
+    """
+    lowered = [np.concatenate(pair) for pair in _lowered(pairs)]
+    low = [(_low(ref), both) for ref, both in zip(references, lowered, strict=True)]
+    first = round((direct_s + _GAP_S) * _LOW_RATE)
+    foretold = _response(_regression(low, *_past(first), _RIDGE_ALONE), first)
+    for (low_ref, _), (ref, track) in zip(low, pairs, strict=True):
+        of_ref, of_track = np.split(_heard(low_ref, foretold, track.shape[1]), 2)
+        yield ref - of_ref, track - of_track
 
 
 def late_by_s(pairs: Sequence[Pair]) -> float:
@@ -83,14 +106,41 @@ def _most_in_common(correlations: FloatArray, reach: int) -> float:
     return peak - reach + (0.5 * (before - after) / curve if curve < 0 else 0.0)
 
 
+def _past(first: int) -> tuple[list[tuple[int, int]], FloatArray]:
+    """Terms (channel, lag) of W's past from a lag on, and how unlikely each is."""
+    lags = range(first, round(LONGEST_S * _LOW_RATE))
+    late_s = np.arange(len(lags)) / _LOW_RATE
+    return [(0, lag) for lag in lags], np.exp(2 * late_s / _FADING_S)
+
+
+def _regression(
+    low: Sequence[Pair], terms: Sequence[tuple[int, int]], prior: FloatArray, ridge: float
+) -> FloatArray:
+    """Coefficients of terms (channel, lag) of each pair's first that give its second,
+    [shape=(terms, C)].
+    """
+    gram, product = _normal_equations(low, np.array(terms))
+    power = gram[0, 0] + _TINY
+    return np.asarray(solve(gram + np.diag(ridge * power * prior), product, assume_a="pos"))
+
+
+def _response(coefficients: FloatArray, first: int) -> FloatArray:
+    """Coefficients of W's past from a lag on as impulse responses, [shape=(C, lags)]."""
+    return np.concatenate([np.zeros((coefficients.shape[1], first)), coefficients.T], axis=1)
+
+
+def _heard(low_ref: FloatArray, response: FloatArray, n: int) -> FloatArray:
+    """What responses make of a reference's W, n samples of it at the rate of pairs."""
+    low = fftconvolve(low_ref[:1], response, axes=1)
+    return np.asarray(resample_poly(low, RATE // _LOW_RATE, 1, axis=1)[:, :n])
+
+
 def _lowered(pairs: Sequence[Pair]) -> list[Pair]:
-    return [
-        (
-            resample_poly(ref, 1, RATE // _LOW_RATE, axis=1),
-            resample_poly(own, 1, RATE // _LOW_RATE, axis=1),
-        )
-        for ref, own in pairs
-    ]
+    return [(_low(ref), _low(own)) for ref, own in pairs]
+
+
+def _low(field: FloatArray) -> FloatArray:
+    return np.asarray(resample_poly(field, 1, RATE // _LOW_RATE, axis=1))
 
 
 def _power(low: Sequence[Pair]) -> FloatArray:
@@ -100,19 +150,15 @@ def _power(low: Sequence[Pair]) -> FloatArray:
     )
 
 
-def _raised(low: FloatArray, n: int) -> FloatArray:
-    """A signal at the rate of pairs again, n samples of it."""
-    return np.asarray(resample_poly(low, RATE // _LOW_RATE, 1, axis=1)[:, :n])
-
-
 def _normal_equations(
     pairs: Sequence[Pair], terms: NDArray[np.intp]
 ) -> tuple[FloatArray, FloatArray]:
-    """Products of terms (channel, lag) of the reference with each other and with the track."""
+    """Products of terms (channel, lag) of each pair's first with each other and its second."""
     power = _power(pairs)
     channel, lag = terms.T
     reach = int(2 * np.abs(lag).max())
-    gram, product = np.zeros((len(terms), len(terms))), np.zeros((len(terms), 4))
+    gram = np.zeros((len(terms), len(terms)))
+    product = np.zeros((len(terms), len(pairs[0][1])))
     for pair in pairs:
         ref, track = (_whitened(field, power) for field in pair)
         of_ref, of_track = _correlations(ref, ref, reach), _correlations(ref, track, reach)

@@ -8,8 +8,9 @@ for 30 cm) their waveforms have nothing in common but their intensity vectors ha
 active intensity Re W* (X, Y, Z) of each bin of the short-time spectrum, the moments
 M = sum w I_ref I_track^T hold the rotation. Onsets count, for echoes come from elsewhere.
 
-Below, and as far above as the way between the microphones can be found (`displacement`), the
-waveforms themselves are compared (`coherence`), which tells more where sound comes from everywhere.
+Below, and as far above as the way between the microphones can be found (`displacement`), what is
+new in the waveforms themselves is compared (`echoes`, `coherence`), which tells more where sound
+comes from everywhere.
 
 The tracks are aligned in time first (`sync`); the moments' solution is `comparison`'s.
 """
@@ -20,7 +21,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ from model.comparison import (
     unsynchronised,
 )
 from model.displacement import SPEED_OF_SOUND, displacement_m, moved
-from model.echoes import LONGEST_S, Pair, late_by_s, without_echoes
+from model.echoes import LONGEST_S, Pair, late_by_s, unforeseen, without_echoes
 from model.errors import AvsaError, OptionError, UnsupportedMedia
 from model.intensity import HIGHEST_HZ, LOWEST_HZ, RATE, moments
 from model.listening import Ear
@@ -117,46 +118,66 @@ def compare(
     length = min(_LONGEST_WINDOW_S, (end - start) / _LEAST_WINDOWS)
     n_windows = min(_WINDOWS, math.floor((end - start) / length + 1e-9))
     starts = np.linspace(start, end - length, n_windows)
-    pairs = _pairs(reference, track, aligned, starts, length, spacing_m)
+    heard = _heard(reference, track, aligned, starts, length)
+    pairs = list(_later(_without_echoes(heard, spacing_m)))
     known = moments(pairs, lowest_hz=lowest_hz)
     turn = turn_of(known.by_window.sum(0))
-    spectra = cross_spectra(_in_one_place(pairs, turn, spacing_m))
+    spectra = cross_spectra(_later(_in_one_place(heard, pairs, turn, spacing_m)))
     return solve(known, spectra, starts, length, aligned)
 
 
-def _pairs(
+def _heard(
     reference: Recording,
     track: Recording,
     aligned: Synchronisation,
     starts: FloatArray,
     length_s: float,
-    spacing_m: float | None,
 ) -> list[Pair]:
-    """Both fields over stretches of the reference's time, the track's without its echoes."""
-    lead_s = LONGEST_S
+    """Both fields over stretches of the reference's time, and over what came before each."""
 
-    def heard(late_s: float) -> list[Pair]:
-        at = [(start - lead_s, aligned.track_time(start - lead_s) + late_s) for start in starts]
+    def fields(late_s: float) -> list[Pair]:
+        at = [(start - LONGEST_S, aligned.track_time(start - LONGEST_S)) for start in starts]
         return [
-            (reference.field(ours, length_s + lead_s), track.field(its, length_s + lead_s))
+            (
+                reference.field(ours, length_s + LONGEST_S),
+                track.field(its + late_s, length_s + LONGEST_S),
+            )
             for ours, its in at
         ]
 
-    fields = heard(late_by_s(heard(0.0)))
-    way_m = _way_m(spacing_m)
-    if way_m <= _FARTHEST_M:
-        fields = without_echoes(fields, direct_s=way_m / SPEED_OF_SOUND + _MICROPHONES_S)
-    n = round(lead_s * RATE)
-    return [(ref[:, n:], own[:, n:]) for ref, own in fields]
+    return fields(late_by_s(fields(0.0)))
 
 
-def _in_one_place(pairs: Sequence[Pair], turn: FloatArray, spacing_m: float | None) -> list[Pair]:
-    """The same pairs, the reference as it would be heard where the track was."""
-    way_m = _way_m(spacing_m)
-    if way_m > _FARTHEST_M:
-        return list(pairs)
-    place = displacement_m(pairs, turn, way_m=way_m)
-    return [(moved(ref, place, RATE), own) for ref, own in pairs]
+def _later(pairs: Iterable[Pair]) -> Iterator[Pair]:
+    """Stretches without what came before them."""
+    n = round(LONGEST_S * RATE)
+    return ((ref[:, n:], own[:, n:]) for ref, own in pairs)
+
+
+def _without_echoes(heard: Sequence[Pair], spacing_m: float | None) -> Sequence[Pair]:
+    """The same pairs, the track without its echoes, unless it may have come from too far."""
+    if _way_m(spacing_m) > _FARTHEST_M:
+        return heard
+    return without_echoes(heard, direct_s=_direct_s(spacing_m))
+
+
+def _in_one_place(
+    heard: Sequence[Pair], pairs: Sequence[Pair], turn: FloatArray, spacing_m: float | None
+) -> Iterable[Pair]:
+    """What is new in both fields, the reference as it would be heard where the track was.
+
+    pairs : the same without the track's echoes, which its place is found by.
+    """
+    if _way_m(spacing_m) > _FARTHEST_M:
+        return heard
+    place = displacement_m(pairs, turn, way_m=_way_m(spacing_m))
+    there = [(moved(ref, place, RATE), own) for ref, own in heard]
+    return unforeseen(there, [ref for ref, _ in heard], direct_s=_direct_s(spacing_m))
+
+
+def _direct_s(spacing_m: float | None) -> float:
+    """By how much direct sound may come earlier or later in the track."""
+    return _way_m(spacing_m) / SPEED_OF_SOUND + _MICROPHONES_S
 
 
 def _way_m(spacing_m: float | None) -> float:

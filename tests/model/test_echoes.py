@@ -7,10 +7,11 @@ import math
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.signal import butter, fftconvolve, sosfilt, sosfiltfilt
+from scipy.signal import butter, fftconvolve, resample_poly, sosfilt, sosfiltfilt
 
+from model import echoes as model_echoes
 from model.ambisonics import encode, rotate_yaw
-from model.echoes import LONGEST_S, late_by_s, without_echoes
+from model.echoes import LONGEST_S, late_by_s, unforeseen, without_echoes
 from model.intensity import RATE
 
 FloatArray = NDArray[np.float64]
@@ -69,6 +70,32 @@ def test_sound_above_is_left_alone() -> None:
     assert np.std(cleaned - high) < 0.02 * np.std(high)
 
 
+def test_what_is_new_holds_the_regression_on_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frisch, Waugh and Lovell: products of what is new give the coefficients that a regression of
+    the track on the reference's dipoles and on W's past gives, by a plain least squares.
+    """
+    monkeypatch.setattr(model_echoes, "_RIDGE_ALONE", 1e-9)
+    monkeypatch.setattr(model_echoes, "_WHITENING", 0.0)
+    high = butter(6, 120, "high", fs=RATE, output="sos")
+    rng = np.random.default_rng(9)
+    reference = sosfilt(high, hum(8, 3))
+    noise = sosfilt(high, rng.standard_normal(reference.shape))
+    track = rotate_yaw(reference, YAW) + 2 * echoes(10, reference) + 0.1 * noise
+
+    ((ref, own),) = unforeseen([(reference, track)], [reference], direct_s=0.0015)
+
+    low_ref, low_own, new_ref, new_own = (
+        resample_poly(field, 1, 4, axis=1) for field in (reference, track, ref, own)
+    )
+    past = [np.roll(low_ref[0], lag) for lag in range(8, 600)]
+    for lag, delayed in enumerate(past, start=8):
+        delayed[:lag] = 0
+    by_all = np.linalg.lstsq(np.stack([*low_ref[1:], *past], axis=1), low_own[1:].T)[0][:3]
+    by_new = np.linalg.lstsq(new_ref[1:].T, new_own[1:].T)[0]
+    assert by_new == pytest.approx(by_all, abs=0.01)
+    assert np.abs(by_new - np.linalg.lstsq(low_ref[1:].T, low_own[1:].T)[0]).max() > 0.05
+
+
 @pytest.mark.parametrize("late", [-70, 0, 37, 75])
 def test_what_is_left_of_an_offset_is_found(late: int) -> None:
     """Whatever the rotation, to a tenth of a millisecond, with echoes and other noise."""
@@ -85,5 +112,9 @@ def test_silence_has_no_echoes() -> None:
 
     ((_, cleaned),) = without_echoes([(silent, silent)], direct_s=0.0015)
 
+    ((ref, own),) = unforeseen([(silent, silent)], [silent], direct_s=0.0015)
+
     assert not cleaned.any()
+    assert not ref.any()
+    assert not own.any()
     assert abs(late_by_s([(silent, silent)])) < 0.006

@@ -98,9 +98,15 @@ def test_the_commands_measure(
     assert summary["largest_offset_error_ms"] < 2
     report = tmp_path / "reference.json"
     assert main(["reference", "--manifest", str(manifest), "--rooms", rooms,
-                 "--report", str(report)]) == 0  # fmt: skip
-    variants = json.loads(report.read_text())["variants"]
-    assert variants["as is"]["median_error_deg"] < 5
+                 "--repeats", "2", "--report", str(report)]) == 0  # fmt: skip
+    figures = json.loads(report.read_text())
+    first, second = (a for a in figures["answers"] if a["variant"] == "as is")
+    assert first["take"] == second["take"]
+    assert first["rotation_deg"] != second["rotation_deg"]
+    told = [a["error_deg"] for a in (first, second) if a["verdict"] == "rotated"]
+    assert 0 < len(told) == figures["variants"]["as is"]["told"]
+    assert max(told) < 5
+    assert figures["variants"]["as is"]["takes"] == figures["repeats"] == 2
     assert "strangers refused 0 of 0" in capsys.readouterr().out
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from training.evaluate import (
     trajectory,
     yaw,
 )
+from training.evaluate.network_options import at_least
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -184,9 +186,12 @@ def _add_reference(commands: Any) -> Any:
     command.add_argument(
         "--direct-to-reverberant-db", type=float, default=12.0, help="of the other room (12)"
     )
+    command.add_argument(
+        "--repeats", type=partial(at_least, 1), default=1, help="second recordings of a take (1)"
+    )
     command.set_defaults(
         run=lambda a: reference.run(
-            a.manifest, a.rooms, report=a.report,
+            a.manifest, a.rooms, repeats=a.repeats, report=a.report,
             setting=reference.Setting(
                 spacing_m=a.spacing_m, snr_db=a.snr_db,
                 direct_to_reverberant_db=a.direct_to_reverberant_db,

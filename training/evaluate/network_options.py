@@ -27,11 +27,12 @@ def add_network_options(command: Any) -> None:
     command.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     for name, least in _OVERRIDES.items():
         command.add_argument(
-            f"--{name}", type=partial(_at_least, least), help=f"instead of the preset's {name}"
+            f"--{name}", type=partial(at_least, least), help=f"instead of the preset's {name}"
         )
 
 
-def _at_least(least: int, text: str) -> int:
+def at_least(least: int, text: str) -> int:
+    """A whole number of a command line that must not be below another."""
     if not text.isdecimal() or int(text) < least:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number from {least} up")
     return int(text)

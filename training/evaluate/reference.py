@@ -152,9 +152,16 @@ def summarise(given: Sequence[Answer]) -> dict[str, Any]:
 
 
 def run(
-    manifest: Path, rooms: Path, *, setting: Setting | None = None, report: Path | None = None
+    manifest: Path,
+    rooms: Path,
+    *,
+    setting: Setting | None = None,
+    repeats: int = 1,
+    report: Path | None = None,
 ) -> dict[str, Any]:
     """Compare every take, print the tables, write what is asked for, return the report.
+
+    repeats : how many second recordings are made of each take, each elsewhere and of other noise.
 
     Raises
     ------
@@ -164,12 +171,14 @@ def run(
     names = list(ROOMS)
     given: list[Answer] = []
     with tempfile.TemporaryDirectory() as folder:
-        for seed, known in enumerate(tqdm(read_manifest(manifest), unit="take", desc="comparing")):
+        takes = enumerate(repeats * read_manifest(manifest))
+        for seed, known in tqdm(list(takes), unit="take", desc="comparing"):
             room = rooms / names[seed % len(names)]
             given += answers(known, room, setting, seed, Path(folder))
     variants = {v: summarise([a for a in given if a.variant == v]) for v in VARIANTS}
     figures = {
         "setting": asdict(setting),
+        "repeats": repeats,
         "variants": variants,
         "answers": [asdict(a) for a in given],
     }
