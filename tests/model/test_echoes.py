@@ -93,6 +93,8 @@ def test_what_is_new_holds_the_regression_on_both(monkeypatch: pytest.MonkeyPatc
     by_all = np.linalg.lstsq(np.stack([*low_ref[1:], *past], axis=1), low_own[1:].T)[0][:3]
     by_new = np.linalg.lstsq(new_ref[1:].T, new_own[1:].T)[0]
     assert by_new == pytest.approx(by_all, abs=0.01)
+    for new, low in ((new_ref, low_ref), (new_own, low_own)):
+        assert np.abs(past @ new.T).max() < 0.05 * np.abs(past @ low.T).max()
     assert np.abs(by_new - np.linalg.lstsq(low_ref[1:].T, low_own[1:].T)[0]).max() > 0.05
 
 
