@@ -4,3 +4,10 @@ Shape letters, one legend for the whole project:
 B batch, V viewpoints, R yaws, C ambisonic channels, N samples, T frames, F mel bands,
 H W pixels (rows, columns), A azimuth bins, D embedding.
 """
+
+import os
+
+# Threads that have nothing to do give up their core. By default they spin for milliseconds, so that
+# beside other busy processes (workers, renderers) a job takes several times as long. Read when
+# torch is loaded; what is set outside holds.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")

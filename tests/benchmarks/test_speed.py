@@ -7,6 +7,7 @@ of them rots.
 from __future__ import annotations
 
 import math
+import os
 import re
 import struct
 import subprocess
@@ -237,6 +238,64 @@ def test_what_jobs_could_share(
     total = time.perf_counter() - began
     assert spent[0] > 0
     print(f"\nthe network's share of judging: {spent[0] / total:.0%} of {total:.1f} s")
+
+
+# --- beside other processes -----------------------------------------------------------------------
+
+SCORING = """
+import {first}  # the one after the other says how torch's threads wait
+import model, sys, time, torch
+from model.checkpoint import load_calibration
+from model.learned import scorers_for
+from model.scoring import score
+from tests.benchmarks.test_speed import noise_window
+calibration = load_calibration()
+scorers = scorers_for(calibration)
+windows = [noise_window(seed) for seed in range(int(sys.argv[1]))]
+score(windows[0], scorers, calibration)
+began = time.perf_counter()
+found = [score(window, scorers, calibration) for window in windows]
+print((time.perf_counter() - began) / len(windows), *(one.best_deg for one in found))
+"""
+
+BUSY = "import time; end = time.time() + 120\nwhile time.time() < end: pass"
+
+
+def noise_window(seed: int) -> Window:
+    """Ten seconds in which nothing fits."""
+    generator = torch.Generator().manual_seed(seed)
+    n = 125
+    times_s = torch.arange(n, dtype=torch.float64) / 12.5
+    frames = torch.randint(0, 255, (n, *features.PICTURE_SIZE), generator=generator)
+    field = torch.randn(4, 10 * features.SAMPLERATE, generator=generator, dtype=torch.float64)
+    return seen_and_heard(frames.to(torch.uint8), field, times_s)
+
+
+def test_how_threads_wait(request: pytest.FixtureRequest) -> None:
+    """Scores of a window where they give up their core (as in the product) or spin."""
+    small = request.config.getoption("benchmark_disable")
+    for n_busy in (0,) if small else (0, 1):
+        others = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(n_busy)]
+        try:
+            (waiting_s, *answers), (spinning_s, *same) = (
+                scoring(first, 1 if small else 10) for first in ("model", "torch")
+            )
+        finally:
+            for other in others:
+                other.kill()
+                other.wait()
+        print(f"\nbeside {n_busy} busy processes: waiting / spinning {waiting_s / spinning_s:.2f}")
+        assert answers == pytest.approx(same, abs=0.1)
+
+
+def scoring(first: str, n_windows: int) -> list[float]:
+    """Seconds a window, and its answers, in a process of its own."""
+    without = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", SCORING.format(first=first), str(n_windows)],
+        check=True, capture_output=True, text=True, env=without,
+    )  # fmt: skip
+    return [float(word) for word in done.stdout.split()]
 
 
 # --- memory ---------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -39,6 +40,22 @@ def test_a_person_runs_one_command(take: TakeFiles, tmp_path: Path) -> None:
     assert abs(float(told[1]) + take.rotated_deg) <= 10
     assert "corrected: take_aligned.wav" in done.stdout
     assert listing(tmp_path) == {"take.mp4", "take.wav", "take_aligned.wav"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "in_force"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "active"}, "ACTIVE")]
+)
+def test_threads_that_wait_leave_their_core_to_others(asked: dict[str, str], in_force: str) -> None:
+    """Unless somebody wants it otherwise; as the library of torch's threads says itself."""
+    without = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+
+    done = subprocess.run(
+        [sys.executable, "-c", "import model, torch"], capture_output=True, text=True,
+        env={**without, "OMP_DISPLAY_ENV": "true", **asked},
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    assert f"OMP_WAIT_POLICY = '{in_force}'" in done.stderr
 
 
 @pytest.mark.parametrize("name", BAD_INPUTS)
