@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from torch.utils.data import Dataset
 
 from model import features
 from model.detections import Detection
-from model.errors import MediaError, UnusableContent
+from model.errors import AvsaError, MediaError, UnusableContent
 from model.media import VideoReader, open_audio
 from model.networks.avsa import AvsaConfig
 from model.viewpoints import mirrored, steering
@@ -44,6 +44,8 @@ from training.data.crops import (
 _ATTEMPTS = 10  # clips of an item that may fail one after the other
 _LEAST_GAP_S = 0.5  # between moments of one clip
 _log = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -182,14 +184,66 @@ class Crops:
         return type(self)(*(getattr(self, f.name).pin_memory() for f in fields(self)))
 
 
-class ClipCrops(Dataset[Crops]):
+class ClipDraws:
+    """Clips drawn by recording, `draws` of each an epoch; the same ones in every run.
+
+    Clips that turn out broken are logged, counted in `n_broken` (over all workers), and others are
+    taken in their place.
+
+    groups : the clips of each recording.
+    """
+
+    def __init__(self, groups: Sequence[Sequence[Clip]], *, draws: int, seed: int) -> None:
+        self._groups = groups
+        self._draws, self._seed = draws, seed
+        # In shared memory, so that workers follow the one and all add to the other.
+        self._epoch, self._broken = torch.zeros(2, 1, dtype=torch.int64).unbind()
+        for number in (self._epoch, self._broken):
+            number.share_memory_()  # type: ignore[no-untyped-call]
+
+    def __len__(self) -> int:
+        return len(self._groups) * self._draws
+
+    @property
+    def n_broken(self) -> int:
+        """Draws that met something broken."""
+        return int(self._broken)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Other clips, moments and viewpoints from now on, in workers that run too."""
+        self._epoch.fill_(epoch)
+
+    def _drawn(
+        self, epoch: int, index: int, make: Callable[[np.random.Generator, Clip, int], Item]
+    ) -> Item:
+        """What is made of a draw: of its generator, its clip, and the number of its recording.
+
+        Raises
+        ------
+        MediaError : one clip after the other is broken.
+        """
+        rng = np.random.default_rng([self._seed, epoch, index])
+        recording = index // self._draws
+        for _ in range(_ATTEMPTS):
+            clips = self._groups[recording]
+            clip = clips[int(rng.integers(len(clips)))]
+            try:
+                return make(rng, clip, recording)
+            except (MediaError, UnusableContent) as error:
+                self._leave_out(clip, error)
+                recording = int(rng.integers(len(self._groups)))
+        raise MediaError(f"{_ATTEMPTS} clips one after the other cannot be read, {clip.name} last.")
+
+    def _leave_out(self, clip: Clip, error: AvsaError) -> None:
+        _log.warning("%s is left out: %s", clip.name, error)
+        self._broken += 1
+
+
+class ClipCrops(ClipDraws, Dataset[Crops]):
     """Items by recording, `draws` of each an epoch (32 as published).
 
     network : says what a crop and a sound are. detections : by clip, for `Guide.OBJECTS`.
     media : where picture and sound are; the clips' files unless said.
-
-    Clips that turn out broken are logged, counted in `n_broken` (over all workers), and others are
-    taken in their place.
 
     Raises
     ------
@@ -214,32 +268,13 @@ class ClipCrops(Dataset[Crops]):
                 f"{len(short)} of {len(clips)} clips are shorter than {needed_s:.1f} s"
                 f" ({', '.join(short[:3])}): leave them out"
             )
-        by_recording: dict[str, list[Clip]] = defaultdict(list)
-        for clip in clips:
-            by_recording[clip.recording].append(clip)
-        self.recordings = sorted(by_recording)
-        self._clips = [by_recording[recording] for recording in self.recordings]
+        grouped = by_recording(clips)
+        super().__init__([*grouped.values()], draws=draws, seed=seed)
+        self.recordings = [*grouped]
         self._numbers = {recording: n for n, recording in enumerate(self.recordings)}
         self._network, self._cropping = network, cropping
-        self._seed, self._draws = seed, draws
         self._detections = detections or {}
         self._media: ClipMedia = media or ClipFiles()
-        # In shared memory, so that workers follow the one and all add to the other.
-        self._epoch, self._broken = torch.zeros(2, 1, dtype=torch.int64).unbind()
-        for number in (self._epoch, self._broken):
-            number.share_memory_()  # type: ignore[no-untyped-call]
-
-    def __len__(self) -> int:
-        return len(self._clips) * self._draws
-
-    @property
-    def n_broken(self) -> int:
-        """Draws that met a broken clip."""
-        return int(self._broken)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Other clips, moments and viewpoints from now on, in workers that run too."""
-        self._epoch.fill_(epoch)
 
     def __getitem__(self, index: int) -> Crops:
         return self.of_epoch(int(self._epoch), index)
@@ -250,17 +285,11 @@ class ClipCrops(Dataset[Crops]):
         rotation_rad : by which the field is rotated before it is heard; drawn as `Cropping.rotate`
             says unless given.
         """
-        rng = np.random.default_rng([self._seed, epoch, index])
-        recording = index // self._draws
-        for _ in range(_ATTEMPTS):
-            clip = self._clips[recording][rng.integers(len(self._clips[recording]))]
-            try:
-                return self._crops(rng, clip, recording, rotation_rad)
-            except (MediaError, UnusableContent) as error:
-                _log.warning("%s is left out: %s", clip.name, error)
-                self._broken += 1
-                recording = int(rng.integers(len(self._clips)))
-        raise MediaError(f"{_ATTEMPTS} clips one after the other cannot be read, {clip.name} last.")
+
+        def make(rng: np.random.Generator, clip: Clip, recording: int) -> Crops:
+            return self._crops(rng, clip, recording, rotation_rad)
+
+        return self._drawn(epoch, index, make)
 
     def of_clip(self, clip: Clip, key: Sequence[int]) -> Crops | None:
         """Crops of a clip, drawn by a key; None if it turns out broken."""
@@ -268,8 +297,7 @@ class ClipCrops(Dataset[Crops]):
         try:
             return self._crops(rng, clip, self._numbers[clip.recording], None)
         except (MediaError, UnusableContent) as error:
-            _log.warning("%s is left out: %s", clip.name, error)
-            self._broken += 1
+            self._leave_out(clip, error)
             return None
 
     def _crops(
@@ -346,6 +374,14 @@ class ClipCrops(Dataset[Crops]):
         ]
         cut = torch.cat(crops)
         return coloured_otherwise(rng, cut) if self._cropping.augment else cut
+
+
+def by_recording(clips: Iterable[Clip]) -> dict[str, list[Clip]]:
+    """Clips by what they were cut from, in the order of its names."""
+    grouped: dict[str, list[Clip]] = defaultdict(list)
+    for clip in clips:
+        grouped[clip.recording].append(clip)
+    return dict(sorted(grouped.items()))
 
 
 def crops_at(

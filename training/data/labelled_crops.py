@@ -6,8 +6,6 @@ together. Items are pure functions of seed, epoch and index.
 
 from __future__ import annotations
 
-import logging
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -19,15 +17,20 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Dataset
 
-from model.errors import MediaError, UnusableContent
+from model.errors import UnusableContent
 from model.networks.avsa import AvsaConfig
 from model.viewpoints import mirrored, steering
-from training.data.clips import Clip, ClipFiles, Cropping, crops_at, draw_moments
+from training.data.clips import (
+    Clip,
+    ClipDraws,
+    ClipFiles,
+    Cropping,
+    by_recording,
+    crops_at,
+    draw_moments,
+)
 from training.data.crops import Views, coloured_otherwise, cut_crops, draw_views
 from training.data.segmentation import FOLDER, LabelMap, has_maps, read_labels
-
-_ATTEMPTS = 10  # clips of an item that may fail one after the other
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -54,11 +57,10 @@ class Labelled:
         return type(self)(*(getattr(self, f.name).to(device) for f in fields(self)))
 
 
-class LabelledCrops(Dataset[Labelled]):
+class LabelledCrops(ClipDraws, Dataset[Labelled]):
     """Items by recording, `draws` of each an epoch: of one of its clips a moment, and K views.
 
-    Clips without class maps are left out (`n_without_maps`). Draws that meet something broken are
-    logged and counted in `n_broken` (over all workers), and others taken in their place.
+    Clips without class maps are left out (`n_without_maps`).
 
     Raises
     ------
@@ -76,47 +78,21 @@ class LabelledCrops(Dataset[Labelled]):
         seed: int = 0,
     ) -> None:
         self._maps = root / FOLDER
-        by_recording: dict[str, list[Clip]] = defaultdict(list)
-        for clip in clips:
-            if has_maps(self._maps / clip.name) and clip.duration_s >= network.sound_s:
-                by_recording[clip.recording].append(clip)
-        self._clips = [by_recording[recording] for recording in sorted(by_recording)]
-        self.n_clips = sum(map(len, self._clips))
-        self.n_without_maps = len(clips) - self.n_clips
-        if not self._clips:
+        grouped = by_recording(
+            clip
+            for clip in clips
+            if has_maps(self._maps / clip.name) and clip.duration_s >= network.sound_s
+        )
+        if not grouped:
             raise UnusableContent(f"None of the {len(clips)} clips has class maps in {self._maps}.")
+        super().__init__([*grouped.values()], draws=draws, seed=seed)
+        self.n_clips = sum(map(len, grouped.values()))
+        self.n_without_maps = len(clips) - self.n_clips
         self._network, self._cropping = network, cropping
-        self._draws, self._seed = draws, seed
         self._media = ClipFiles()
-        # In shared memory, so that workers follow the one and all add to the other.
-        self._epoch, self._broken = torch.zeros(2, 1, dtype=torch.int64).unbind()
-        for number in (self._epoch, self._broken):
-            number.share_memory_()  # type: ignore[no-untyped-call]
-
-    def __len__(self) -> int:
-        return len(self._clips) * self._draws
-
-    @property
-    def n_broken(self) -> int:
-        """Draws that met something broken."""
-        return int(self._broken)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Other clips, moments and viewpoints from now on, in workers that run too."""
-        self._epoch.fill_(epoch)
 
     def __getitem__(self, index: int) -> Labelled:
-        rng = np.random.default_rng([self._seed, int(self._epoch), index])
-        recording = index // self._draws
-        for _ in range(_ATTEMPTS):
-            clip = self._clips[recording][rng.integers(len(self._clips[recording]))]
-            try:
-                return self._item(rng, clip)
-            except (MediaError, UnusableContent) as error:
-                _log.warning("%s is left out: %s", clip.name, error)
-                self._broken += 1
-                recording = int(rng.integers(len(self._clips)))
-        raise MediaError(f"{_ATTEMPTS} clips one after the other cannot be read, {clip.name} last.")
+        return self._drawn(int(self._epoch), index, lambda rng, clip, _: self._item(rng, clip))
 
     def _item(self, rng: np.random.Generator, clip: Clip) -> Labelled:
         network, cropping = self._network, self._cropping
