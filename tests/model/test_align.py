@@ -19,13 +19,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from model.align import Outputs, align
-from model.ambisonics import ChannelLayout, Convention, Fix, YawRotation
+from model.ambisonics import ChannelLayout, Convention, Fix, YawRotation, rotate_yaw
 from model.errors import Cancelled, MediaError, OptionError, UnusableContent
 from model.media import open_audio
 from model.options import Options
 from model.take import Take, Track, best_apart
+from tests.conftest import EXAMPLE, TAKE_SEED
 from tests.model.media.boxes import add_boxes, chunk, insert_chunks, sv3d
-from training.data.scenes import Conditions, draw_scene
+from training.data.scenes import Conditions, draw_scene, render_sound
 from training.data.takes import TakeFiles, write_take
 
 Report = dict[str, Any]
@@ -204,18 +205,13 @@ def test_other_sample_rates(
 
 
 def test_third_order_with_a_head_locked_pair(tmp_path: Path, take: TakeFiles) -> None:
-    from tests.conftest import EXAMPLE, TAKE_SEED
-
-    files = write_take(
-        draw_scene(TAKE_SEED, EXAMPLE), tmp_path, "hoa", rotate_deg=take.rotated_deg, order=3,
-        height=256, rate_hz=15.0, colour=False,
-    )  # fmt: skip
-    field = samples_of(files.audio)
+    fitting = render_sound(draw_scene(TAKE_SEED, EXAMPLE), samplerate=48_000, order=3).numpy()
+    field = rotate_yaw(fitting, math.radians(take.rotated_deg))
     pair = 0.1 * np.random.default_rng(0).uniform(-1, 1, (2, field.shape[1]))
     soundfile.write(tmp_path / "in.wav", np.concatenate([field, pair]).T, 48000, subtype="PCM_24")
     before = samples_of(tmp_path / "in.wav")
 
-    report = run(files.video, tmp_path / "in.wav", audio=tmp_path / "out.wav")
+    report = run(take.video, tmp_path / "in.wav", audio=tmp_path / "out.wav")
     after = samples_of(tmp_path / "out.wav")
 
     assert error_deg(report, -take.rotated_deg) <= 10

@@ -91,7 +91,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_detector_goes_into_a_job(take: TakeFiles, weights: Path) -> None:
-    report = align(take.video, Track((take.audio,)), Outputs(), Options(detector=weights))
+    report = align(
+        take.video, Track((take.audio,)), Outputs(), Options(n_windows=1, detector=weights)
+    )
 
     assert any(cue["name"] == OBJECTS for cue in report["cues"])
 

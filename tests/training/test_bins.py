@@ -327,12 +327,16 @@ def test_bins_from_files_to_figures(tmp_path: Path) -> None:
 
 def test_the_table_is_made_and_gone_on_with(tmp_path: Path) -> None:
     budget = variants.Budget(
-        steps=3, first_steps=2, n_train=8, n_test=4, n_probed=4, probe=Probe(draws=1, epochs=2)
-    )
+        steps=3, first_steps=2, n_train=8, n_test=4, n_probed=4, n_validated=1,
+        probe=Probe(draws=1, epochs=2),
+    )  # fmt: skip
     two = [variants.VARIANTS[0], next(v for v in variants.VARIANTS if v.task is Task.REGRESSION)]
     made = partial(variants.run, tmp_path, variants=two)
 
+    (first,) = variants.run(tmp_path, variants=two[:1], budget=budget, workers=1)
     rows = made(budget=budget, workers=2)
+
+    assert rows[0] == first
 
     assert [row["name"] for row in rows] == [variant.name for variant in two]
     assert all(row["steps"] == 3 and 0 <= row["median error"] <= 180 for row in rows)

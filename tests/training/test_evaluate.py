@@ -337,7 +337,7 @@ def test_real_takes_are_judged_as_the_log_says(shared_data: Path) -> None:
     answers = []
     for take in known:
         windows = yaw.read_windows(take, n_windows=8, device="cpu")
-        answers += [yaw.answer(take, windows, r, calibration) for r in take.rotations_deg[:2]]
+        answers.append(yaw.answer(take, windows, take.rotations_deg[0], calibration))
 
     strong = summarise([a for a in answers if a.tier == "strong"])
     overall = summarise(answers)

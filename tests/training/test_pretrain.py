@@ -24,6 +24,7 @@ from training.data.scenes import Conditions
 from training.data.windows import kept_windows, load_window, render_all, save_window
 from training.distributed import Ranks
 from training.loop import learning_rate
+from training.pretrain import main
 from training.pretrain_scorer import PRESETS, ScorerCourse, train, validate
 
 TINY = replace(
@@ -145,21 +146,20 @@ def test_a_resumed_run_equals_an_uninterrupted_one(windows: list[Path], tmp_path
         train(other, windows, [], tmp_path / "parts", ALONE)
 
 
-def command(windows: list[Path], output: Path) -> list[str]:
+def arguments(windows: list[Path], output: Path) -> list[str]:
     return [
-        "-m", "training.pretrain", "--preset", "cpu-smoke", "--precision", "f32", "--steps", "1",
-        "--batch", "8", "--windows", str(windows[0].parent), "--output", str(output),
+        "--preset", "cpu-smoke", "--precision", "f32", "--steps", "1", "--batch", "8",
+        "--windows", str(windows[0].parent), "--output", str(output),
     ]  # fmt: skip
 
 
 def test_two_ranks_have_the_gradients_of_one(windows: list[Path], tmp_path: Path) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    ranks = ["--nproc-per-node", "2", "-m", "training.pretrain"]
     one, two = tmp_path / "one", tmp_path / "two"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, *command(windows, one)], check=True, env=environment)
-    subprocess.run(
-        [*torchrun, "--nproc-per-node", "2", *command(windows, two)], check=True, env=environment
-    )
+    assert main(arguments(windows, one)) == 0
+    subprocess.run([*torchrun, *ranks, *arguments(windows, two)], check=True, env=environment)
 
     lines = [json.loads((run / "log.jsonl").read_text().splitlines()[-1]) for run in (one, two)]
     assert lines[0]["loss"] == pytest.approx(lines[1]["loss"], abs=1e-5)
@@ -175,12 +175,13 @@ def test_two_ranks_have_the_gradients_of_one(windows: list[Path], tmp_path: Path
         )
 
 
-def test_bad_use_is_one_line(windows: list[Path], tmp_path: Path) -> None:
-    few = [sys.executable, *command(windows, tmp_path / "run"), "--batch", "12"]
-    result = subprocess.run(few, capture_output=True, text=True, check=False)
+def test_bad_use_is_one_line(
+    windows: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments(windows, tmp_path / "run"), "--batch", "12"]) == 2
 
-    assert result.returncode == 2
-    assert result.stderr.strip().endswith("8 windows do not fill a batch of 12")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("8 windows do not fill a batch of 12")
 
 
 def test_it_learns(windows: list[Path], tmp_path: Path) -> None:

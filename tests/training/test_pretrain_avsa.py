@@ -6,8 +6,6 @@ import json
 import math
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from dataclasses import replace
@@ -30,6 +28,7 @@ from training.data.scenes import Conditions
 from training.data.yt360 import build_index, read_index
 from training.distributed import Ranks, leave
 from training.objectives.named import Task, layout, phases
+from training.pretrain import main
 from training.pretrain_avsa import (
     AVSA_PRESETS,
     AvsaCourse,
@@ -221,17 +220,17 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def command(root: Path, output: Path, *more: str) -> list[str]:
+def arguments(root: Path, output: Path, *more: str) -> list[str]:
     return [
-        sys.executable, "-m", "training.pretrain", "--clips", str(root), "--ids",
-        str(root / "train.txt"), "--steps", "2", "--batch", "4", "--viewpoints", "2", "--workers",
-        "0", "--precision", "f32", "--output", str(output), *more,
+        "--clips", str(root), "--ids", str(root / "train.txt"), "--steps", "2", "--batch", "4",
+        "--viewpoints", "2", "--workers", "0", "--precision", "f32", "--output", str(output), *more,
     ]  # fmt: skip
 
 
 def test_the_command_trains_on_files_of_yt360s_layout(root: Path, tmp_path: Path) -> None:
     more = ["--sound", "intensity", "--validation-ids", str(root / "test.txt")]
-    subprocess.run(command(root, tmp_path, *more, "--batch", "2"), check=True)
+
+    assert main(arguments(root, tmp_path, *more, "--batch", "2")) == 0
 
     network = load_avsa(tmp_path / "avsa.safetensors")
     assert (network.config.viewpoints, network.config.sound.sound) == (2, Sound.INTENSITY)
@@ -247,14 +246,13 @@ def test_the_command_trains_on_files_of_yt360s_layout(root: Path, tmp_path: Path
         (["--objective", "avsa-avts", "--viewpoints", "3"], "3 crops are no viewpoints at two"),
     ],
 )
-def test_bad_use_is_one_line(root: Path, tmp_path: Path, more: list[str], message: str) -> None:
-    result = subprocess.run(
-        command(root, tmp_path / "run", *more), capture_output=True, text=True, check=False
-    )
+def test_bad_use_is_one_line(
+    root: Path, tmp_path: Path, more: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments(root, tmp_path / "run", *more)) == 2
 
-    assert result.returncode == 2
-    assert message in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
 
 
 def test_the_published_preset_is_the_papers_run() -> None:

@@ -20,6 +20,7 @@ from model.errors import MediaError, OptionError
 from model.networks.avsa import AvsaConfig
 from model.viewpoints import Sound, SoundInput
 from tests.service.ports import free_port
+from training import pretrain
 from training.data import shards, yt360_synthetic
 from training.data.clips import Clip, ClipCrops, Cropping, Crops
 from training.data.crop_batches import Stretch
@@ -203,22 +204,22 @@ def test_what_cannot_be_read_is_said(written: Path, tmp_path: Path) -> None:
         read_shards(tmp_path)
 
 
-def test_two_nodes_train_on_shards(root: Path, tmp_path: Path) -> None:
+def test_two_nodes_train_on_shards(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder, run, port = tmp_path / "shards", tmp_path / "run", free_port()
-    command = ["training.data.shards", str(root), str(folder), "--clips-per-shard", "3"]
-    subprocess.run([sys.executable, "-m", *command], check=True, capture_output=True)
+    assert shards.main([str(root), str(folder), "--clips-per-shard", "3"]) == 0
     one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
-    training = [
-        "-m", "training.pretrain", "--shards", str(folder), "--objective", "avsa",
-        "--no-curriculum", "--viewpoints", "2", "--steps", "2", "--batch", "8", "--workers", "1",
-        "--output", str(run),
+    arguments = [
+        "--shards", str(folder), "--objective", "avsa", "--no-curriculum", "--viewpoints", "2",
+        "--steps", "2", "--batch", "8", "--workers", "1", "--output", str(run),
     ]  # fmt: skip
     nodes = [
         subprocess.Popen(
             [
                 sys.executable, "-m", "torch.distributed.run", "--nnodes", "2",
                 "--node-rank", str(rank), "--nproc-per-node", "1", "--rdzv-backend", "c10d",
-                "--rdzv-endpoint", f"127.0.0.1:{port}", *training,
+                "--rdzv-endpoint", f"127.0.0.1:{port}", "-m", "training.pretrain", *arguments,
             ],
             env=one_thread, stderr=subprocess.PIPE, text=True,
         )
@@ -231,23 +232,21 @@ def test_two_nodes_train_on_shards(root: Path, tmp_path: Path) -> None:
     logged = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert all(line["step"] <= 2 for line in logged)
     # Gone on with by one rank it would take other clips than it would have taken.
-    alone = subprocess.run(
-        [sys.executable, *training], env=one_thread, capture_output=True, text=True, timeout=120
-    )
-    assert alone.returncode == 2
-    (line,) = [line for line in alone.stderr.splitlines() if "other settings" in line]
+    assert pretrain.main(arguments) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "other settings" in line]
     assert '"ranks": 2' in line
 
 
-def test_a_damaged_shard_ends_a_training_with_one_sentence(root: Path, tmp_path: Path) -> None:
+def test_a_damaged_shard_ends_a_training_with_one_sentence(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_shards(read_index(root), tmp_path, clips_per_shard=4)
     for path in tmp_path.glob("*.tar"):
         path.write_bytes(path.read_bytes()[:2000])
-    done = subprocess.run(
-        [sys.executable, "-m", "training.pretrain", "--shards", str(tmp_path), "--steps", "2",
-         "--batch", "8", "--workers", "1", "--output", str(tmp_path / "run")],
-        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 2
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("training.pretrain")]
+    arguments = ["--shards", str(tmp_path), "--steps", "2", "--batch", "8", "--workers", "1"]
+
+    assert pretrain.main([*arguments, "--output", str(tmp_path / "run")]) == 2
+
+    told = capsys.readouterr().err.splitlines()
+    (line,) = [line for line in told if line.startswith("training.pretrain")]
     assert "is damaged: write it again." in line

@@ -179,13 +179,6 @@ def render_all(
             pool.shutdown(cancel_futures=True)  # where one has failed, or nobody asks any more
 
 
-def stacked(windows: Sequence[Window], n_intervals: int) -> tuple[Tensor, Tensor]:
-    """Maps and covariances of windows cut to a length, [shape=(B, T, ...)]."""
-    maps = torch.stack([window.motion.maps[:n_intervals] for window in windows])
-    covariance = torch.stack([window.covariance[:n_intervals] for window in windows])
-    return maps, covariance
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Render windows for training."""
     parser = argparse.ArgumentParser(

@@ -171,6 +171,7 @@ class Budget:
     steps : of training, after `first_steps` of AVC.
     n_train, n_test, n_probed : scenes that are trained on, measured on, and that heads learn from
         (of the first).
+    n_validated : batches of the scenes measured on that the row's own task is asked of.
     seed : of the training.
     """
 
@@ -179,6 +180,7 @@ class Budget:
     n_train: int = N_TRAIN
     n_test: int = N_TEST
     n_probed: int = N_PROBED
+    n_validated: int = CONFIG.validation_batches
     seed: int = 0
     probe: Probe = field(default_factory=Probe)
 
@@ -258,6 +260,7 @@ def _trained(
     if device == "cpu":
         torch.set_num_threads(1)
     config, train = variant.config(steps, budget.seed), _scenes(output, "train", budget.n_train)
+    config = replace(config, validation_batches=budget.n_validated)
     phase = variant.first_phase
     first = None if phase is None else output / phase.key / NAME
     at = Ranks(0, 1, torch.device(device))

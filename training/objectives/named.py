@@ -63,11 +63,6 @@ class Task(StrEnum):
         """Whether fields are rotated before they are heard."""
         return self is Task.REGRESSION
 
-    @property
-    def aligns(self) -> bool:
-        """Whether what is learned compares embeddings, so that rotations can be scored by it."""
-        return self not in (Task.PUZZLE, Task.REGRESSION)
-
 
 _TRANSLATED = {
     Task.EASY, Task.AVTS_TRANSLATED, Task.AVSA, Task.AVSA_PAIRED, Task.AVSA_HARD, Task.AVSA_AVTS,
