@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check -q
 
-.PHONY: align serve test bench setup format components
+.PHONY: align serve test lint units bench setup format components
 
 # --- set-up: .venv on first use, again when the requirements change --------------------------------
 
@@ -54,11 +54,18 @@ endif
 serve: .venv/run
 	$(BIN)/python -m service
 
-test: .venv/dev components
+# Side by side: one's waiting is the other's time.
+test:
+	@$(MAKE) --no-print-directory -j 2 lint units
+
+lint: .venv/dev
 	$(BIN)/ruff format --check -q .
 	$(BIN)/ruff check -q .
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2 --benchmark-disable
+
+# Neighbours stay with one worker, and share what their module has set up; idle ones take over.
+units: .venv/dev components
+	$(BIN)/pytest -n 2 --dist worksteal --benchmark-disable
 
 bench: .venv/dev
 	$(BIN)/pytest tests/benchmarks -s

@@ -18,6 +18,7 @@ _MAX_ROUNDS = 10
 _LEAST_NOISE_S = 2e-5
 _PRIOR_SLOPE = 50e-6  # deviation of recorders' clocks: what is believed of a short take
 _AGREEING = 0.5  # share of true delays that agree, a priori
+_DISTANCES_S = (5e-3, 2.5e-3, 1e-3, 5e-4, 2.5e-4, 1e-4)  # within which delays may agree
 
 
 @dataclass(frozen=True)
@@ -139,12 +140,25 @@ def _least_squares(t: FloatArray, delays: FloatArray) -> tuple[FloatArray, Float
     return found, np.asarray(covariance)
 
 
-def log_odds(n: int, n_agreeing: int, *, by_chance: float, n_lines: float) -> float:
-    """Log-odds that so many of n delays agree because a line is true, not by chance.
+def log_odds(
+    times_s: FloatArray, residuals_s: FloatArray, *, reach_s: float, search_s: float
+) -> float:
+    """Log-odds that delays lie at a line because it is true, not by chance.
 
-    by_chance : probability that a delay of a false line agrees with it.
-    n_lines : how many lines there were to choose from.
+    The closer they lie, the less it is chance. How close they can lie, rooms and noise decide: the
+    best of several distances counts, and is paid for, as is the choice among all lines that could
+    be told apart at that distance, by their delay or by a drift as clocks have it.
+
+    times_s : [shape=(N,)]; residuals_s : of the delays from the line, of a false one anywhere
+    within ± reach_s; search_s : within which its delay was looked for, to either side.
     """
-    agreeing = n_agreeing * math.log(_AGREEING / by_chance)
-    disagreeing = (n - n_agreeing) * math.log((1 - _AGREEING) / (1 - by_chance))
-    return agreeing + disagreeing - math.log(n_lines)
+    n, span_s = len(residuals_s), float(np.ptp(times_s)) if len(times_s) else 0.0
+    tried = []
+    for distance_s in _DISTANCES_S:
+        near = int((np.abs(residuals_s) < distance_s).sum())
+        by_chance = distance_s / reach_s
+        agreeing = near * math.log(_AGREEING / by_chance)
+        disagreeing = (n - near) * math.log((1 - _AGREEING) / (1 - by_chance))
+        n_lines = search_s / distance_s * (1 + 2 * _PRIOR_SLOPE * span_s / distance_s)
+        tried.append(agreeing + disagreeing - math.log(n_lines))
+    return max(tried) - math.log(len(tried))

@@ -244,14 +244,17 @@ def energy_map(cov: Tensor, height: int = _MAP_SIZE[0], width: int = _MAP_SIZE[1
     length = vectors.norm(dim=1)
     directness = (length / (features.energy(cov).flatten() + 1e-20)).clamp(0, 1)
     directions = vectors / (length[:, None] + 1e-20)
+    loudness = levels * directness
+    loudness = loudness / loudness.max().clamp(min=1e-20)
     azimuth = features.azimuths(width, cov.device)
     elevation = math.pi * (
         0.5 - (torch.arange(height, dtype=cov.dtype, device=cov.device) + 0.5) / height
     )
     up, around = torch.meshgrid(elevation, azimuth, indexing="ij")
     grid = torch.stack([up.cos() * around.cos(), up.cos() * around.sin(), up.sin()], dim=-1)
-    closeness: Tensor = grid.view(-1, 3) @ directions.T - 1
-    energy = closeness.mul(20).exp() @ (levels * directness)
+    # Thousands of places hear thousands of directions: in single precision, and in place.
+    closeness: Tensor = (20 * grid.view(-1, 3)).float() @ directions.T.float() - 20
+    energy = closeness.exp_() @ loudness.float()
     relative: Tensor = energy / energy.max().clamp(min=1e-20)
     return relative.view(height, width)
 

@@ -10,8 +10,8 @@ Two steps, each over a fixed number of places, so that cost and memory do not gr
    squared deviations).
 2. Fine: chunks all over the overlap are correlated near that line (GCC-PHAT, see `correlation`),
    to a fraction of a sample, and a robust line through their delays gives offset and drift (see
-   `consensus`). The chunks off that line are rejected; how many are on it is the confidence, for
-   a foreign track's chunks point anywhere.
+   `consensus`). The chunks off that line are rejected; how many are on it, and how closely, is the
+   confidence, for a foreign track's chunks point anywhere.
 
 Clocks: the track's time t is the camera's time ``offset_s + (1 + drift_ppm / 10⁶) t``; both count
 from the first sample of their sound.
@@ -45,7 +45,7 @@ FloatArray = NDArray[np.float64]
 SEARCH_S = 30.0
 MAX_SEARCH_S = 600.0
 LEAST_OVERLAP_S = 3.0
-SURE = 0.95  # of the confidence: below it the track is not said to belong
+SURE = 0.95  # of the confidence, for or against: between, the track is not said to belong or not
 
 _COARSE_RATE, _FINE_RATE = 4_000, 16_000
 _GROUPS, _FRAMES_PER_GROUP, _COARSE_FRAME_S = 16, 4, 2.0
@@ -203,7 +203,10 @@ def _coarse_lines(camera: Ear, track: Ear, expected_s: float, search_s: float) -
         raise UnusableContent(
             f"{camera.name} or {track.name} is silent wherever the two could overlap."
         )
-    return voted(table[heard], middles[heard], least_s=least_s, bin_s=_BIN_S, max_slope=_MAX_SLOPE)
+    return voted(
+        table[heard], middles[heard], least_s=least_s, bin_s=_BIN_S, max_slope=_MAX_SLOPE,
+        n_lines=_N_CANDIDATES,
+    )  # fmt: skip
 
 
 def _group_votes(
@@ -216,7 +219,8 @@ def _group_votes(
     group_s = _FRAMES_PER_GROUP * frame_s
     # The greatest delay is the earliest place in the track.
     earliest_s = at_s - least_s - n_bins * _BIN_S
-    camera_start, seen = camera.listen(at_s, group_s, rate)
+    # Frames are of whole samples: together they may be longer than the group.
+    camera_start, seen = camera.listen(at_s, group_s + _MARGIN_S, rate)
     track_start, heard = track.listen(
         earliest_s - _MARGIN_S, group_s + n_bins * _BIN_S + 2 * _MARGIN_S, rate
     )
@@ -298,9 +302,7 @@ def _judged(chunks: list[Chunk], coarse: Line, search_s: float) -> Synchronisati
     if agrees.sum() >= 2:
         fit = fitted(times, delays, agrees)
         line, agrees, level_std, slope_std = fit.line, fit.agrees, fit.level_std_s, fit.slope_std
-    odds = log_odds(
-        len(chunks), int(agrees.sum()), by_chance=_NEAR_S / _REACH_S, n_lines=search_s / _NEAR_S
-    )
+    odds = log_odds(times, delays - line.delays(times), reach_s=_REACH_S, search_s=search_s)
     confidence = 1 / (1 + math.exp(-min(odds, 50.0))) if odds > -50 else 0.0
     belonging, reason = _verdict(len(chunks), int(agrees.sum()), confidence, search_s)
     strengths = [c.strength for c, agree in zip(chunks, agrees, strict=True) if agree]
@@ -324,7 +326,7 @@ def _verdict(
     agree = f"{n_agreeing} of {n_chunks} chunks agree on one delay"
     if confidence >= SURE:
         return Belonging.SYNCHRONISED, f"{agree}."
-    if n_agreeing >= 0.5 * n_chunks or n_chunks < _LEAST_CHUNKS:
+    if confidence > 1 - SURE or n_chunks < _LEAST_CHUNKS:
         return Belonging.UNDECIDABLE, f"Only {agree}: too little sound is shared to be sure."
     return (
         Belonging.FOREIGN,

@@ -74,9 +74,40 @@ def test_votes_find_the_line_that_most_share(slope: float, delay: float, seed: i
     assert abs(other.delay(middle) - line.delay(middle)) >= 0.05 - 1e-9
 
 
+TIMES_S = np.linspace(0, 20, 20)
+
+
+def odds_of(n_agreeing: int, apart_s: float, *, search_s: float = 30.0) -> float:
+    residuals = np.full(20, 0.1)
+    residuals[:n_agreeing] = apart_s
+    return log_odds(TIMES_S, residuals, reach_s=0.25, search_s=search_s)
+
+
 def test_odds_grow_with_agreement_and_fall_with_choice() -> None:
-    odds = [log_odds(20, k, by_chance=0.02, n_lines=6000) for k in range(21)]
+    odds = [odds_of(k, 0.004) for k in range(21)]
 
     assert np.all(np.diff(odds) > 0)
-    assert odds[1] < -10 < 10 < odds[15]
-    assert log_odds(20, 10, by_chance=0.02, n_lines=60) > odds[10]
+    assert odds[1] < -10 < 7 < odds[15]
+    assert odds_of(10, 0.004, search_s=0.3) > odds[10]
+
+
+def test_a_few_that_agree_closely_weigh_as_much_as_many_that_do_not() -> None:
+    by_distance = [odds_of(5, apart_s) for apart_s in (5e-5, 2e-4, 4e-4, 9e-4, 2e-3, 4e-3, 9e-3)]
+
+    assert np.all(np.diff(by_distance) < 0)
+    assert by_distance[0] > odds_of(8, 4e-3)
+
+
+@pytest.mark.parametrize("n", [5, 8, 60])
+def test_chance_is_not_taken_for_agreement(n: int) -> None:
+    """The best of many lines through delays that know nothing of each other."""
+    rng = np.random.default_rng(n)
+    times = np.linspace(0, 4.0 * n, n)
+    for _ in range(20):
+        delays = rng.uniform(-30, 30, n)
+        levels = np.unique(np.concatenate([delays, delays + 5e-5]))
+        most = max(
+            log_odds(times, (delays - level).clip(-0.25, 0.25), reach_s=0.25, search_s=30.0)
+            for level in levels
+        )
+        assert most < 0

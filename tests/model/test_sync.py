@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,9 +13,10 @@ import pytest
 import soundfile
 from scipy.signal import fftconvolve, lfilter, resample_poly
 
+from model.consensus import Line
 from model.errors import OptionError, UnusableContent
 from model.media import open_audio
-from model.sync import Belonging, Synchronisation, as_json, main, synchronise
+from model.sync import Belonging, Chunk, Synchronisation, _judged, as_json, main, synchronise
 from training.data.signals import draw_envelope, draw_sound
 
 RATE = 24_000
@@ -49,11 +52,18 @@ def write(path: Path, channels: np.ndarray, rate: int = RATE) -> Path:
 
 
 def recorded(
-    folder: Path, seed: int, offset_s: float, clock: Fraction, *, noise_db: float = 0.0
+    folder: Path,
+    seed: int,
+    offset_s: float,
+    clock: Fraction,
+    *,
+    noise_db: float = 0.0,
+    sound: np.ndarray | None = None,
 ) -> tuple[Path, Path]:
     """A camera's file and a track's whose second lasts `clock` seconds of the camera's."""
     lead = int(8 * RATE)
-    sound = world(seed, DURATION_S + 16)
+    if sound is None:
+        sound = world(seed, DURATION_S + 16)
     n = int(DURATION_S * RATE)
     first = lead + round(offset_s * RATE)
     camera = microphone(seed + 1, sound, noise_db)[lead : lead + n]
@@ -129,6 +139,15 @@ def test_rates_may_differ(tmp_path: Path) -> None:
     assert synchronised(camera, other).offset_s == pytest.approx(3.0, abs=5e-4)
 
 
+@pytest.mark.parametrize("n_samples", [144_015, 144_017, 80_001])
+def test_a_short_take_may_have_any_length(tmp_path: Path, n_samples: int) -> None:
+    camera, track = recorded(tmp_path, 45, 1.0, Fraction(1), noise_db=-10)
+    samples, _ = soundfile.read(track)
+    short = write(tmp_path / "short.wav", samples[:n_samples].T / 0.1)
+
+    assert synchronised(camera, short).offset_s == pytest.approx(1.0, abs=5e-4)
+
+
 @pytest.mark.parametrize("seed", range(2))
 def test_foreign_tracks_are_said_to_be_foreign(tmp_path: Path, seed: int) -> None:
     camera, _ = recorded(tmp_path, 100 + 10 * seed, 0.0, Fraction(1))
@@ -143,6 +162,29 @@ def test_foreign_tracks_are_said_to_be_foreign(tmp_path: Path, seed: int) -> Non
     json.dumps(as_json(sync), allow_nan=False)
 
 
+@pytest.mark.parametrize(
+    ("n_agreeing", "belonging"),
+    [
+        (1, Belonging.FOREIGN),
+        (2, Belonging.FOREIGN),
+        (3, Belonging.UNDECIDABLE),
+        (4, Belonging.SYNCHRONISED),
+    ],
+)
+def test_few_chunks_that_agree_closely_say_neither_foreign_nor_sure(
+    n_agreeing: int, belonging: Belonging
+) -> None:
+    rng = np.random.default_rng(3)
+    off_s = rng.uniform(0.01, 0.24, 8) * rng.choice([-1, 1], 8)
+    off_s[:n_agreeing] = rng.normal(0, 4e-5, n_agreeing)
+    chunks = [Chunk(1.2 * i, 2.0 + float(off), 6.0, False) for i, off in enumerate(off_s)]
+
+    judged = _judged(chunks, Line(2.0, 0.0), 30.0)
+
+    assert judged.belonging is belonging
+    assert f"{n_agreeing} of 8 chunks agree" in judged.reason
+
+
 def test_what_begins_out_of_reach_is_not_found_and_what_is_expected_is(tmp_path: Path) -> None:
     camera, track = recorded(tmp_path, 50, 5.0, Fraction(1), noise_db=-10)
 
@@ -152,6 +194,25 @@ def test_what_begins_out_of_reach_is_not_found_and_what_is_expected_is(tmp_path:
 
     assert near.belonging is Belonging.FOREIGN
     assert found.offset_s == pytest.approx(5.0, abs=5e-4)
+
+
+def test_sound_that_repeats_itself_has_many_places(tmp_path: Path) -> None:
+    length = int((DURATION_S + 16) * RATE)
+    loop = np.resize(world(70, 4.0)[: int(1.7 * RATE)], length)
+    voice = world(71, DURATION_S + 16)[:length]
+
+    camera, track = recorded(tmp_path, 72, 2.0, Fraction(1), noise_db=-10, sound=loop)
+    alone = synchronised(camera, track)
+    camera, track = recorded(tmp_path, 72, 2.0, Fraction(1), noise_db=-10, sound=loop + voice)
+    with_voice = synchronised(camera, track)
+
+    assert alone.belonging is Belonging.UNDECIDABLE
+    assert alone.confidence <= 0.5
+    period_s = round(1.7 * RATE) / RATE
+    (elsewhere_s,) = [float(word) for word in re.findall(r"([+-]\d+\.\d+) s from", alone.reason)]
+    assert abs(math.remainder(elsewhere_s, period_s)) < 0.01 < abs(elsewhere_s)
+    assert with_voice.belonging is Belonging.SYNCHRONISED
+    assert with_voice.offset_s == pytest.approx(2.0, abs=1e-3)
 
 
 def test_silence_shortness_and_nonsense_are_refused(tmp_path: Path) -> None:
