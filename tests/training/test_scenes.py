@@ -374,3 +374,15 @@ def test_a_measured_room_is_convolved_whole_and_turned() -> None:
     both = fftconvolve(sound[None], response[[1, 3]], axes=1)[:, :3000]
     np.testing.assert_allclose((wet[[1, 3]] ** 2).sum(0), (both**2).sum(0), atol=1e-6)
     assert not wet[4:].any()
+
+
+@pytest.mark.parametrize("duration_s", [0.29, 2.2, 3.337])
+def test_a_scene_may_have_any_duration(duration_s: float) -> None:
+    scene = draw_scene(11, Conditions(duration_s=duration_s, n_sources=2, n_distractors=1))
+
+    frames = render_picture(scene, height=16, rate_hz=20.0)
+    field = render_sound(scene, samplerate=22_050)
+
+    assert len(frames) == round(20 * duration_s)
+    assert field.shape == (4, round(22_050 * duration_s))
+    assert field.isfinite().all()

@@ -28,6 +28,7 @@ from training.data.signals import (
     decaying,
     draw_drive,
     draw_envelope,
+    n_points,
     smooth_noise,
 )
 
@@ -52,7 +53,7 @@ def draw_path(
     azimuths_rad: tuple[float, float] = (-np.pi, np.pi),
 ) -> tuple[FloatArray, FloatArray]:  # fmt: skip
     """Where a body goes from between two azimuths: azimuth and elevation at `CURVE_RATE`."""
-    n = int(duration_s * CURVE_RATE) + 1
+    n = n_points(duration_s)
     t = np.arange(n) / CURVE_RATE
     azimuth = rng.uniform(*azimuths_rad) + np.zeros(n)
     elevation = np.clip(rng.normal(-0.08, 0.18), -0.6, 0.6) + np.zeros(n)

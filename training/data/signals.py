@@ -5,6 +5,7 @@ Curves run at `CURVE_RATE` samples a second; sounds at the rate they are asked f
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -54,12 +55,17 @@ class Envelope:
     onsets: FloatArray
 
 
+def n_points(duration_s: float) -> int:
+    """Points of a curve at `CURVE_RATE` from 0 to a duration's end or a little beyond."""
+    return math.ceil(duration_s * CURVE_RATE - 1e-6) + 1  # 0.29 of 100 is not 28.999 ...
+
+
 def draw_envelope(
     rng: np.random.Generator, duration_s: float, kind: EnvelopeKind | None = None
 ) -> Envelope:
     """A random envelope of one of five kinds."""
     kind = kind or DRAWN_ENVELOPES[rng.choice(5, p=[0.28, 0.34, 0.14, 0.16, 0.08])]
-    n = int(duration_s * CURVE_RATE) + 1
+    n = n_points(duration_s)
     t = np.arange(n) / CURVE_RATE
     if kind == "strikes":
         level = decaying(_strikes(rng, n), rng.uniform(0.05, 0.35))
