@@ -198,14 +198,15 @@ def capsules(probability: float, *, closed: bool) -> list[Finding]:
 def omni_elsewhere(stats: ChannelStatistics, probabilities: FloatArray) -> list[Finding]:
     """W in the place of another channel."""
     channel = 1 + int(probabilities[1:].argmax())
+    probability = float(probabilities[channel])
     order = [channel if place == 0 else 0 if place == channel else place for place in range(4)]
     return [
         Finding(
-            "w_elsewhere", float(probabilities[channel]),
+            "w_elsewhere", probability,
             f"Channel {stats.numbers[channel]}, not {stats.numbers[0]}, is the omnidirectional "
             "one (W).",
             f"--channels {','.join(str(stats.numbers[place] - 1) for place in order)}",
-            spoils_reading=probabilities[channel] > 0.5,
+            spoils_reading=probability > 0.5,
         )
     ]  # fmt: skip
 

@@ -172,6 +172,19 @@ def test_conventions_are_understood_and_kept(
     np.testing.assert_allclose(turned, rotation(field), atol=2e-4)
 
 
+def test_channels_out_of_place_are_told_in_the_report(take: TakeFiles, tmp_path: Path) -> None:
+    order = (3, 1, 2, 0)
+    soundfile.write(tmp_path / "in.wav", field_of(take)[[*order]].T, 48000, subtype="PCM_24")
+
+    run(take.video, tmp_path / "in.wav", report=tmp_path / "report.json")
+    mended = run(take.video, track=Track((tmp_path / "in.wav",), components=order))
+
+    findings = json.loads((tmp_path / "report.json").read_text())["conventions"]["findings"]
+    (found,) = [finding for finding in findings if finding["code"] == "w_elsewhere"]
+    assert found["fix"] == "--channels 3,1,2,0"
+    assert error_deg(mended, -take.rotated_deg) <= 10
+
+
 def test_amb_is_fuma_without_being_told(take: TakeFiles, report: Report, tmp_path: Path) -> None:
     layout = ChannelLayout.of(4, Convention.FUMA)
     with soundfile.SoundFile(tmp_path / "in.amb", "w", 48000, 4, "PCM_24", format="WAVEX") as file:

@@ -53,7 +53,10 @@ def scene(
 
 
 def judged(field: FloatArray, **options: object) -> Diagnosis:
-    return judge_channels(measured(field, RATE), **options)  # type: ignore[arg-type]
+    """What the channels say; whatever it is, a report can hold it."""
+    diagnosis = judge_channels(measured(field, RATE), **options)  # type: ignore[arg-type]
+    json.dumps(diagnosis.as_json(), allow_nan=False)
+    return diagnosis
 
 
 def best(diagnosis: Diagnosis) -> Reading:
