@@ -14,11 +14,11 @@ setup: .venv/dev
 	@echo "Setting up .venv (once; a few minutes)"
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed")'
 	$(PYTHON) -m venv .venv
-	$(PIP) install -c constraints.txt -e '.[model,training,service]'
+	$(PIP) install --no-compile -c constraints.txt -e '.[model,training,service]'
 	@touch $@
 
 .venv/dev: .venv/run
-	$(PIP) install -c constraints.txt -e '.[model,detector,training,service,traces,dev]'
+	$(PIP) install --no-compile -c constraints.txt -e '.[model,detector,training,service,traces,dev]'
 	@touch $@
 
 # Real components of the tests, from Debian's packages where that is possible; the upload client

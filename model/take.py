@@ -162,13 +162,13 @@ class Take:
         for path, duration in ((video.path, video.duration_s), (audio.path, audio.duration_s)):
             if duration < LEAST_DURATION_S:
                 raise UnusableContent(
-                    f"{path} is {duration:.1f} s long; alignment needs at least "
+                    f"{path} is {duration:.2f} s long; alignment needs at least "
                     f"{LEAST_DURATION_S:.0f} s of picture and sound."
                 )
         if end - start < LEAST_DURATION_S:
             raise UnusableContent(
-                f"{video.path} (0 to {video.duration_s:.1f} s) and {audio.path} (from "
-                f"{begins:.1f} to {ends:.1f} s of the picture) "
+                f"{video.path} (0 to {video.duration_s:.2f} s) and {audio.path} (from "
+                f"{begins:.2f} to {ends:.2f} s of the picture) "
                 f"overlap by less than {LEAST_DURATION_S:.0f} s: check --offset-s."
             )
         return start, end
