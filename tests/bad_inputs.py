@@ -116,7 +116,7 @@ BAD_INPUTS: dict[str, Maker] = {
     "NaN": lambda v, a, d: (v, _not_finite(d / "n.wav", np.nan), r"n\.wav holds NaN"),
     "infinity": lambda v, a, d: (v, _not_finite(d / "n.wav", np.inf), r"n\.wav holds NaN"),
     "clipped": lambda v, a, d: (v, _clipped(d / "c.wav"), r"c\.wav is clipped"),
-    "0.3 s": lambda v, a, d: (v, _track(d / "k.wav", noise(4, 0.3)), r"k\.wav is 0\.3 s long"),
+    "0.3 s": lambda v, a, d: (v, _track(d / "k.wav", noise(4, 0.3)), r"k\.wav is 0\.30 s long"),
     "huge picture": lambda v, a, d: (huge_header(d / "h.mov"), a, r"20000x10000"),
 }  # fmt: skip
 
