@@ -26,6 +26,7 @@ from tests.service.conftest import Server
 from training.data.takes import TakeFiles
 
 LONG = httpx.Timeout(120)
+QUICK_CHILD = "tests.service.quick_child"
 BRIEF = {"windows": 1}  # where it matters that a job ends, not what it finds
 # The beginning of a multipart body, up to the file.
 PART = b'--b\r\nContent-Disposition: form-data; name="video"; filename="v.mp4"\r\n\r\n'
@@ -369,56 +370,63 @@ def test_a_killed_server_finishes_the_job_once_after_its_restart(
     assert not any(_alive(pid) for pid in orphans)
 
 
-def test_a_killed_child_is_replaced_and_the_job_finishes(
-    own_server: Server, take: TakeFiles
-) -> None:
+def order(server: Server, **what: Any) -> Path:
+    """Something for a child that does other work; it goes as the video, and as the track."""
+    path = server.data_dir.parent / f"{what['do']}.mp4"
+    path.write_text(json.dumps(what))
+    return path
+
+
+@pytest.fixture
+def quick_server(own_server: Server) -> Server:
+    """One whose child does what it is told at once: where only its life and death matter."""
+    own_server.settings["AVSA_CHILD_MODULE"] = QUICK_CHILD
     own_server.start()
-    job_id = post(own_server, take.video, take.audio, options=BRIEF).json()["id"]
-    own_server.wait_for(job_id, "running")
-    (child,) = own_server.children()
+    return own_server
+
+
+def test_a_killed_child_is_replaced_and_the_job_finishes(quick_server: Server) -> None:
+    work = order(quick_server, do="work", seconds=1.0)
+    job_id = post(quick_server, work, work).json()["id"]
+    quick_server.wait_for(job_id, "running")
+    (child,) = quick_server.children()
 
     os.kill(child, signal.SIGKILL)
-    job = own_server.wait_for(job_id, "succeeded")
+    job = quick_server.wait_for(job_id, "succeeded")
 
     assert job["attempt"] == 2
 
 
-def test_a_job_that_kills_its_child_is_given_up_and_others_go_on(
-    own_server: Server, take: TakeFiles
-) -> None:
-    own_server.start()
-    poison = post(own_server, take.video, take.audio, options=BRIEF).json()["id"]
-    for attempt in range(1, 4):
-        while own_server.wait_for(poison, "running", "failed")["attempt"] != attempt:
-            time.sleep(0.05)
-        for child in own_server.children():
-            os.kill(child, signal.SIGKILL)
+def test_a_job_that_kills_its_child_is_given_up_and_others_go_on(quick_server: Server) -> None:
+    crash, work = order(quick_server, do="crash"), order(quick_server, do="work")
+    poison = post(quick_server, crash, work).json()["id"]
 
-    failed = own_server.wait_for(poison, "failed")
-    assert failed["error"] is not None
-    good = post(own_server, take.video, take.audio, wait_s=60, options=BRIEF)
+    failed = quick_server.wait_for(poison, "failed")
+    good = post(quick_server, work, work, wait_s=60)
 
-    assert_problem(httpx.get(f"{own_server.url}/jobs/{poison}/report.json"), 500, "crashed")
+    assert failed["attempt"] == 3
+    assert_problem(httpx.get(f"{quick_server.url}/jobs/{poison}/report.json"), 500, "crashed")
     assert good.status_code == 200
 
 
-def test_a_terminated_server_puts_its_job_back(own_server: Server, take: TakeFiles) -> None:
-    own_server.start()
-    job_id = post(own_server, take.video, take.audio, options=BRIEF).json()["id"]
-    own_server.wait_for(job_id, "running")
+def test_a_terminated_server_puts_its_job_back(quick_server: Server) -> None:
+    work = order(quick_server, do="work", seconds=1.0)
+    job_id = post(quick_server, work, work).json()["id"]
+    quick_server.wait_for(job_id, "running")
 
-    assert own_server.stop() in (0, -signal.SIGTERM)
-    own_server.start()
-    job = own_server.wait_for(job_id, "succeeded")
+    assert quick_server.stop() in (0, -signal.SIGTERM)
+    quick_server.start()
+    job = quick_server.wait_for(job_id, "succeeded")
 
     assert job["attempt"] == 2
-    assert "was taken back from a lost worker" not in own_server.log()
+    assert "was taken back from a lost worker" not in quick_server.log()
 
 
-def test_a_time_limit_ends_a_job(own_server: Server, take: TakeFiles) -> None:
-    own_server.settings["AVSA_JOB_LIMIT_S"] = "0.2"
+def test_a_time_limit_ends_a_job(own_server: Server) -> None:
+    own_server.settings |= {"AVSA_JOB_LIMIT_S": "0.2", "AVSA_CHILD_MODULE": QUICK_CHILD}
     own_server.start()
-    response = post(own_server, take.video, take.audio, wait_s=60, options=BRIEF)
+    hang = order(own_server, do="hang")
+    response = post(own_server, hang, hang, wait_s=60)
     assert_problem(response, 500, "time_limit", r"limit of 0 s")
 
 
