@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check -q
 
-.PHONY: align serve test lint units bench setup format components
+.PHONY: align serve test bench setup format components
 
 # --- set-up: .venv on first use, again when the requirements change --------------------------------
 
@@ -14,11 +14,11 @@ setup: .venv/dev
 	@echo "Setting up .venv (once; a few minutes)"
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed")'
 	$(PYTHON) -m venv .venv
-	$(PIP) install --no-compile -c constraints.txt -e '.[model,training,service]'
+	$(PIP) install -c constraints.txt -e '.[model,training,service]'
 	@touch $@
 
 .venv/dev: .venv/run
-	$(PIP) install --no-compile -c constraints.txt -e '.[model,detector,training,service,traces,dev]'
+	$(PIP) install -c constraints.txt -e '.[model,detector,training,service,traces,dev]'
 	@touch $@
 
 # Real components of the tests, from Debian's packages where that is possible; the upload client
@@ -54,18 +54,11 @@ endif
 serve: .venv/run
 	$(BIN)/python -m service
 
-# Side by side: one's waiting is the other's time.
-test:
-	@$(MAKE) --no-print-directory -j 2 lint units
-
-lint: .venv/dev
+test: .venv/dev components
 	$(BIN)/ruff format --check -q .
 	$(BIN)/ruff check -q .
 	$(BIN)/mypy
-
-# Neighbours stay with one worker, and share what their module has set up; idle ones take over.
-units: .venv/dev components
-	$(BIN)/pytest -n 2 --dist worksteal --benchmark-disable
+	$(BIN)/pytest -n 2 --benchmark-disable
 
 bench: .venv/dev
 	$(BIN)/pytest tests/benchmarks -s
