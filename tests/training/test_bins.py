@@ -337,7 +337,6 @@ def test_the_table_is_made_and_gone_on_with(tmp_path: Path) -> None:
     rows = made(budget=budget, workers=2)
 
     assert rows[0] == first
-
     assert [row["name"] for row in rows] == [variant.name for variant in two]
     assert all(row["steps"] == 3 and 0 <= row["median error"] <= 180 for row in rows)
     table = (tmp_path / "variants.md").read_text()
