@@ -10,16 +10,20 @@ PIP := $(BIN)/pip --disable-pip-version-check -q
 
 setup: .venv/dev
 
-.venv/run: pyproject.toml constraints.txt
+.venv/python:
 	@echo "Setting up .venv (once; a few minutes)"
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed")'
 	$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/run: .venv/python pyproject.toml constraints.txt
 	$(PIP) install -c constraints.txt -e '.[model,training,service]'
 	@touch $@
 
-.venv/dev: .venv/run
+# All at once: one installation on top of another would resolve and build everything twice.
+.venv/dev: .venv/python pyproject.toml constraints.txt
 	$(PIP) install -c constraints.txt -e '.[model,detector,training,service,traces,dev]'
-	@touch $@
+	@touch .venv/run $@
 
 # Real components of the tests, from Debian's packages where that is possible; the upload client
 # of browsers from npm, where there is one. (The command of iproute2 is ip.)
@@ -54,11 +58,12 @@ endif
 serve: .venv/run
 	$(BIN)/python -m service
 
+# Three at a time, on two cores: tests of the service wait for each other's processes.
 test: .venv/dev components
 	$(BIN)/ruff format --check -q .
 	$(BIN)/ruff check -q .
-	$(BIN)/mypy
-	$(BIN)/pytest -n 2 --benchmark-disable
+	$(BIN)/mypy -n 2
+	$(BIN)/pytest -n 3 --benchmark-disable
 
 bench: .venv/dev
 	$(BIN)/pytest tests/benchmarks -s
