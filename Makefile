@@ -3,6 +3,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check -q
+# Python compiles what is used when it first is; all that is installed, ahead, takes a minute.
+INSTALL := -c constraints.txt --no-compile
 
 .PHONY: align serve test bench setup format components
 
@@ -17,12 +19,12 @@ setup: .venv/dev
 	@touch $@
 
 .venv/run: .venv/python pyproject.toml constraints.txt
-	$(PIP) install -c constraints.txt -e '.[model,training,service]'
+	$(PIP) install $(INSTALL) -e '.[model,training,service]'
 	@touch $@
 
 # All at once: one installation on top of another would resolve and build everything twice.
 .venv/dev: .venv/python pyproject.toml constraints.txt
-	$(PIP) install -c constraints.txt -e '.[model,detector,training,service,traces,dev]'
+	$(PIP) install $(INSTALL) -e '.[model,detector,training,service,traces,dev]'
 	@touch .venv/run $@
 
 # Real components of the tests, from Debian's packages where that is possible; the upload client

@@ -266,9 +266,13 @@ def draw(
 
     For an undecidable verdict the second panorama shows what the best rotation would do.
     """
-    figure = Figure(figsize=(12, 8.4), layout="constrained")
+    figure = Figure(figsize=(12, 8.4))
     figure.patch.set_facecolor("white")
-    grid = figure.add_gridspec(2, 2, height_ratios=[1, 1.15])
+    # Margins by hand: a layout that finds them draws everything twice.
+    grid = figure.add_gridspec(
+        2, 2, height_ratios=[1, 1.15], left=0.025, right=0.975, bottom=0.055, top=0.925, wspace=0.085,
+        hspace=0.33,
+    )  # fmt: skip
     degrees = report["rotate_field_ccw_deg"]
     verdict = Verdict(report["verdict"])
     colour = _COLOURS[verdict]

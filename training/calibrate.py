@@ -30,6 +30,7 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -134,12 +135,12 @@ class Outcome:
     posterior: Tensor
     scenes: str = ""
 
-    @property
+    @cached_property
     def error_deg(self) -> float:
         """Distance of the answer from 0; 180 where there is no right rotation."""
         return abs(answer_deg(self.posterior)) if self.matched else 180.0
 
-    @property
+    @cached_property
     def logit(self) -> float:
         """Logit of the mass near the answer."""
         return confidence_logit(self.posterior)

@@ -18,7 +18,7 @@ import torch
 
 from model.checkpoint import load_scorer, save_scorer
 from model.errors import DiskFull, OptionError
-from model.networks.equivariant import EquivariantScorer
+from model.networks.equivariant import EquivariantConfig, EquivariantScorer
 from training.data.batches import WindowBatches
 from training.data.scenes import Conditions
 from training.data.windows import kept_windows, load_window, render_all, save_window
@@ -30,6 +30,7 @@ from training.pretrain_scorer import PRESETS, ScorerCourse, train, validate
 TINY = replace(
     PRESETS["cpu-smoke"], precision="f32", steps=6, batch=4, shortest=12, longest=16,
     report_every=1, save_every=2, validate_every=6,
+    network=EquivariantConfig(widths=(8, 12, 24), hidden=32, size=24, heads=3, coherence=True),
 )  # fmt: skip
 ALONE = Ranks(0, 1, torch.device("cpu"))
 
@@ -186,7 +187,10 @@ def test_bad_use_is_one_line(
 
 def test_it_learns(windows: list[Path], tmp_path: Path) -> None:
     """Scenes it was shown, which no network knows by chance: 1 in 8 is within 20 degrees then."""
-    config = replace(TINY, steps=40, batch=8, report_every=5, learning_rate=4e-3, average=0.5)
+    config = replace(
+        TINY, steps=40, batch=8, report_every=5, save_every=40, validate_every=40,
+        learning_rate=4e-3, average=0.5,
+    )  # fmt: skip
     run = train(config, windows, windows, tmp_path, ALONE)
 
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
