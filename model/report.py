@@ -270,8 +270,8 @@ def draw(
     figure.patch.set_facecolor("white")
     # Margins by hand: a layout that finds them draws everything twice.
     grid = figure.add_gridspec(
-        2, 2, height_ratios=[1, 1.15], left=0.025, right=0.975, bottom=0.055, top=0.925, wspace=0.085,
-        hspace=0.33,
+        2, 2, height_ratios=[1, 1.15], left=0.025, right=0.975, bottom=0.055, top=0.925,
+        wspace=0.085, hspace=0.33,
     )  # fmt: skip
     degrees = report["rotate_field_ccw_deg"]
     verdict = Verdict(report["verdict"])
@@ -358,7 +358,7 @@ def _summary(axes: Axes, report: dict[str, Any], colour: str) -> None:
     output = report["output"]
     lines = [
         f"rotate_field_ccw_deg  {report['rotate_field_ccw_deg']:+.1f}°",
-        "90 % interval  " + " or ".join(_span(arc) for arc in _arcs(report)),
+        "90 % interval  " + "\n    or  ".join(_span(arc) for arc in _arcs(report)),
         f"confidence  {report['confidence']:.0%}",
         f"windows  {len(report['windows'])}",
         f"track  order {audio['order']}, {audio['convention']}, {audio['samplerate_hz']} Hz",
@@ -380,7 +380,7 @@ def _summary(axes: Axes, report: dict[str, Any], colour: str) -> None:
     if trajectory := report.get("trajectory"):
         _curve(axes.inset_axes((0.64, 0.54, 0.36, 0.4)), trajectory, colour)
     axes.text(
-        0.02, 0.24, "\n".join(textwrap.fill(note, 78) for note in notes[:4]), fontsize=9, va="top",
+        0.02, 0.2, "\n".join(textwrap.fill(note, 82) for note in notes[:4]), fontsize=9, va="top",
         color="#444444", linespacing=1.4,
     )  # fmt: skip
 
