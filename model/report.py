@@ -380,9 +380,20 @@ def _summary(axes: Axes, report: dict[str, Any], colour: str) -> None:
     if trajectory := report.get("trajectory"):
         _curve(axes.inset_axes((0.64, 0.54, 0.36, 0.4)), trajectory, colour)
     axes.text(
-        0.02, 0.2, "\n".join(textwrap.fill(note, 82) for note in notes[:4]), fontsize=9, va="top",
+        0.02, 0.2, "\n".join(_that_fit(notes)), fontsize=9, va="top",
         color="#444444", linespacing=1.4,
     )  # fmt: skip
+
+
+def _that_fit(notes: Sequence[str], n_lines: int = 5) -> list[str]:
+    """The first notes in lines, whole ones only; at the end how many more the report has."""
+    lines: list[str] = []
+    for index, note in enumerate(notes):
+        wrapped = textwrap.wrap(note, 82)
+        if len(lines) + len(wrapped) > n_lines:
+            return [*lines, f"... and {len(notes) - index} more in the report."]
+        lines += wrapped
+    return lines
 
 
 def _curve(axes: Axes, trajectory: dict[str, Any], colour: str) -> None:

@@ -1,14 +1,17 @@
 """The picture's maps: where the sound is drawn is where it is."""
 
 import math
+import textwrap
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from model import features
 from model.ambisonics import encode
-from model.report import energy_map, relabelled
+from model.report import _that_fit, energy_map, relabelled
 
 
 @pytest.mark.parametrize(("azimuth_deg", "elevation_deg"), [(0, 0), (120, 30), (-179, -40)])
@@ -40,3 +43,16 @@ def test_other_names_for_paths_also_inside_sentences() -> None:
     assert told == {
         "paths": ["take.wav"], "warnings": ["take.wav is loud"], "n": 3, "d": {"p": "take.wav"},
     }  # fmt: skip
+
+
+@given(st.lists(st.integers(1, 60), max_size=9))
+def test_notes_of_the_picture_are_whole_or_counted(lengths: list[int]) -> None:
+    notes = [" ".join(["word"] * n_words) for n_words in lengths]
+
+    *shown, last = _that_fit(notes, n_lines=5) or [""]
+
+    left = int(last.split()[2]) if last.startswith("... and") else 0
+    shown = shown if left else [*shown, last]
+    assert " ".join(shown).split() == " ".join(notes[: len(notes) - left]).split()
+    assert len(shown) <= 5
+    assert not left or len(shown) + len(textwrap.wrap(notes[-left], 82)) > 5
