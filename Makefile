@@ -3,8 +3,9 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check -q
-# Python compiles what is used when it first is; all that is installed, ahead, takes a minute.
-INSTALL := -c constraints.txt --no-compile
+# Compiled by all cores afterwards: pip would do it by one.
+PINNED := -c constraints.txt --no-compile
+COMPILE := $(BIN)/python -m compileall -q -j 0 .venv/lib
 
 .PHONY: align serve test bench setup format components
 
@@ -19,12 +20,14 @@ setup: .venv/dev
 	@touch $@
 
 .venv/run: .venv/python pyproject.toml constraints.txt
-	$(PIP) install $(INSTALL) -e '.[model,training,service]'
+	$(PIP) install $(PINNED) -e '.[model,training,service]'
+	$(COMPILE)
 	@touch $@
 
 # All at once: one installation on top of another would resolve and build everything twice.
 .venv/dev: .venv/python pyproject.toml constraints.txt
-	$(PIP) install $(INSTALL) -e '.[model,detector,training,service,traces,dev]'
+	$(PIP) install $(PINNED) -e '.[model,detector,training,service,traces,dev]'
+	$(COMPILE)
 	@touch .venv/run $@
 
 # Real components of the tests, from Debian's packages where that is possible; the upload client
