@@ -3,9 +3,9 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check -q
-# Compiled by all cores afterwards: pip would do it by one.
+# Compiled by all cores afterwards: pip would do it by one. What does not compile is not meant to.
 PINNED := -c constraints.txt --no-compile
-COMPILE := $(BIN)/python -m compileall -q -j 0 .venv/lib
+COMPILE := -@$(BIN)/python -m compileall -q -j 0 .venv/lib
 
 .PHONY: align serve test bench setup format components
 
