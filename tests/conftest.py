@@ -127,7 +127,7 @@ def upright(take: TakeFiles, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def take(tmp_path_factory: pytest.TempPathFactory) -> TakeFiles:
-    """A synthetic take whose answer is known and easy to find: the session's example.
+    """A synthetic take whose answer is known and easy to find: the session's example, one window.
 
     24-bit WAV with `bext` and `iXML`, as a recorder writes it.
     """

@@ -325,8 +325,6 @@ def test_no_overlap(take: TakeFiles, tmp_path: Path) -> None:
 
 def test_windows_are_taken_where_it_sounds(take: TakeFiles, tmp_path: Path) -> None:
     """Of a minute that is silent but for ten seconds, those ten are judged."""
-    from tests.conftest import EXAMPLE
-
     scene = draw_scene(3, replace(EXAMPLE, duration_s=60.0))
     files = write_take(scene, tmp_path, "t", height=128, rate_hz=12.5, colour=False)
     field = samples_of(files.audio)

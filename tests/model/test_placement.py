@@ -187,9 +187,17 @@ def test_without_following_one_rotation_is_written(
     assert not report["trajectory"]["followed"]
 
 
-def test_a_constant_take_stays_constant(take: TakeFiles, tmp_path: Path) -> None:
-    report = run(take, Outputs(tmp_path / "out.wav"), follow=True)
+def test_a_constant_take_stays_constant(tmp_path: Path) -> None:
+    """Long enough for a step to be told."""
+    scene = draw_scene(TAKE_SEED, replace(EXAMPLE, duration_s=20.0))
+    files = write_take(
+        scene, tmp_path, "t", rotate_deg=-75.0, height=256, rate_hz=12.5, colour=False
+    )
 
+    report = run(files, Outputs(tmp_path / "out.wav"), follow=True)
+
+    assert len(report["windows"]) > 1
+    assert sum(window["weight"] for window in report["windows"]) == pytest.approx(1, abs=1e-3)
     assert report["trajectory"]["kind"] == "constant"
     assert not report["trajectory"]["followed"]
     assert report["output"]["applied_deg"] == report["rotate_field_ccw_deg"]

@@ -1,4 +1,4 @@
-"""The picture's maps: where the sound is drawn is where it is."""
+"""The picture: where the sound is drawn is where it is, and notes are whole or counted."""
 
 import math
 import textwrap

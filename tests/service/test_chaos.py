@@ -12,7 +12,7 @@ from tests.service.chaos_books import report
     "mode", ["embedded", pytest.param("cluster", marks=pytest.mark.needs("redis-server"))]
 )
 def test_no_job_is_lost_or_doubled_whatever_is_killed(mode: str, tmp_path: Path) -> None:
-    books = Chaos(mode, tmp_path, kills=12, seed=1, pause_s=0.4).run(minutes=0.75)
+    books = Chaos(mode, tmp_path, kills=16, seed=1, pause_s=0.4).run(minutes=0.75)
 
     report(mode, books)
     assert not books.wrong

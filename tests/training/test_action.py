@@ -323,7 +323,7 @@ def test_actions_are_learned(tmp_path: Path) -> None:
     actions_synthetic.write_ucf101(tmp_path, videos=12, actions=["Across", "Blink"], size=SIZE)
     torch.manual_seed(0)
     network = AvsaNetwork(replace(NETWORK, widths=(8, 16, 24, 32)))
-    config = replace(PRESETS["tiny"], epochs=4, milestones=(3,), dropout=0.1)
+    config = replace(PRESETS["tiny"], epochs=6, milestones=(5,), dropout=0.1)
 
     found = evaluate_split(network, read_ucf101(tmp_path, 1), config, draws=8, seed=0, device="cpu")
 
