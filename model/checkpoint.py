@@ -90,7 +90,7 @@ class Calibration:
         path.write_text(json.dumps(fields, indent=2) + "\n")
 
 
-def load_calibration(path: Path | None = None, method: Method = Method.EVIDENCE) -> Calibration:
+def load_calibration(path: Path | None = None, method: Method = Method.FUSED) -> Calibration:
     """Read a calibration; that which is shipped for a method if no path is given.
 
     Raises

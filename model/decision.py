@@ -32,7 +32,6 @@ from model.scoring import (
     Window,
     judge,
     score,
-    training_free,
     withheld,
 )
 from model.side_by_side import SideBySide, find_reference, side_by_side
@@ -70,7 +69,7 @@ def judge_take(
     *,
     n_windows: int,
     tolerance_deg: float,
-    scorers: Sequence[Scorer] = (training_free,),
+    scorers: Sequence[Scorer],
     watch: Watch | None = None,
     observe: Callable[[Window, ScoredWindow], None] = lambda _window, _scored: None,
 ) -> tuple[Judgement, list[ScoredWindow], Snapshot]:

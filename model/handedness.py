@@ -28,7 +28,7 @@ from model.evidence import following
 from model.faults import Finding
 from model.posterior import answer_deg, pool
 from model.readings import Reading
-from model.scoring import ScoredWindow, Scorer, Window, score, training_free
+from model.scoring import ScoredWindow, Scorer, Window, score
 
 
 class Hypothesis(StrEnum):
@@ -157,7 +157,7 @@ class HandednessTest:
     def __init__(
         self,
         calibration: Calibration,
-        scorers: Sequence[Scorer] = (training_free,),
+        scorers: Sequence[Scorer],
         prior: Mapping[Hypothesis, float] = PRIOR,
     ) -> None:
         self._calibration = calibration

@@ -28,14 +28,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from model.align import correct
-from model.checkpoint import Calibration, Method, load_calibration
+from model.checkpoint import Calibration, load_calibration
 from model.decision import judge_take
 from model.errors import AvsaError, OptionError, UnusableContent
 from model.learned import scorers_for
 from model.media import output_suffix
 from model.output import whole_file
 from model.posterior import answer_deg, confidence_of, credible_arcs
-from model.scoring import Scorer, Verdict, training_free, verdict_of
+from model.scoring import Scorer, Verdict, verdict_of
 from model.take import Take, Track
 
 SCHEMA_VERSION = 1
@@ -279,7 +279,7 @@ def judge_row(
     known: Mapping[str, Row],
     *,
     tolerance_deg: float,
-    scorers: Sequence[Scorer] = (training_free,),
+    scorers: Sequence[Scorer],
 ) -> Row:
     """A take judged by itself, or as an earlier run judged the same files by the same weights."""
     row = Row(take.name, str(take.video), str(take.audio))
@@ -338,7 +338,7 @@ def run(
     OptionError : the takes cannot be told.
     UnusableContent : no take could be judged; the table says why for each.
     """
-    calibration = load_calibration(method=Method.FUSED)
+    calibration = load_calibration()
     scorers = scorers_for(calibration)
     takes = find_takes(places)
     if not folder.is_dir():

@@ -99,7 +99,7 @@ BAD_INPUTS: dict[str, Maker] = {
         truncated(v, d / "t.mp4", 0.02), a, r"t\.mp4 ",
     ),
     "truncated track": lambda v, a, d: (
-        v, truncated(a, d / "t.wav", 1e-5), r"t\.wav has no sound data",
+        v, truncated(a, d / "t.wav", 2e-5), r"t\.wav has no sound data",
     ),
     "text as video": lambda v, a, d: (_text(d / "t.mp4"), a, r"t\.mp4 cannot be read"),
     "text as track": lambda v, a, d: (v, _text(d / "t.wav"), r"t\.wav cannot be read"),

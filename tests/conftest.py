@@ -25,7 +25,7 @@ from training.data.takes import TakeFiles, write_take
 
 TAKE_SEED = 3
 EXAMPLE = Conditions(
-    duration_s=10.0, n_sources=1, n_distractors=1, calm=True, snr_db=25.0, envelope="speech",
+    duration_s=6.0, n_sources=1, n_distractors=1, calm=True, snr_db=25.0, envelope="speech",
     body="speaker", offscreen=False, shaken=False, flawless=True,
 )  # fmt: skip
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

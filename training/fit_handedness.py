@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
-from model.checkpoint import Calibration, Method, load_calibration
+from model.checkpoint import Calibration, load_calibration
 from model.errors import AvsaError, OptionError
 from model.handedness import WEIGHTS, Hypothesis, parts, window_undone
 from model.learned import scorers_for
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         paths = mixed_windows(options.windows)[: options.count]
         if len(paths) < len(_NAMES) * 2:
             raise OptionError(f"{len(paths)} windows are too few to fit {len(_NAMES)} weights on.")
-        ways = both_ways(paths, load_calibration(method=Method.FUSED))
+        ways = both_ways(paths, load_calibration())
     except AvsaError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -24,7 +24,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from model import features
 from model.ambisonics import ChannelLayout, YawRotation, rotate_yaw
-from model.checkpoint import Method, load_calibration
+from model.checkpoint import load_calibration
 from model.decision import judge_take
 from model.learned import LearnedScorer, scorers_for
 from model.media import write_corrected
@@ -118,7 +118,7 @@ def test_features_of_a_window(
 def test_features_and_scores_of_a_window(
     benchmark: BenchmarkFixture, stretch: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 ) -> None:
-    calibration = load_calibration(method=Method.FUSED)
+    calibration = load_calibration()
     scorers = scorers_for(calibration)
     found = benchmark(lambda: score(seen_and_heard(*stretch), scorers, calibration))
 
@@ -206,10 +206,12 @@ def test_judge(
     benchmark: BenchmarkFixture, takes: dict[int, tuple[Path, Path]], minutes: int
 ) -> None:
     video, audio = takes[minutes]
+    calibration = load_calibration()
+    scorers = scorers_for(calibration)
 
     def judge() -> None:
         with Take(video, Track((audio,))) as take:
-            judge_take(take, load_calibration(), n_windows=8, tolerance_deg=10)
+            judge_take(take, calibration, n_windows=8, tolerance_deg=10, scorers=scorers)
 
     benchmark.pedantic(  # type: ignore[no-untyped-call]
         judge, rounds=1 if benchmark.disabled else 3, warmup_rounds=1
@@ -230,7 +232,7 @@ def test_what_jobs_could_share(
 
     monkeypatch.setattr(LearnedScorer, "__call__", timed)
     video, audio = takes[2]
-    fused = load_calibration(method=Method.FUSED)
+    fused = load_calibration()
     scorers = scorers_for(fused)
     began = time.perf_counter()
     with Take(video, Track((audio,))) as take:

@@ -9,7 +9,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from model.checkpoint import (
-    Method,
     load_avsa,
     load_avsa_with_provenance,
     load_calibration,
@@ -103,7 +102,7 @@ def test_a_failed_write_leaves_what_was_there(kept: Path) -> None:
 
 
 def test_a_calibration_of_another_scorer_is_refused() -> None:
-    shipped = load_calibration(method=Method.FUSED)
+    shipped = load_calibration()
     assert len(scorers_for(shipped)) == 2
 
     with pytest.raises(MediaError, match=r"SHA-256 000000.*training\.calibrate"):

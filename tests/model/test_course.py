@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.checkpoint import load_calibration, load_scorer
+from model.checkpoint import Method, load_calibration, load_scorer
 from model.course import HOP_S, VIEW_S, Reader, views
 from model.learned import LearnedScorer
 from model.scoring import Window
@@ -14,6 +14,8 @@ from model.trajectory import trace
 from training.data.excerpts import cut
 from training.data.scenes import Conditions, draw_scene
 from training.data.windows import render_window
+
+CALIBRATION = load_calibration(method=Method.EVIDENCE)  # as in a job
 
 
 @pytest.fixture(scope="module")
@@ -74,10 +76,9 @@ def test_short_windows_know_more_with_the_learned_scorer(
     for block in blocks(window, 101):
         with_it.add(block)
         without.add(block)
-    calibration = load_calibration()
 
-    both = views(with_it.course(), calibration).log_posteriors.log_softmax(1)
-    alone = views(without.course(), calibration).log_posteriors.log_softmax(1)
+    both = views(with_it.course(), CALIBRATION).log_posteriors.log_softmax(1)
+    alone = views(without.course(), CALIBRATION).log_posteriors.log_softmax(1)
 
     # The right rotation is 0, the 36th.
     assert both[:, 34:37].exp().sum(1).mean() > alone[:, 34:37].exp().sum(1).mean()
@@ -97,6 +98,6 @@ def test_a_short_take_and_one_with_a_gap_are_traced(
 
     for reader in (short, broken):
         course = reader.course()
-        found = trace(course, load_calibration())
+        found = trace(course, CALIBRATION)
         assert np.isfinite(found.rotate_field_ccw_deg).all()
-        assert bool(torch.isfinite(views(course, load_calibration()).log_posteriors).all())
+        assert bool(torch.isfinite(views(course, CALIBRATION).log_posteriors).all())

@@ -55,7 +55,7 @@ def moving(turns: float, offset_rad: float = 0.0) -> tuple[np.ndarray, np.ndarra
 
 
 def judged(*windows: Window) -> dict[Hypothesis, float]:
-    test = HandednessTest(CALIBRATION)
+    test = HandednessTest(CALIBRATION, (training_free,))
     for one in windows:
         test.add(one, score(one, (training_free,), CALIBRATION))
     return dict(test.result().probabilities)
@@ -98,7 +98,7 @@ def test_a_moving_source_tells_which_way_round() -> None:
 def test_the_yaw_is_given_that_fits_once_the_fault_is_undone() -> None:
     field, seen = moving(0.4, offset_rad=math.radians(50))
     mirrored = window(field * np.array(Fix.MIRROR.signs(1))[:, None], seen)
-    test = HandednessTest(CALIBRATION)
+    test = HandednessTest(CALIBRATION, (training_free,))
     test.add(mirrored, score(mirrored, (training_free,), CALIBRATION))
 
     assert test.result().yaws_deg[Hypothesis.MIRRORED] == pytest.approx(50, abs=15)

@@ -23,6 +23,16 @@ from tests.model.fields import RATE, field_of, turn_deg, with_camera_sound
 from training.data.scenes import draw_scene
 from training.data.takes import TakeFiles, write_take
 
+LONGER = replace(EXAMPLE, duration_s=10.0)
+
+
+@pytest.fixture(scope="module")
+def take(tmp_path_factory: pytest.TempPathFactory) -> TakeFiles:
+    """The example, so long that the camera's sound can tell that a track is foreign."""
+    folder = tmp_path_factory.mktemp("take")
+    scene = draw_scene(TAKE_SEED, LONGER)
+    return write_take(scene, folder, "t", rotate_deg=-75.0, height=256, rate_hz=12.5, colour=False)
+
 
 @pytest.fixture(scope="module")
 def camera(take: TakeFiles, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -99,7 +109,7 @@ def test_what_the_user_says_comes_first(take: TakeFiles, camera: Path) -> None:
 
 
 def test_a_foreign_track_gets_no_verdict(camera: Path, tmp_path: Path) -> None:
-    scene = draw_scene(TAKE_SEED + 1, EXAMPLE)
+    scene = draw_scene(TAKE_SEED + 1, LONGER)
     other = write_take(scene, tmp_path, "other", height=128, rate_hz=12.5, colour=False)
 
     report = align(camera, Track((other.audio,)), Outputs(tmp_path / "out.wav"))
@@ -113,7 +123,7 @@ def test_a_foreign_track_has_no_say_in_a_rig(camera: Path, take: TakeFiles, tmp_
     shutil.copyfile(camera, tmp_path / "good.mp4")
     shutil.copyfile(take.audio, tmp_path / "good.wav")
     shutil.copyfile(camera, tmp_path / "mixed-up.mp4")
-    scene = draw_scene(TAKE_SEED + 1, EXAMPLE)
+    scene = draw_scene(TAKE_SEED + 1, LONGER)
     other = write_take(scene, tmp_path, "x", height=128, rate_hz=12.5, colour=False)
     other.audio.rename(tmp_path / "mixed-up.wav")
     other.video.unlink()

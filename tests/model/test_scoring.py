@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.checkpoint import OBJECTS, Calibration, load_calibration
+from model.checkpoint import LEARNED, OBJECTS, Calibration, Method, load_calibration
 from model.errors import MediaError
 from model.evidence import CUES, yaws_deg
 from model.features import Motion
@@ -138,10 +138,11 @@ def holds(arc: tuple[float, float], degrees: float) -> bool:
     return (degrees - arc[0]) % 360 <= (arc[1] - arc[0]) % 360
 
 
-def test_the_shipped_calibration_is_whole() -> None:
-    calibration = load_calibration()
+@pytest.mark.parametrize(("method", "more"), [(Method.EVIDENCE, []), (Method.FUSED, [LEARNED])])
+def test_the_shipped_calibrations_are_whole(method: Method, more: list[str]) -> None:
+    calibration = load_calibration(method=method)
 
-    assert set(calibration.weights) == {*CUES, OBJECTS}
+    assert set(calibration.weights) == {*CUES, OBJECTS, *more}
     assert len(calibration.sha256) == 64
     assert "synthetic" in calibration.provenance["data"]
 

@@ -97,7 +97,7 @@ def test_where_both_agree_the_reference_gives_the_angle() -> None:
 
 
 def test_where_they_disagree_neither_is_sure_and_both_are_told() -> None:
-    picture = seen(120.0, confidence=0.97)
+    picture = seen(120.0, confidence=0.95)
     both = together(answer(31.0), picture)
 
     assert both.confidence < picture.confidence

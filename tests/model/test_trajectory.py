@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from model.checkpoint import load_calibration
+from model.checkpoint import Method, load_calibration
 from model.course import Course, views
 from model.steps import Histograms, Step, StepEvidence, find_steps
 from model.trajectory import (
@@ -26,6 +26,7 @@ from model.trajectory import (
     walk_log_probability,
 )
 
+CALIBRATION = load_calibration(method=Method.EVIDENCE)  # as in a job
 RATE = 12.5
 SECONDS = 40
 
@@ -78,7 +79,7 @@ def test_a_step_of_the_sound_is_found(
 ) -> None:
     course = course_of(sources, steps_of(-by_deg, 17.0), STILL)
 
-    (step,) = find_steps(course, views(course, load_calibration()))
+    (step,) = find_steps(course, views(course, CALIBRATION))
 
     assert abs(step.at_s - 17) <= 1.5
     assert abs(math.remainder(step.by_deg - by_deg, 360)) <= 5
@@ -92,7 +93,7 @@ def test_a_step_is_put_where_sources_jump_though_they_move(
     passing = np.linspace(0, 200, len(STILL))
     course = course_of(sources, passing + steps_of(-60.0, at_s), passing)
 
-    (step,) = find_steps(course, views(course, load_calibration()))
+    (step,) = find_steps(course, views(course, CALIBRATION))
 
     assert abs(step.at_s - at_s) <= 0.5
     assert abs(step.by_deg - 60) <= 5
@@ -107,7 +108,7 @@ def test_a_step_is_put_to_a_tenth_of_a_second_in_diffuse_sound(
     course = course_of(unceasing, steps_of(-60.0, at_s), STILL)
     sound = {name: series * 0.1 + 1.0 for name, series in course.sound.items()}
 
-    (step,) = find_steps(replace(course, sound=sound), views(course, load_calibration()))
+    (step,) = find_steps(replace(course, sound=sound), views(course, CALIBRATION))
 
     assert abs(step.at_s - at_s) <= 0.1
     assert abs(step.by_deg - 60) <= 5
@@ -118,8 +119,7 @@ def test_a_jump_is_sudden_and_a_slow_turn_is_not(sources: list[tuple[float, np.n
     jumped = course_of(sources, steps_of(-60.0, 20.0), STILL)
     turned = course_of(sources, np.clip(times - 14, 0, 12) * -5.0, STILL)
     sudden, slow = (
-        StepEvidence(course, views(course, load_calibration())).sudden
-        for course in (jumped, turned)
+        StepEvidence(course, views(course, CALIBRATION)).sudden for course in (jumped, turned)
     )
 
     assert sudden(20.0, 60.0) > 0
@@ -133,7 +133,7 @@ def test_a_step_of_the_picture_is_found_to_the_frame(
 ) -> None:
     course = course_of(sources, STILL, steps_of(by_deg, 17.0))
 
-    (step,) = find_steps(course, views(course, load_calibration()))
+    (step,) = find_steps(course, views(course, CALIBRATION))
 
     assert abs(step.at_s - 17) <= 1 / RATE
     assert abs(math.remainder(step.by_deg - by_deg, 360)) <= 2.5
@@ -143,14 +143,14 @@ def test_a_step_of_both_is_none(sources: list[tuple[float, np.ndarray]]) -> None
     both = steps_of(70.0, 17.0)
     course = course_of(sources, both, both)
 
-    assert trace(course, load_calibration()).kind is Kind.CONSTANT
+    assert trace(course, CALIBRATION).kind is Kind.CONSTANT
 
 
 def test_two_steps(sources: list[tuple[float, np.ndarray]]) -> None:
     turned = steps_of(60.0, 12.0) + steps_of(-140.0, 27.0)
     course = course_of(sources, -turned, STILL)
 
-    found = trace(course, load_calibration())
+    found = trace(course, CALIBRATION)
 
     assert [round(step.by_deg) for step in found.steps] == [60, -140]
     assert [step.at_s for step in found.steps] == pytest.approx([12, 27], abs=1.5)
@@ -159,7 +159,7 @@ def test_two_steps(sources: list[tuple[float, np.ndarray]]) -> None:
 
 
 def test_a_constant_take_is_constant(sources: list[tuple[float, np.ndarray]]) -> None:
-    found = trace(course_of(sources, STILL - 55.0, STILL), load_calibration())
+    found = trace(course_of(sources, STILL - 55.0, STILL), CALIBRATION)
 
     assert found.kind is Kind.CONSTANT
     assert found.rotate_field_ccw_deg == pytest.approx(55, abs=3)
@@ -170,7 +170,7 @@ def test_a_moving_take_is_followed(sources: list[tuple[float, np.ndarray]]) -> N
     turned = np.array(40 * np.sin(2 * np.pi * times / 40), dtype=np.float64)
     course = course_of(sources, -turned, STILL)
 
-    found = trace(course, load_calibration())
+    found = trace(course, CALIBRATION)
 
     assert found.kind is Kind.MOVING
     assert np.median(np.abs(curve_at(found)(course.times_s) - turned)) <= 10
@@ -179,10 +179,9 @@ def test_a_moving_take_is_followed(sources: list[tuple[float, np.ndarray]]) -> N
 def test_the_curve_of_a_turned_take_is_turned(sources: list[tuple[float, np.ndarray]]) -> None:
     plain = course_of(sources, STILL, STILL)
     turned = course_of(sources, STILL - 40.0, STILL)
-    calibration = load_calibration()
 
-    before = Seconds(plain, views(plain, calibration)).best_path(3.0)
-    after = Seconds(turned, views(turned, calibration)).best_path(3.0)
+    before = Seconds(plain, views(plain, CALIBRATION)).best_path(3.0)
+    after = Seconds(turned, views(turned, CALIBRATION)).best_path(3.0)
 
     assert ((after - before) % 72 == 8).all()
 

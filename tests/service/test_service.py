@@ -133,7 +133,7 @@ def test_the_evidence_alone_may_judge(
     fused = httpx.get(server.url + done["results"][0]["report_url"]).json()
     alone = post(server, take.video, take.audio, wait_s=60, options={"method": "evidence"}).json()
 
-    assert fused["model"]["scorer_sha256"] == load_calibration(method=Method.FUSED).scorer
+    assert fused["model"]["scorer_sha256"] == load_calibration().scorer
     assert alone["model"]["scorer_sha256"] is None
     assert alone["model"]["weights_sha256"] == load_calibration(method=Method.EVIDENCE).sha256
     offered = AlignOptions.model_json_schema()["properties"]["method"]["enum"]
@@ -270,11 +270,11 @@ def test_cancel_list_and_purge(server: Server, take: TakeFiles) -> None:
     busy = post(server, take.video, take.audio).json()["id"]
     queued = post(server, take.video, take.audio).json()["id"]
 
+    assert httpx.post(f"{server.url}/jobs/{busy}/cancel").status_code == 202
     assert_problem(httpx.delete(f"{server.url}/jobs/{queued}"), 409, "job_not_ended", "cancel it")
     assert_problem(httpx.get(f"{server.url}/jobs/{queued}/report.json"), 409, "job_not_ended")
     for _ in range(2):  # as often as one likes
         assert httpx.post(f"{server.url}/jobs/{queued}/cancel").status_code == 202
-    assert httpx.post(f"{server.url}/jobs/{busy}/cancel").status_code == 202
     for job_id in (busy, queued):
         assert server.wait_for(job_id, "cancelled")["error"] is None
         assert_problem(httpx.get(f"{server.url}/jobs/{job_id}/plot.png"), 409, "cancelled")

@@ -13,20 +13,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, distributed
-from torch.multiprocessing.spawn import spawn
+from torch import Tensor
 
 from model.checkpoint import load_avsa
 from model.errors import OptionError
 from model.networks.avsa import PUBLISHED, AvsaConfig
 from model.viewpoints import Sound, SoundInput
+from tests.training.ranks import N_RANKS, on_two_ranks
 from training.data import yt360_synthetic
 from training.data.clips import ClipCrops, Cropping
 from training.data.crop_batches import CropBatches, Stretch
 from training.data.kept_clips import KeptClips, Stage, keep_clips
 from training.data.scenes import Conditions
 from training.data.yt360 import build_index, read_index
-from training.distributed import Ranks, leave
+from training.distributed import Ranks
 from training.objectives.named import Task, layout, phases
 from training.pretrain import main
 from training.pretrain_avsa import (
@@ -178,12 +178,7 @@ def some_steps(at: Ranks, folder: str) -> dict[str, Tensor]:
 
 
 def work(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
-    )
-    torch.save(some_steps(Ranks(rank, 2, torch.device("cpu")), folder), f"{folder}/{rank}.pt")
-    leave()
+    torch.save(some_steps(Ranks(rank, N_RANKS, torch.device("cpu")), folder), f"{folder}/{rank}.pt")
 
 
 def test_two_ranks_train_as_one(tmp_path: Path) -> None:
@@ -191,12 +186,12 @@ def test_two_ranks_train_as_one(tmp_path: Path) -> None:
     keep_clips(tmp_path / "few", STAGE, 8, seed=0)
     alone = some_steps(ALONE, str(tmp_path))
 
-    spawn(work, (str(tmp_path),), nprocs=2)  # type: ignore[no-untyped-call]
+    on_two_ranks(work, tmp_path)
 
     untrained = AvsaCourse(replace(TINY, curriculum=False), ALONE).network.state_dict()
     moved = distance(alone, untrained)
     assert moved > 0.01
-    for rank in range(2):
+    for rank in range(N_RANKS):
         together = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         assert distance(together, alone) < 0.005 * moved
 

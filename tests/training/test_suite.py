@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.checkpoint import Method, load_calibration
+from model.checkpoint import load_calibration
 from model.evidence import N_YAWS, yaws_deg
 from tests.model.test_scoring import CALIBRATION, bump
 from training.data.scenes import Conditions
@@ -80,7 +80,7 @@ def test_from_scenes_to_the_table(
     monkeypatch.setattr(
         suite, "SUITE", {name: replace(SUITE[name], scenes=short) for name in names}
     )
-    calibration = load_calibration(method=Method.FUSED)
+    calibration = load_calibration()
 
     figures = suite.run(
         tmp_path / "cache", calibration=calibration, n_scenes=2, workers=2,

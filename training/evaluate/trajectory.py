@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from model import features
-from model.checkpoint import load_calibration, load_scorer
+from model.checkpoint import Method, load_calibration, load_scorer
 from model.course import BLOCK_S, Course, Reader
 from model.learned import LearnedScorer
 from model.output import whole_file
@@ -144,7 +144,7 @@ def variants(
 def trials(seed: int, conditions: Conditions, weights: Path | None) -> list[Trial]:
     """All variants of one scene, traced."""
     torch.set_num_threads(1)
-    calibration = load_calibration(weights)
+    calibration = load_calibration(weights, Method.EVIDENCE)
     learned = LearnedScorer(load_scorer()) if weights is None else None
     results = []
     for variant in variants(seed, conditions, learned):

@@ -16,8 +16,9 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from multiprocessing import get_context
@@ -203,26 +204,30 @@ def run(
     left = [v for v in variants if _done(output, v, budget) is None]
     phases = list({v.first_phase.key: v.first_phase for v in left if v.first_phase}.values())
     first = partial(_first_phase, output, budget, device)
-    for _ in tqdm(_worked(first, phases, workers), total=len(phases), unit="first phase"):
-        pass
     work = partial(_row, output, budget, device)
-    for _ in tqdm(_worked(work, left, workers), total=len(left), unit="row"):
-        _write(output, variants, budget)
+    with _processes(workers) as worked:
+        for _ in tqdm(worked(first, phases), total=len(phases), unit="first phase"):
+            pass
+        for _ in tqdm(worked(work, left), total=len(left), unit="row"):
+            _write(output, variants, budget)
     return _write(output, variants, budget)
 
 
-def _worked(
-    work: Callable[[Variant], None], left: Sequence[Variant], workers: int
-) -> Iterator[None]:
-    """Once for each row that is done, in whatever order."""
-    if workers == 1 or not left:
-        yield from map(work, left)
+_Work = Callable[[Variant], None]
+
+
+@contextmanager
+def _processes(workers: int) -> Iterator[Callable[[_Work, Sequence[Variant]], Iterable[None]]]:
+    """What does a work for each of some rows, in whatever order, and tells of each that is done."""
+    if workers == 1:
+        yield map
         return
     with ProcessPoolExecutor(
         workers, mp_context=get_context("spawn"), initializer=_end_with_parent
     ) as pool:
-        for row in as_completed([pool.submit(work, variant) for variant in left]):
-            yield row.result()
+        yield lambda work, rows: (
+            row.result() for row in as_completed([pool.submit(work, row) for row in rows])
+        )
 
 
 def _end_with_parent() -> None:

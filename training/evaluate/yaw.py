@@ -26,7 +26,7 @@ from model.errors import OptionError
 from model.evidence import best_yaw_deg
 from model.learned import scorers_for
 from model.output import whole_file
-from model.scoring import Scorer, Verdict, Window, judge, score, training_free
+from model.scoring import Scorer, Verdict, Window, judge, score
 from model.take import Take, Track
 from training.data.manifest import WEAK, KnownTake, read_manifest
 
@@ -74,7 +74,7 @@ def answer(
     windows: Sequence[Window],
     rotation_deg: float,
     calibration: Calibration,
-    scorers: Sequence[Scorer] = (training_free,),
+    scorers: Sequence[Scorer],
 ) -> Answer:
     """Judge a take whose field is first turned by a rotation."""
     turned = [

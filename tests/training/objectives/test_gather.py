@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
-from torch import Tensor, distributed
-from torch.multiprocessing.spawn import spawn
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from model.networks.avsa import AvsaConfig, AvsaNetwork
 from model.viewpoints import SoundInput
+from tests.training.ranks import N_RANKS, on_two_ranks
 from training.data.clips import Crops
-from training.distributed import leave
 from training.objectives.avc import Correspondence, PooledCorrespondence
 from training.objectives.avsa import Candidates, SpatialAlignment
 from training.objectives.avts import TemporalSynchrony
@@ -22,7 +19,7 @@ from training.objectives.memory import KeyMemory, RememberedAlignment
 from training.objectives.pretext import Pretext
 from training.objectives.samples import Objective
 
-N, K, RANKS = 4, 2, 2
+N, K = 4, 2
 
 
 def objectives() -> dict[str, Objective]:
@@ -58,7 +55,7 @@ def crops() -> Crops:
 
 
 def part(of: Crops, rank: int) -> Crops:
-    share = slice(rank * N // RANKS, (rank + 1) * N // RANKS)
+    share = slice(rank * N // N_RANKS, (rank + 1) * N // N_RANKS)
     return Crops(**{name: values[share] for name, values in vars(of).items()})
 
 
@@ -82,22 +79,17 @@ def step(name: str, batch: Crops, *, parallel: bool) -> dict[str, Tensor]:
 
 def work(rank: int, folder: str) -> None:
     """One of the ranks: all objectives, saved; then the refusal of unequal shares."""
-    torch.set_num_threads(1)
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=RANKS
-    )
     results = {name: step(name, part(crops(), rank), parallel=True) for name in objectives()}
     torch.save(results, f"{folder}/{rank}.pt")
     with pytest.raises(ValueError, match=r"ranks have \[1, 2\] samples"):
         gathered(torch.zeros(1 + rank, 3))
-    leave()
 
 
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, Tensor]]]:
     folder = tmp_path_factory.mktemp("ranks")
-    spawn(work, (str(folder),), nprocs=RANKS)  # type: ignore[no-untyped-call]
-    return [torch.load(Path(folder) / f"{rank}.pt") for rank in range(RANKS)]
+    on_two_ranks(work, folder)
+    return [torch.load(folder / f"{rank}.pt") for rank in range(N_RANKS)]
 
 
 @pytest.mark.parametrize("name", list(objectives()))
