@@ -3,11 +3,11 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check -q
-# Compiled by all cores afterwards: pip would do it by one. What does not compile is not meant to.
+# Compiled when first used, and kept: a third of what is installed never is.
 PINNED := -c constraints.txt --no-compile
-COMPILE := -@$(BIN)/python -m compileall -q -j 0 .venv/lib
+export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: align serve test bench setup format components
+.PHONY: align serve test bench setup format components ready
 
 # --- set-up: .venv on first use, again when the requirements change --------------------------------
 
@@ -21,13 +21,11 @@ setup: .venv/dev
 
 .venv/run: .venv/python pyproject.toml constraints.txt
 	$(PIP) install $(PINNED) -e '.[model,training,service]'
-	$(COMPILE)
 	@touch $@
 
 # All at once: one installation on top of another would resolve and build everything twice.
 .venv/dev: .venv/python pyproject.toml constraints.txt
 	$(PIP) install $(PINNED) -e '.[model,detector,training,service,traces,dev]'
-	$(COMPILE)
 	@touch .venv/run $@
 
 # Real components of the tests, from Debian's packages where that is possible; the upload client
@@ -47,6 +45,10 @@ components:
 	    || echo "tus-js-client could not be installed"; \
 	fi
 
+# Both at a time: pip takes a core and minutes.
+ready:
+	@$(MAKE) --no-print-directory -j 2 .venv/dev components
+
 # --- work ------------------------------------------------------------------------------------------
 
 # make align VIDEO=take.mp4 AUDIO=take.wav; without AUDIO the sound inside VIDEO; without both a
@@ -64,7 +66,7 @@ serve: .venv/run
 	$(BIN)/python -m service
 
 # Three at a time, on two cores: tests of the service wait for each other's processes.
-test: .venv/dev components
+test: ready
 	$(BIN)/ruff format --check -q .
 	$(BIN)/ruff check -q .
 	$(BIN)/mypy -n 2
