@@ -3,7 +3,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check -q
-# Compiled when first used, and kept: a third of what is installed never is.
+# Compiled when first used, and kept: half of what is installed never is, by no test.
 PINNED := -c constraints.txt --no-compile
 export PYTHONDONTWRITEBYTECODE :=
 

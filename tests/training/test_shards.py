@@ -209,19 +209,18 @@ def test_two_nodes_train_on_shards(
 ) -> None:
     folder, run, port = tmp_path / "shards", tmp_path / "run", free_port()
     assert shards.main([str(root), str(folder), "--clips-per-shard", "3"]) == 0
-    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
     arguments = [
         "--shards", str(folder), "--objective", "avsa", "--no-curriculum", "--viewpoints", "2",
         "--steps", "2", "--batch", "8", "--workers", "1", "--output", str(run),
     ]  # fmt: skip
+    command = [sys.executable, "-m", "training.pretrain", *arguments]
+    # What torchrun tells the one process of each node (test_pretrain has torchrun itself).
+    common = {"OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1", "LOCAL_RANK": "0",
+              "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # fmt: skip
     nodes = [
         subprocess.Popen(
-            [
-                sys.executable, "-m", "torch.distributed.run", "--nnodes", "2",
-                "--node-rank", str(rank), "--nproc-per-node", "1", "--rdzv-backend", "c10d",
-                "--rdzv-endpoint", f"127.0.0.1:{port}", "-m", "training.pretrain", *arguments,
-            ],
-            env=one_thread, stderr=subprocess.PIPE, text=True,
+            command, env={**os.environ, **common, "RANK": str(rank)},
+            stderr=subprocess.PIPE, text=True,
         )
         for rank in range(2)
     ]  # fmt: skip
