@@ -3,7 +3,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check -q
-# Compiled when first used, and kept: half of what is installed never is, by no test.
+# Compiled when first used, and kept: half of what is installed no test ever loads.
 PINNED := -c constraints.txt --no-compile
 export PYTHONDONTWRITEBYTECODE :=
 
