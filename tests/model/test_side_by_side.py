@@ -96,14 +96,23 @@ def test_where_both_agree_the_reference_gives_the_angle() -> None:
     assert yaws_deg()[int(both.posterior.argmax())] == 30
 
 
-def test_where_they_disagree_neither_is_sure_and_both_are_told() -> None:
-    picture = seen(120.0, confidence=0.95)
-    both = together(answer(31.0), picture)
+@pytest.mark.parametrize("confidence", [0.8, 0.9, 0.95, 0.97])
+def test_where_they_disagree_neither_is_sure_and_both_are_told(confidence: float) -> None:
+    picture = seen(120.0, confidence=confidence)
+    found = Reference(Path("camera.mp4"), True, answer(31.0))
+    beside = side_by_side(found, picture, load_calibration(), tolerance_deg=10)
 
-    assert both.confidence < picture.confidence
+    assert beside.together.confidence < max(confidence, 0.95) - 0.1
+    assert len(beside.together.arcs_deg) == 2
+    assert "+31.0" in beside.note
+    assert "+120.0" in beside.note
+
+
+def test_two_answers_that_are_as_likely_get_no_verdict() -> None:
+    both = together(answer(31.0), seen(120.0, confidence=0.95))
+
     assert both.verdict is Verdict.UNDECIDABLE
     assert "disagree" in both.reasons[0]
-    assert len(both.arcs_deg) == 2
 
 
 def test_an_arc_over_the_back_is_told_within_a_turn() -> None:
