@@ -135,7 +135,7 @@ def _notes_on_output(take: Take, correction: Correction | None, options: Options
             f"The rotated sound would have clipped: all channels were lowered by "
             f"{-correction.trim_db:.2f} dB (float output avoids this)."
         )
-    if correction and take.audio.components:
+    if correction and take.carried:
         notes.append(
             "The track was YouTube's 5.1 carrier of ambisonics; the output is plain AmbiX "
             "(W, Y, Z, X)."
@@ -184,7 +184,7 @@ def correct(
         + (" and changing" if along else "")
     )
     # YouTube's 5.1 order is its AAC carrier's; in a WAV file nothing would say so.
-    keep = take.layout.components if info.components and not track.components else None
+    keep = take.layout.components if take.carried else None
     clock = None
     if lay_on_picture:
         n_samples = round(take.video.duration_s * info.samplerate)

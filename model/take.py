@@ -105,12 +105,13 @@ class Take:
         self.orientation = orientation
         self.warnings: list[str] = []
         self.track = track
-        self.shared = track.paths[0] == video  # the track is the sound inside the picture's file
         self._looks = looks
         self._device = torch.device(device)
         with ExitStack() as stack:
             self._video = stack.enter_context(VideoReader(video, stereo=stereo))
             self._audio: AudioReader = stack.enter_context(open_split_audio(track.paths))
+            # Whether the track is the sound inside the picture's file, by whatever name.
+            self.shared = track.paths[0].samefile(video)
             _check_kind(self._audio.info, track)
             self.diagnosis = diagnose(
                 self._audio, convention=track.convention, components=track.components
@@ -144,6 +145,12 @@ class Take:
     def audio(self) -> AudioInfo:
         """Facts of the track."""
         return self._audio.info
+
+    @property
+    def carried(self) -> bool:
+        """Whether the field lies in a carrier's channels (YouTube's 5.1) that are not its own."""
+        own, carrier = self.track.components, self._audio.info.components
+        return own is None and carrier is not None and self.layout.components == carrier
 
     @property
     def reader(self) -> AudioReader:
@@ -405,7 +412,8 @@ def _check_kind(info: AudioInfo, track: Track) -> None:
 def _layout(info: AudioInfo, track: Track, diagnosis: Diagnosis) -> ChannelLayout:
     """How the track is read: as named, else as declared, else as it surely sounds, else AmbiX."""
     convention = track.convention or Convention(info.convention or Convention.AMBIX)
-    components = track.components or (info.components if track.convention is None else None)
+    carried = info.components if track.convention in (None, info.convention) else None
+    components = track.components or carried
     if diagnosis.selection is not None:
         convention = diagnosis.selection.convention
         components = diagnosis.selection.components or components

@@ -138,9 +138,9 @@ def open_split_audio(paths: Sequence[Path]) -> AudioReader:
     """
     with ExitStack() as stack:
         readers = [stack.enter_context(open_audio(path)) for path in paths]
-        joined = JoinedReader(readers)
+        reader = readers[0] if len(readers) == 1 else JoinedReader(readers)
         stack.pop_all()
-    return joined
+    return reader
 
 
 class PcmReader(AudioReader):
@@ -243,8 +243,10 @@ class ContainerReader(AudioReader):
 
     def _facts(self, path: Path) -> AudioInfo:
         stream = self._stream
+        start_s = float((stream.start_time or 0) * (stream.time_base or 0))
         seconds = float((stream.duration or 0) * (stream.time_base or 0))
-        seconds = seconds or (self._container.duration or 0) / 1e6
+        # Matroska tells only when the whole file ends.
+        seconds = seconds or max(0.0, (self._container.duration or 0) / 1e6 - start_s)
         return AudioInfo(
             path=path,
             container=self._container.format.name.split(",")[0],
@@ -255,7 +257,7 @@ class ContainerReader(AudioReader):
             format=_stored_format(stream),
             # FFmpeg names a layout so from an SA3D box or an Opus mapping family (ACN, SN3D).
             convention="ambix" if stream.layout.name.startswith("ambisonic") else None,
-            start_s=float((stream.start_time or 0) * (stream.time_base or 0)),
+            start_s=start_s,
         )
 
     def _youtube_components(self) -> tuple[int, ...] | None:
@@ -269,23 +271,21 @@ class ContainerReader(AudioReader):
         return YOUTUBE_51_CHANNELS if peaks.max() > 0 and silent else None
 
     def read(self, first: int, count: int) -> FloatArray:
-        rate, stop = self.info.samplerate, first + count
         parts: list[FloatArray] = [np.empty((self.info.n_channels, 0))]
-        reached = first
-        with closing(self._decode_from(max(0.0, first / rate - _PREROLL_S))) as decoded:
-            for at, block in decoded:
-                if at >= stop:
+        missing = count
+        with closing(self._samples_from(first)) as blocks:
+            for block in blocks:
+                parts.append(block[:, :missing])
+                missing -= parts[-1].shape[1]
+                if missing <= 0:
                     break
-                part = block[:, max(0, reached - at) : stop - at]
-                reached += part.shape[1]
-                parts.append(part)
         return np.concatenate(parts, axis=1)
 
     def blocks(self, size: int) -> Iterator[FloatArray]:
         held: list[FloatArray] = []
         n_held = 0
-        with closing(self._decode_from(0.0)) as decoded:
-            for _, block in decoded:
+        with closing(self._samples_from(0)) as blocks:
+            for block in blocks:
                 held.append(block)
                 n_held += block.shape[1]
                 if n_held >= size:
@@ -296,6 +296,22 @@ class ContainerReader(AudioReader):
                     held, n_held = [joined[:, whole:]], n_held - whole
         if n_held:
             yield np.concatenate(held, axis=1)
+
+    def _samples_from(self, first: int) -> Generator[FloatArray]:
+        """Blocks [shape=(n_channels, N)] from a sample on, each where the last one ended.
+
+        Where the container has a hole there is silence, so that all after it stays in time.
+        """
+        rate, reached = self.info.samplerate, first
+        with closing(self._decode_from(max(0.0, first / rate - _PREROLL_S))) as decoded:
+            for at, block in decoded:
+                ends = min(at, self.info.n_samples)
+                for hole in range(reached, ends, rate):
+                    yield np.zeros((self.info.n_channels, min(rate, ends - hole)))
+                reached = max(reached, ends)
+                part = block[:, max(0, reached - at) :]
+                reached += part.shape[1]
+                yield part
 
     def _decode_from(self, start_s: float) -> Generator[tuple[int, FloatArray]]:
         """Decoded blocks [shape=(n_channels, N)] with the place of their first sample."""
@@ -380,6 +396,7 @@ class JoinedReader(AudioReader):
             n_samples=min(info.n_samples for info in infos),
             format=first.format if len(formats) == 1 else None,
             convention=first.convention,
+            start_s=first.start_s,
         )
 
     def close(self) -> None:

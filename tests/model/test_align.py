@@ -22,6 +22,7 @@ from model.align import Outputs, align
 from model.ambisonics import ChannelLayout, Convention, Fix, YawRotation, rotate_yaw
 from model.errors import Cancelled, MediaError, OptionError, UnusableContent
 from model.media import open_audio
+from model.media.encode import write_youtube_audio
 from model.options import Options
 from model.take import Take, Track, best_apart
 from tests.conftest import EXAMPLE, TAKE_SEED
@@ -247,8 +248,36 @@ def test_sound_inside_the_video(take: TakeFiles, report: Report, tmp_path: Path)
     assert soundfile.info(tmp_path / "out.wav").subtype == "PCM_24"
 
 
-def mux(take: TakeFiles, path: Path) -> None:
-    """Picture and track in one file."""
+@pytest.mark.parametrize("name", ["late.mkv", "late.mov"])
+def test_sound_inside_the_video_that_begins_later(
+    take: TakeFiles, report: Report, tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / name
+    mux(take, path, late_s=1.5)
+
+    other = run(path, path)
+
+    assert other["input"]["audio"]["offset_s"] == pytest.approx(1.5, abs=2e-3)
+    assert error_deg(other, report["rotate_field_ccw_deg"]) <= 10
+
+
+@pytest.mark.parametrize("convention", [None, Convention.AMBIX])
+def test_youtubes_carrier_is_unpacked(
+    take: TakeFiles, report: Report, tmp_path: Path, convention: Convention | None
+) -> None:
+    path = tmp_path / "in.m4a"
+    write_youtube_audio(path, 0.5 * field_of(take), 48_000)
+
+    other = run(take.video, track=Track((path,), convention), audio=tmp_path / "out.wav")
+
+    assert error_deg(other, report["rotate_field_ccw_deg"]) <= 3
+    assert soundfile.info(tmp_path / "out.wav").channels == 4
+    assert any("YouTube" in note for note in other["warnings"])
+
+
+def mux(take: TakeFiles, path: Path, late_s: float = 0.0) -> None:
+    """Picture and track in one file; the track's first seconds may be missing."""
+    late = round(late_s * 48_000)
     with av.open(str(take.video)) as source, av.open(str(path), "w") as target:
         video = target.add_stream_from_template(source.streams.video[0])
         sound = target.add_stream("pcm_s24le", rate=48000, layout="4.0")
@@ -256,9 +285,11 @@ def mux(take: TakeFiles, path: Path) -> None:
             if packet.dts is not None:
                 packet.stream = video
                 target.mux(packet)
-        packed = np.ascontiguousarray(field_of(take).T.reshape(1, -1) * 2**31).astype(np.int32)
+        field = field_of(take)[:, late:]
+        packed = np.ascontiguousarray(field.T.reshape(1, -1) * 2**31).astype(np.int32)
         frame = av.AudioFrame.from_ndarray(packed, "s32", "4.0")
         frame.sample_rate = 48000
+        frame.pts = late
         target.mux(sound.encode(frame))
         target.mux(sound.encode(None))
 

@@ -83,6 +83,27 @@ def test_lossless_streams_are_exact_and_keep_their_format(tmp_path: Path) -> Non
         np.testing.assert_allclose(reader.read(0, RATE), samples, atol=2**-23)
 
 
+def test_a_hole_is_silence_and_what_follows_stays_in_time(tmp_path: Path) -> None:
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, (4, RATE))
+    hole = slice(12_000, 36_000)
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=RATE, layout="4.0")
+        for first in (*range(0, hole.start, 1200), *range(hole.stop, RATE, 1200)):
+            packed = np.ascontiguousarray(samples[:, first : first + 1200].T.reshape(1, -1))
+            frame = av.AudioFrame.from_ndarray(packed.astype("f4"), "flt", "4.0")
+            frame.sample_rate, frame.pts = RATE, first
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    samples[:, hole] = 0
+
+    with open_audio(tmp_path / "a.mkv") as reader:
+        whole = np.concatenate(list(reader.blocks(7000)), axis=1)
+        part = reader.read(20_000, 20_000)
+
+    np.testing.assert_allclose(whole, samples, atol=1e-4)
+    np.testing.assert_allclose(part, samples[:, 20_000:40_000], atol=1e-4)
+
+
 def test_declared_ambisonics_is_ambix(tmp_path: Path) -> None:
     encode(tmp_path / "a.opus", tones(4), "libopus", "ambisonic 1", mapping_family="2")
     encode(tmp_path / "b.opus", tones(4), "libopus", "4.0", mapping_family="255")
