@@ -14,14 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from model import following
-from model.ambisonics import YawRotation
+from model.ambisonics import Convention, YawRotation
 from model.decision import Watch, decide
 from model.judges import judge_for
 from model.media import (
+    FUMA_SUFFIX,
     Clock,
     Correction,
     check_suffix,
     file_sha256,
+    open_split_audio,
+    output_suffix,
     write_corrected,
 )
 from model.options import Options
@@ -42,6 +45,27 @@ class Outputs:
     audio: Path | None = None
     report: Path | None = None
     plot: Path | None = None
+
+    @property
+    def paths(self) -> list[Path]:
+        """Those that are written."""
+        return [path for path in (self.audio, self.report, self.plot) if path is not None]
+
+
+def corrected_suffix(paths: Sequence[Path], options: Options) -> str:
+    """Suffix of a track's corrected file: its own where it keeps its format.
+
+    Raises
+    ------
+    MediaError, UnsupportedMedia, OptionError : the track cannot be opened.
+    """
+    with open_split_audio(paths) as reader:
+        return output_suffix(reader.info, joined=len(paths) > 1, **_rewriting(options))
+
+
+def _rewriting(options: Options) -> dict[str, bool]:
+    """What options ask of the output's format, as `model.media` names it."""
+    return {"laid": options.lay_on_picture, "floats": options.float_output}
 
 
 def align(
@@ -82,7 +106,7 @@ def align(
         ThreadPoolExecutor(1) as background,
     ):
         if outputs.audio is not None:
-            check_suffix(take.audio, outputs.audio)
+            _check_name(take, outputs.audio, options)
         hashes = [background.submit(file_sha256, path) for path in (video, *track.paths)]
         decision = decide(take, by, options, watch)
         correction = None
@@ -130,6 +154,13 @@ def _notes_on_output(take: Take, correction: Correction | None, options: Options
             "The output lies on the picture's clock; the track's own metadata (bext, cue and the "
             "like) is not carried over, for its times would be wrong there."
         )
+    elif correction and correction.new_wav:
+        notes.append(
+            f"The output is a new WAV file: what {take.audio.path.name} holds beside its samples "
+            "is not carried over."
+        )
+    if correction and correction.new_wav and take.layout.convention is not Convention.AMBIX:
+        notes += _note_on_convention(take, correction)
     if correction and correction.trim_db:
         notes.append(
             f"The rotated sound would have clipped: all channels were lowered by "
@@ -143,10 +174,25 @@ def _notes_on_output(take: Take, correction: Correction | None, options: Options
     return notes
 
 
+def _note_on_convention(take: Take, correction: Correction) -> list[str]:
+    """A convention that the track declared and a new file cannot."""
+    if take.audio.convention is None or correction.path.suffix.lower() == FUMA_SUFFIX:
+        return []
+    name = take.layout.convention.value
+    return [f"Nothing in the output says that it is {name}: say --convention {name} of it."]
+
+
+def _check_name(take: Take, output: Path, options: Options) -> None:
+    """Refuse a name that promises what the corrected file will not be."""
+    check_suffix(
+        take.audio, output, joined=len(take.track.paths) > 1,
+        fuma=take.layout.convention is Convention.FUMA, **_rewriting(options),
+    )  # fmt: skip
+
+
 def _check_outputs(outputs: Outputs, inputs: Sequence[Path]) -> None:
-    for path in (outputs.audio, outputs.report, outputs.plot):
-        if path is not None:
-            check_output(path, [p for p in inputs if p.exists()])
+    for path in outputs.paths:
+        check_output(path, [p for p in inputs if p.exists()])
 
 
 def correct(

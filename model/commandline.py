@@ -13,11 +13,11 @@ from typing import Any, get_args
 
 from tqdm import tqdm
 
-from model.align import Outputs, align
+from model.align import Outputs, align, corrected_suffix
 from model.ambisonics import Convention, Fix
 from model.checkpoint import Method
 from model.errors import AvsaError, OptionError
-from model.media import Stereo, open_split_audio, output_suffix
+from model.media import Stereo
 from model.options import Options
 from model.report import sentence
 from model.take import Track
@@ -148,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             detections=arguments.detections,
             detector=arguments.detector,
         )
-        jobs = _jobs(arguments)
+        jobs = _jobs(arguments, options)
     except AvsaError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -168,7 +168,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
-def _jobs(arguments: argparse.Namespace) -> list[tuple[Track, Outputs]]:
+def _jobs(arguments: argparse.Namespace, options: Options) -> list[tuple[Track, Outputs]]:
     """The tracks to align and where their results go."""
     paths = [arguments.video if name == "-" else Path(name) for name in arguments.audio]
     groups = [tuple(paths)] if arguments.join else [(path,) for path in paths]
@@ -179,16 +179,29 @@ def _jobs(arguments: argparse.Namespace) -> list[tuple[Track, Outputs]]:
     jobs = [
         (
             Track(group, convention, components, arguments.offset_s, arguments.fix),
-            _outputs(arguments, group),
+            _outputs(arguments, group, options),
         )
         for group in groups
     ]
-    written = [outputs.audio for _, outputs in jobs]
-    for path in written:
-        if written.count(path) > 1:
-            raise OptionError(f"Two tracks would be written to {path}: rename one, or align it "
-                              "with an -o of its own.")  # fmt: skip
+    _check_apart([arguments.video, *paths, *options.files], [outputs for _, outputs in jobs])
     return jobs
+
+
+def _check_apart(inputs: Sequence[Path], outputs: Sequence[Outputs]) -> None:
+    """Refuse results in the place of each other, or of any input: one job's is another's too."""
+    taken: set[Path] = set()
+    for path in (path for one in outputs for path in one.paths):
+        place = path.resolve()
+        if place in taken:
+            raise OptionError(
+                f"Two results would be written to {path}: rename one, or align it by itself."
+            )
+        if any(place == source.resolve() for source in inputs):
+            raise OptionError(
+                f"{path} is named as an input and would be written as a result: originals are "
+                "never overwritten. Leave it out, or use --output-dir."
+            )
+        taken.add(place)
 
 
 def _components(text: str | None) -> tuple[int, ...] | None:
@@ -200,18 +213,15 @@ def _components(text: str | None) -> tuple[int, ...] | None:
         raise OptionError(f"--channels {text} is not a list of numbers like 0,1,2,3.") from error
 
 
-def _outputs(arguments: argparse.Namespace, paths: tuple[Path, ...]) -> Outputs:
+def _outputs(arguments: argparse.Namespace, paths: tuple[Path, ...], options: Options) -> Outputs:
     outputs = Outputs(arguments.output, arguments.report, arguments.plot)
     if arguments.output is not None:
         return outputs
     folder = arguments.output_dir or paths[0].parent
-    suffix = ".wav"
-    if len(paths) == 1 and paths[0].is_file() and not arguments.lay_on_picture:
-        try:
-            with open_split_audio(paths) as reader:
-                suffix = output_suffix(reader.info)
-        except AvsaError:
-            pass  # aligning it will say what is wrong
+    try:
+        suffix = corrected_suffix(paths, options)
+    except AvsaError:
+        suffix = ".wav"  # aligning it will say what is wrong
     stem = folder / f"{paths[0].stem}_aligned"
     outputs = replace(outputs, audio=stem.with_name(stem.name + suffix))
     if arguments.output_dir is not None:

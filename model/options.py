@@ -83,6 +83,8 @@ class Options:
                 f"The objects of {objects} do not go with the method avsa, which weighs no other "
                 "evidence: leave --detections, --detector or --method away."
             )
+        if self.device.partition(":")[0] not in ("cpu", "cuda"):
+            raise OptionError(f"The device {self.device} is not known: say cpu, cuda or cuda:N.")
         if self.device.startswith("cuda") and not torch.cuda.is_available():
             raise OptionError(
                 f"The device {self.device} is not here: PyTorch sees no CUDA GPU; use cpu."

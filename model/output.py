@@ -53,6 +53,8 @@ def check_output(path: Path, inputs: Iterable[Path]) -> None:
             )
     if path.is_dir():
         raise OutputError(f"{path} cannot be written: it is a folder.")
+    if path.exists() and not path.is_file():
+        raise OutputError(f"{path} cannot be written: it is no regular file, to be replaced.")
     try:
         with tempfile.NamedTemporaryFile(prefix=".", suffix=".part", dir=path.parent):
             pass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import textwrap
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -213,7 +214,8 @@ def sentence(report: dict[str, Any]) -> str:
     if report["verdict"] == Verdict.UNDECIDABLE:
         return f"Undecidable ({fit}). " + " ".join(report["reasons"])
     if report["verdict"] == Verdict.ALIGNED:
-        return f"Aligned: the sound fits the picture as it is ({fit}; {confidence})."
+        state = f"with --fix {report['fix']}" if report.get("fix") else "as it is"
+        return f"Aligned: the sound fits the picture {state} ({fit}; {confidence})."
     side = "left (counter-clockwise)" if degrees > 0 else "right (clockwise)"
     return (
         f"Misaligned: turn the sound field {abs(degrees):.1f}° to the {side} seen from above "
@@ -293,7 +295,9 @@ def draw(
     _ring(figure.add_subplot(grid[1, 0], projection="polar"), report, colour)
     _summary(figure.add_subplot(grid[1, 1]), report, colour)
     figure.suptitle(title or Path(report["input"]["audio"]["paths"][0]).name, fontsize=13)
-    with whole_file(path) as part:
+    with whole_file(path) as part, warnings.catch_warnings():
+        # Names in scripts that the font has not are drawn as boxes; nobody needs to be told twice.
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)
         figure.savefig(part, dpi=110, format="png")
 
 
@@ -369,7 +373,7 @@ def _summary(axes: Axes, report: dict[str, Any], colour: str) -> None:
             f"{beside['picture']['rotate_field_ccw_deg']:+.1f}°"
         )
     if output:
-        applied = "untouched" if output["applied_deg"] == 0 else f"{output['applied_deg']:+.1f}°"
+        applied = "untouched" if output["untouched_copy"] else f"{output['applied_deg']:+.1f}°"
         if (report.get("trajectory") or {}).get("followed"):
             applied = f"from {applied}"
         lines.append(f"written  {Path(output['path']).name} ({applied})")

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from model import features
 from model.ambisonics import ChannelLayout, Convention, Fix
 from model.conventions import Diagnosis, diagnose
-from model.errors import MediaError, UnsupportedMedia, UnusableContent
+from model.errors import MediaError, OptionError, UnsupportedMedia, UnusableContent
 from model.media import AudioInfo, AudioReader, Stereo, VideoInfo, VideoReader, open_split_audio
 from model.moments import FRAME_SIZE, Moment, crops_around, moment_starts, picture_span
 from model.networks.avsa import AvsaConfig
@@ -67,6 +67,10 @@ class Track:
     components: tuple[int, ...] | None = None
     offset_s: float | None = None
     fix: Fix | None = None
+
+    def __post_init__(self) -> None:
+        if self.offset_s is not None and not math.isfinite(self.offset_s):
+            raise OptionError(f"The offset is {self.offset_s} s; it must be a finite number.")
 
 
 @dataclass(frozen=True)
@@ -417,6 +421,17 @@ def _layout(info: AudioInfo, track: Track, diagnosis: Diagnosis) -> ChannelLayou
     if diagnosis.selection is not None:
         convention = diagnosis.selection.convention
         components = diagnosis.selection.components or components
+    if (
+        info.convention == convention == Convention.FUMA
+        and track.convention is None
+        and components is None
+        and math.isqrt(info.n_channels) ** 2 != info.n_channels
+    ):
+        raise UnsupportedMedia(
+            f"{info.path} has {info.n_channels} channels, in FuMa a field of mixed order (like "
+            "W X Y Z U V), which is not read: take the first 4 as a file of their own. If two are "
+            "a head-locked pair, say --convention fuma."
+        )
     try:
         return ChannelLayout.of(info.n_channels, convention, components=components)
     except UnsupportedMedia as error:

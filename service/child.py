@@ -150,10 +150,9 @@ def _options_of(job: Job) -> Any:
 
 def _align(job: Job, track: dict[str, Any], index: int, notify: Any) -> dict[str, Any]:
     """One track: its outputs' names, or its error."""
-    from model.align import Outputs, align
+    from model.align import Outputs, align, corrected_suffix
     from model.ambisonics import Convention, Fix
     from model.errors import AvsaError
-    from model.media import open_split_audio, output_suffix
     from model.take import Track
 
     options = job["options"]
@@ -163,12 +162,11 @@ def _align(job: Job, track: dict[str, Any], index: int, notify: Any) -> dict[str
     names[job["video"]["path"]] = job["video"]["label"]
     names |= {job[name]["path"]: job[name]["label"] for name in COMPANIONS if name in job}
     try:
+        how = _options_of(job)
         _probe().check(Path(job["video"]["path"]), "video", stereo=options["stereo"])
         for path in (*paths, *([Path(job["reference"]["path"])] if "reference" in job else [])):
             _probe().check(path, "audio")
-        with open_split_audio(paths) as reader:
-            own = len(paths) == 1 and not options.get("lay_on_picture")
-            suffix = output_suffix(reader.info) if own else ".wav"
+        suffix = corrected_suffix(paths, how)
         audio = folder / f"audio-{index}{suffix}"
         outputs = Outputs(audio, folder / f"report-{index}.json", folder / f"plot-{index}.png")
         names[str(audio)] = f"{Path(track['labels'][0]).stem}_aligned{suffix}"
@@ -183,7 +181,7 @@ def _align(job: Job, track: dict[str, Any], index: int, notify: Any) -> dict[str
                 Fix(options["fix"]) if options.get("fix") else None,
             ),
             outputs,
-            _options_of(job),
+            how,
             notify=notify,
             labels=names,
         )

@@ -5,15 +5,15 @@ from model.media.clock import ClockResampler, on_camera_clock
 from model.media.correct import (
     Clock,
     Correction,
-    check_suffix,
     file_sha256,
-    output_suffix,
     write_corrected,
 )
 from model.media.spherical import Spherical
+from model.media.suffixes import FUMA_SUFFIX, check_suffix, output_suffix
 from model.media.video import Stereo, VideoInfo, VideoReader, VideoWindow
 
 __all__ = [
+    "FUMA_SUFFIX",
     "AudioInfo",
     "AudioReader",
     "Clock",

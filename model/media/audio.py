@@ -28,12 +28,13 @@ from model.media.samples import SampleBuffer, SampleFormat
 
 FloatArray = NDArray[np.floating]
 
-# FFmpeg moves the channels of 8-channel Vorbis into the order of its 7.1 layout. Eight channels are
-# no ambisonic set; where they occur (halves of a third-order track) they were coded as they are.
+# FFmpeg moves the channels of Vorbis into the order of its 5.1 and 7.1 layouts, which no ambisonic
+# track has: six are a first-order field with a head-locked pair, eight half of a third-order one.
 # Coded channel of each FFmpeg channel, Vorbis I specification section 4.3.9.
-_VORBIS_71 = (0, 2, 1, 7, 5, 6, 3, 4)
+_VORBIS_ORDER = {6: (0, 2, 1, 5, 3, 4), 8: (0, 2, 1, 7, 5, 6, 3, 4)}
 # Decoders need this much sound before a place to reproduce it exactly (Opus asks for 80 ms).
 _PREROLL_S = 0.25
+_MOST_SAMPLES = 1 << 36  # the most that FLAC can tell: 16 days at 48 kHz
 # Below this level against the loudest channel a lossy coder's channel counts as silent.
 _SILENT_DB = -60.0
 # FFmpeg decodes YouTube's 5.1 AAC ambisonics as X, Y, W, (silence), Z, (silence): the file
@@ -189,6 +190,12 @@ class SoundFileReader(AudioReader):
                 "damaged or of another kind."
             ) from error
         bits = self._BITS.get(self._file.subtype)
+        if self._file.frames > _MOST_SAMPLES:
+            self._file.close()
+            raise MediaError(
+                f"{path} does not say how long it is, as FLAC that was written to a pipe: encode "
+                "it again into a file."
+            )
         self.info = AudioInfo(
             path=path,
             container=self._file.format.lower(),
@@ -347,9 +354,9 @@ class ContainerReader(AudioReader):
         if samples.dtype.kind != "f":
             zero = 2.0 ** (8 * samples.dtype.itemsize - 1)
             numbers = numbers / zero - (1.0 if samples.dtype.kind == "u" else 0.0)
-        if self.info.codec == "vorbis" and self.info.n_channels == len(_VORBIS_71):
+        if self.info.codec == "vorbis" and self.info.n_channels in _VORBIS_ORDER:
             coded = np.empty_like(numbers)
-            coded[list(_VORBIS_71)] = numbers
+            coded[list(_VORBIS_ORDER[self.info.n_channels])] = numbers
             return coded
         return np.ascontiguousarray(numbers)
 

@@ -5,7 +5,7 @@ Three ways, by what the input is:
 - uncompressed in a known container: its own bytes, with only the changed channels' samples
   replaced; every chunk around the samples is copied (`riff` says what differs in WAV files);
 - FLAC: encoded again, with all metadata blocks;
-- anything else (lossy codecs, containers, split tracks): decoded into WAV.
+- anything else (lossy codecs, containers, split tracks, another clock): decoded into a new WAV.
 
 The work is done in blocks, so memory does not grow with the file.
 """
@@ -18,6 +18,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
@@ -26,12 +27,13 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from model.errors import MediaError, OptionError
+from model.errors import MediaError
 from model.media import flac, riff
 from model.media.audio import AudioInfo, AudioReader, open_audio, open_split_audio
 from model.media.clock import on_camera_clock
 from model.media.pcm import PcmFile, read_pcm_file
 from model.media.samples import SampleBuffer, SampleFormat
+from model.media.suffixes import FUMA_SUFFIX, keeps_format, own_suffixes
 from model.output import whole_file
 
 FloatArray = NDArray[np.floating]
@@ -44,15 +46,6 @@ ChannelMix = Mapping[int, Sequence[tuple[int, Weight]]]
 FLOAT32 = SampleFormat("float", 4, 32)
 _BLOCK = 1 << 13  # samples per channel: a few blocks stay in the processor's cache
 _COPY_BLOCK = 1 << 20
-_SUFFIXES = {
-    "wav": (".wav", ".wave", ".bwf", ".amb"),
-    "rf64": (".wav", ".rf64", ".bwf"),
-    "bw64": (".wav", ".bw64", ".bwf"),
-    "w64": (".w64",),
-    "aiff": (".aiff", ".aif", ".aifc"),
-    "caf": (".caf",),
-    "flac": (".flac",),
-}
 
 
 @dataclass(frozen=True)
@@ -76,6 +69,7 @@ class Correction:
     Attributes
     ----------
     copied : whether the file is a byte-for-byte copy of the input.
+    new_wav : whether it is a WAV file of its own, without what surrounded the input's samples.
     format : sample format, for people.
     peak : largest magnitude in the result, full scale 1.0; None for a copy.
     trim_db : gain that was applied to all channels to keep the result below full scale.
@@ -85,35 +79,12 @@ class Correction:
     path: Path
     sha256: str
     copied: bool
+    new_wav: bool
     n_samples: int
     format: str
     peak: float | None
     trim_db: float
     clipped_samples: int
-
-
-def output_suffix(info: AudioInfo) -> str:
-    """Suffix of a corrected file: the input's own, or .wav where its kind is not written."""
-    return info.path.suffix if info.path.suffix.lower() in _own_suffixes(info) else ".wav"
-
-
-def check_suffix(info: AudioInfo, output: Path) -> None:
-    """Refuse an output name whose suffix promises a format that would not be in it.
-
-    Raises
-    ------
-    OptionError : naming the suffixes that would do.
-    """
-    allowed = sorted({*_own_suffixes(info), ".wav"})
-    if output.suffix.lower() not in allowed:
-        raise OptionError(
-            f"The output {output} should end in {' or '.join(allowed)}: "
-            f"{info.path.name} is corrected in its own format, or as WAV."
-        )
-
-
-def _own_suffixes(info: AudioInfo) -> tuple[str, ...]:
-    return _SUFFIXES.get(info.container, ())
 
 
 def write_corrected(
@@ -137,7 +108,7 @@ def write_corrected(
     clock : lay the track on another clock, before mixing. The result is a new WAV without the
         track's chunks, whose times would not hold any more.
     history : a line for the CodingHistory of a Broadcast Wave file.
-    float_output : write 32-bit float WAV instead of the input's sample format.
+    float_output : write 32-bit floats, as WAV, instead of the input's sample format.
 
     Integer results that would clip get one gain over all channels, the least that is needed.
 
@@ -148,24 +119,25 @@ def write_corrected(
     """
     with open_audio(sources[0]) as reader:
         info = reader.info
+    joined, laid = len(sources) > 1, clock is not None
     in_own_format = (
-        len(sources) == 1
-        and keep_channels is None
-        and not float_output
-        and clock is None
-        and output.suffix.lower() in _own_suffixes(info)
+        keep_channels is None
+        and keeps_format(info, joined=joined, laid=laid, floats=float_output)
+        and output.suffix.lower() in own_suffixes(info)
     )
+    amb = output.suffix.lower() == FUMA_SUFFIX
     with whole_file(output) as part:
-        if in_own_format and not mix:
+        if in_own_format and not mix and not float_output:
             shutil.copyfile(info.path, part)
             written = _Written(info.n_samples, info.format)
         elif in_own_format and info.container == "flac":
             written = _write_flac(info, part, mix, progress)
         elif in_own_format and (pcm := read_pcm_file(info.path)) is not None:
-            written = _write_pcm(pcm, part, mix, history, progress)
+            stored = FLOAT32 if float_output else pcm.format
+            written = _write_pcm(pcm, part, mix, stored, history, progress)
         else:
             written = _write_decoded(
-                sources, part, mix, keep_channels, clock, float_output, progress
+                sources, part, mix, keep_channels, clock, float_output, amb, progress
             )
         digest = written.sha256 or file_sha256(part)
     mixer = written.mixer
@@ -173,6 +145,7 @@ def write_corrected(
         path=output,
         sha256=digest,
         copied=mixer is None,
+        new_wav=not in_own_format,
         n_samples=written.n_samples,
         format=written.format.name if written.format else info.codec,
         peak=mixer.peak if mixer else None,
@@ -267,24 +240,29 @@ def _not_finite(path: Path, at_s: float) -> MediaError:
 
 
 def _write_pcm(
-    pcm: PcmFile, output: Path, mix: ChannelMix, history: str, progress: Progress
+    pcm: PcmFile,
+    output: Path,
+    mix: ChannelMix,
+    stored: SampleFormat,
+    history: str,
+    progress: Progress,
 ) -> _Written:
     after = pcm.data_offset + pcm.data_size
     head: Sequence[riff.Piece] = [(0, pcm.data_offset)]
     tail: Sequence[riff.Piece] = [(after, pcm.path.stat().st_size - after)]
     if pcm.chunks:
-        head, tail = riff.around_data(pcm, history)
+        head, tail = riff.around_data(pcm, history, stored)
 
     def write(mixer: _Mixer) -> _Written:
         digest = hashlib.sha256()
         with pcm.path.open("rb") as source, output.open("wb") as target:
-            samples = _mixed_data(pcm, source, mixer, progress)
+            samples = _mixed_data(pcm, source, mixer, stored, progress)
             for data in chain(_pieces(source, head), samples, _pieces(source, tail)):
                 target.write(data)
                 digest.update(data)
-        return _Written(pcm.n_samples, pcm.format, mixer, digest.hexdigest())
+        return _Written(pcm.n_samples, stored, mixer, digest.hexdigest())
 
-    return _with_trim(mix, pcm.format, write)
+    return _with_trim(mix, stored, write)
 
 
 def _pieces(source: BinaryIO, pieces: Sequence[riff.Piece]) -> Iterator[bytes | memoryview]:
@@ -300,21 +278,25 @@ def _pieces(source: BinaryIO, pieces: Sequence[riff.Piece]) -> Iterator[bytes | 
 
 
 def _mixed_data(
-    pcm: PcmFile, source: BinaryIO, mixer: _Mixer, progress: Progress
+    pcm: PcmFile, source: BinaryIO, mixer: _Mixer, stored: SampleFormat, progress: Progress
 ) -> Iterator[memoryview]:
-    """The samples as stored, block by block, after mixing."""
-    buffer = SampleBuffer(pcm.format, pcm.n_channels, _BLOCK)
-    changed = [index for index in range(pcm.n_channels) if mixer.changes(index)]
+    """The samples as they are to be stored, block by block, after mixing."""
+    read = SampleBuffer(pcm.format, pcm.n_channels, _BLOCK)
+    written, changed = read, [at for at in range(pcm.n_channels) if mixer.changes(at)]
+    if stored != pcm.format:
+        written = SampleBuffer(stored, pcm.n_channels, _BLOCK)
+        changed = list(range(pcm.n_channels))
     source.seek(pcm.data_offset)
     for first in range(0, pcm.n_samples, _BLOCK):
-        n_samples = buffer.fill(source, min(_BLOCK, pcm.n_samples - first))
+        n_samples = read.fill(source, min(_BLOCK, pcm.n_samples - first))
         try:
-            mixed = mixer(buffer.channels())
+            mixed = mixer(read.channels())
         except _NotFinite:
             raise _not_finite(pcm.path, first / pcm.samplerate) from None
+        written.resize(n_samples)
         for index in changed:
-            buffer.set_channel(index, mixed[index])
-        yield buffer.data
+            written.set_channel(index, mixed[index])
+        yield written.data
         progress((first + n_samples) / pcm.n_samples)
 
 
@@ -378,6 +360,7 @@ def _write_decoded(
     keep_channels: Sequence[int] | None,
     clock: Clock | None,
     float_output: bool,
+    amb: bool,
     progress: Progress,
 ) -> _Written:
     with open_split_audio(sources) as reader:
@@ -386,21 +369,20 @@ def _write_decoded(
     channels = list(range(info.n_channels) if keep_channels is None else keep_channels)
 
     def write(mixer: _Mixer) -> _Written:
-        header_size = len(riff.new_header(stored, info.samplerate, len(channels), 0))
+        header = partial(riff.new_header, stored, info.samplerate, len(channels), amb=amb)
         buffer = SampleBuffer(stored, len(channels), _BLOCK)
         n_samples = 0
         with open_split_audio(sources) as reader, output.open("wb") as target:
-            target.seek(header_size)
+            target.write(header(0))
             for mixed in _mixed_blocks(reader, mixer, progress, clock):
                 buffer.resize(mixed.shape[1])
                 for place, channel in enumerate(channels):
                     buffer.set_channel(place, mixed[channel])
                 target.write(buffer.data)
                 n_samples += mixed.shape[1]
-            if len(buffer.data) % 2:
-                target.write(b"\0")
+            target.write(b"\0" * (n_samples * len(channels) * stored.width % 2))
             target.seek(0)
-            target.write(riff.new_header(stored, info.samplerate, len(channels), n_samples))
+            target.write(header(n_samples))
         return _Written(n_samples, stored, mixer)
 
     return _with_trim(mix, stored, write)

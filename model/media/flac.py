@@ -21,19 +21,33 @@ def carry_metadata(source: Path, encoded: Path, output: Path) -> None:
     `encoded` and the latter are left out; every other block is `source`'s own.
     """
     with source.open("rb") as file:
+        before = _tag_before(file)
         kept = [block for block in _blocks(file) if block[0] not in (_STREAMINFO, _SEEKTABLE)]
     with encoded.open("rb") as file, output.open("wb") as target:
+        _tag_before(file)
         blocks = [block for block in _blocks(file) if block[0] == _STREAMINFO] + kept
-        target.write(b"fLaC")
+        target.write(before + b"fLaC")
         for index, (kind, data) in enumerate(blocks):
             last = _LAST if index == len(blocks) - 1 else 0
             target.write(bytes([kind | last]) + len(data).to_bytes(3, "big") + data)
         shutil.copyfileobj(file, target, 1 << 20)
 
 
+def _tag_before(file: BinaryIO) -> bytes:
+    """An ID3v2 tag that some taggers put first; leaves the file at its stream marker."""
+    head = file.read(10)
+    if head[:3] != b"ID3":
+        file.seek(0)
+        return b""
+    size = 0  # seven bits a byte (ID3v2.4 section 6.2)
+    for byte in head[6:]:
+        size = size << 7 | byte & 0x7F
+    return head + file.read(size)
+
+
 def _blocks(file: BinaryIO) -> list[tuple[int, bytes]]:
-    """Type and content of each metadata block; leaves the file at its first frame."""
-    file.seek(4)
+    """Type and content of each metadata block from the stream marker; ends at the first frame."""
+    file.seek(4, 1)
     blocks = []
     while True:
         header = file.read(4)

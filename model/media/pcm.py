@@ -21,7 +21,7 @@ from model.media.samples import Encoding, SampleFormat
 
 _WAVE_PCM, _WAVE_FLOAT, _WAVE_EXTENSIBLE = 0x0001, 0x0003, 0xFFFE
 # The WAVEX sub-format of ".amb" files after its first two bytes (Dobson): always FuMa.
-_AMB_SUBFORMAT = bytes.fromhex("00002107d3118644c8c1ca000000")
+AMB_SUBFORMAT_TAIL = bytes.fromhex("00002107d3118644c8c1ca000000")
 _UNKNOWN_SIZE = 0xFFFFFFFF
 _W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
 _W64_TAIL = bytes.fromhex("f3acd3118cd100c04f8edb8a")
@@ -186,7 +186,7 @@ def _wave_format(fmt: bytes) -> tuple[SampleFormat | None, bool]:
     if tag == _WAVE_EXTENSIBLE:
         valid_bits = struct.unpack_from("<H", fmt, 18)[0] or bits
         tag = struct.unpack_from("<H", fmt, 24)[0]
-        is_amb = fmt[26:40] == _AMB_SUBFORMAT
+        is_amb = fmt[26:40] == AMB_SUBFORMAT_TAIL
     width = (bits + 7) // 8
     if tag == _WAVE_FLOAT and bits in (32, 64):
         return SampleFormat("float", width, bits), is_amb

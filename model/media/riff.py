@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 
-from model.media.pcm import Chunk, PcmFile
+from model.media.pcm import AMB_SUBFORMAT_TAIL, Chunk, PcmFile
 from model.media.samples import SampleFormat
 
 # A stretch of the output: bytes, or (offset, size) of the input to copy.
@@ -18,48 +18,84 @@ _MAX_32 = 0xFFFFFFFF
 # Chunks that describe the old samples' peaks: optional, and wrong once samples change.
 _STALE = (b"PEAK", b"levl")
 _BEXT_FIXED_SIZE = 602
+_EXTENSIBLE = 0xFFFE
 _WAVE_SUBFORMAT_TAIL = bytes.fromhex("000000001000800000aa00389b71")
 _DS64_SIZE = 28
 
 
-def around_data(pcm: PcmFile, history: str) -> tuple[list[Piece], list[Piece]]:
+def around_data(
+    pcm: PcmFile, history: str, stored: SampleFormat
+) -> tuple[list[Piece], list[Piece]]:
     """What stands before and after the samples of a corrected WAV, RF64 or BW64 file.
 
     All chunks in their order, to the byte, but: `bext` gains `history` as a line of its
     CodingHistory; sizes are set right; chunks that hold peaks are dropped; a file that grows over
-    4 GB becomes RF64.
+    4 GB becomes RF64; where the samples are `stored` in another format, `fmt ` and `fact` say so.
     """
-    kept = [chunk for chunk in pcm.chunks if chunk.name not in (*_STALE, b"ds64")]
-    bodies = {chunk: _body(pcm, chunk, history) for chunk in kept if chunk.name != b"data"}
-    data = next(chunk for chunk in kept if chunk.name == b"data")
-    sizes = {
-        chunk: data.size if chunk is data else sum(map(_piece_size, bodies[chunk]))
-        for chunk in kept
-    }
-    total = 4 + sum(8 + size + size % 2 for size in sizes.values())
+    other = stored != pcm.format
+    bodies = _bodies(pcm, history, stored if other else None)
+    data_size = pcm.n_samples * pcm.n_channels * stored.width
+    # Bytes of a last, incomplete frame.
+    (data,) = (chunk for chunk in pcm.chunks if chunk.name == b"data")
+    rest: Piece = b"" if other else (pcm.data_offset + pcm.data_size, data.size - pcm.data_size)
+    sizes = [
+        data_size + _piece_size(rest) if name == b"data" else sum(map(_piece_size, body))
+        for name, body in bodies
+    ]
+    total = 4 + sum(8 + size + size % 2 for size in sizes)
     is_64 = pcm.container != "wav" or total > _MAX_32
     head: list[Piece] = []
     if is_64:
         total += 8 + _DS64_SIZE
         magic = b"BW64" if pcm.container == "bw64" else b"RF64"
         head.append(struct.pack("<4sI4s", magic, _MAX_32, b"WAVE"))
-        head.append(_ds64(total, data.size, pcm.n_samples))
+        head.append(_ds64(total, data_size + _piece_size(rest), pcm.n_samples))
     else:
         head.append(struct.pack("<4sI4s", b"RIFF", total, b"WAVE"))
     tail: list[Piece] = []
     side = head
-    for chunk in kept:
-        is_data = chunk is data
-        size = _MAX_32 if is_data and is_64 else sizes[chunk]
-        side.append(struct.pack("<4sI", chunk.name, size))
+    for (name, body), size in zip(bodies, sizes, strict=True):
+        is_data = name == b"data"
+        side.append(struct.pack("<4sI", name, _MAX_32 if is_data and is_64 else size))
         if is_data:
             side = tail
-            # Bytes of a last, incomplete frame.
-            side.append((pcm.data_offset + pcm.data_size, data.size - pcm.data_size))
-        else:
-            side.extend(bodies[chunk])
-        side.append(b"\0" * (sizes[chunk] % 2))
+        side.extend([rest] if is_data else body)
+        side.append(b"\0" * (size % 2))
     return head, tail
+
+
+def _bodies(
+    pcm: PcmFile, history: str, stored: SampleFormat | None
+) -> list[tuple[bytes, list[Piece]]]:
+    """Name and content of the chunks to write, in order; `data` has none here.
+
+    stored : the samples' new format; None if they keep theirs.
+    """
+    bodies: list[tuple[bytes, list[Piece]]] = []
+    for chunk in pcm.chunks:
+        name = chunk.name
+        if name in (*_STALE, b"ds64") or (stored and name == b"fact"):
+            continue
+        bodies.append((name, [] if name == b"data" else _body(pcm, chunk, history)))
+        if stored and name == b"fmt ":
+            bodies[-1] = (name, [_restored_fmt(pcm, chunk, stored)])
+            # Every format but PCM has one (Multimedia Data Standards Update, 1994).
+            bodies.append((b"fact", [struct.pack("<I", min(pcm.n_samples, _MAX_32))]))
+    return bodies
+
+
+def _restored_fmt(pcm: PcmFile, chunk: Chunk, stored: SampleFormat) -> bytes:
+    """A `fmt ` chunk's content with another sample format; speakers and sub-format's kind stay."""
+    with pcm.path.open("rb") as file:
+        file.seek(chunk.offset)
+        fmt = file.read(chunk.size)
+    tag = _tag(stored)
+    frame_size = pcm.n_channels * stored.width
+    rates = (pcm.n_channels, pcm.samplerate, pcm.samplerate * frame_size, frame_size)
+    if len(fmt) >= 40 and fmt[:2] == struct.pack("<H", _EXTENSIBLE):
+        start = struct.pack("<HHIIHHHH", _EXTENSIBLE, *rates, 8 * stored.width, 22, stored.bits)
+        return start + fmt[20:24] + struct.pack("<H", tag) + fmt[26:]
+    return struct.pack("<HHIIHHH", tag, *rates, 8 * stored.width, 0)
 
 
 def _body(pcm: PcmFile, chunk: Chunk, history: str) -> list[Piece]:
@@ -74,6 +110,11 @@ def _body(pcm: PcmFile, chunk: Chunk, history: str) -> list[Piece]:
     return [(chunk.offset, _BEXT_FIXED_SIZE), lines]
 
 
+def _tag(stored: SampleFormat) -> int:
+    """WAVE_FORMAT_IEEE_FLOAT or WAVE_FORMAT_PCM."""
+    return 3 if stored.encoding == "float" else 1
+
+
 def _piece_size(piece: Piece) -> int:
     return len(piece) if isinstance(piece, bytes) else piece[1]
 
@@ -83,19 +124,26 @@ def _ds64(riff_size: int, data_size: int, n_samples: int) -> bytes:
 
 
 def new_header(
-    sample_format: SampleFormat, samplerate: int, n_channels: int, n_samples: int
+    sample_format: SampleFormat,
+    samplerate: int,
+    n_channels: int,
+    n_samples: int,
+    *,
+    amb: bool = False,
 ) -> bytes:
     """Header of a new WAV of discrete channels up to its samples; RF64 if it takes 64-bit sizes.
+
+    amb : with the sub-format that says FuMa.
 
     A JUNK chunk holds the place of `ds64`, so the header's length does not depend on `n_samples`.
     """
     width = sample_format.width
-    tag = 3 if sample_format.encoding == "float" else 1
     fmt = struct.pack(
-        "<HHIIHHHHI", 0xFFFE, n_channels, samplerate, samplerate * n_channels * width,
+        "<HHIIHHHHI", _EXTENSIBLE, n_channels, samplerate, samplerate * n_channels * width,
         n_channels * width, 8 * width, 22, sample_format.bits, 0,
     )  # fmt: skip
-    fmt += struct.pack("<H", tag) + _WAVE_SUBFORMAT_TAIL
+    fmt += struct.pack("<H", _tag(sample_format))
+    fmt += AMB_SUBFORMAT_TAIL if amb else _WAVE_SUBFORMAT_TAIL
     chunks: Sequence[tuple[bytes, bytes]] = (
         (b"fmt ", fmt),
         (b"fact", struct.pack("<I", min(n_samples, _MAX_32))),

@@ -222,7 +222,7 @@ def _read_matroska_video(video: dict[int, bytes]) -> Spherical:
     mode = int.from_bytes(video.get(_STEREO_MODE, b""), "big")
     stereo = _MATROSKA_STEREO.get(mode, f"mode {mode}")
     if _PROJECTION not in video:
-        return Spherical(stereo=stereo, source="matroska" if mode else "none")
+        return Spherical(stereo=stereo, source="matroska") if mode else UNDECLARED
     fields = dict(_elements(video[_PROJECTION]))
     number = int.from_bytes(fields.get(_PROJECTION_TYPE, b""), "big")
     names = ("rectilinear", "equirectangular", "cubemap", "mesh")

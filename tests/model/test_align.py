@@ -20,7 +20,7 @@ from PIL import Image
 
 from model.align import Outputs, align
 from model.ambisonics import ChannelLayout, Convention, Fix, YawRotation, rotate_yaw
-from model.errors import Cancelled, MediaError, OptionError, UnusableContent
+from model.errors import Cancelled, MediaError, OptionError, UnsupportedMedia, UnusableContent
 from model.media import open_audio
 from model.media.encode import write_youtube_audio
 from model.options import Options
@@ -195,6 +195,15 @@ def test_amb_is_fuma_without_being_told(take: TakeFiles, report: Report, tmp_pat
 
     assert same_answer(report, other)
     assert other["input"]["audio"]["convention"] == "fuma"
+
+
+def test_mixed_orders_are_refused_by_name(take: TakeFiles, tmp_path: Path) -> None:
+    path = tmp_path / "in.amb"
+    with soundfile.SoundFile(path, "w", 48000, 6, "PCM_24", format="WAVEX") as file:
+        file.write(np.random.default_rng(0).uniform(-0.1, 0.1, (288_000, 6)))
+
+    with pytest.raises(UnsupportedMedia, match="mixed order"):
+        run(take.video, path)
 
 
 def test_named_channels(take: TakeFiles, report: Report, tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 from model.commandline import main
 from tests.bad_inputs import BAD_INPUTS
@@ -84,6 +86,7 @@ def test_outputs_that_cannot_be(
         (["-o", str(tmp_path)], "cannot be written: it is a folder|should end in"),
         (["-o", str(tmp_path / "out.mp3")], r"should end in .*\.wav"),
         (["--output-dir", str(tmp_path / "no")], "does not exist"),
+        (["-o", str(tmp_path / "out.wav"), "--report", os.devnull], "no regular file"),
         (["-o", str(tmp_path / "o.wav"), "--report", str(tmp_path / "no" / "r.json")], "cannot be"),
     ):
         assert main([str(take.video), str(audio), *arguments]) == 2
@@ -142,6 +145,8 @@ def test_a_dash_is_the_sound_inside_the_video(
         (["--channels", "a,b"], "not a list of numbers"),
         (["--channels", "0,1,2,9"], "between 0 and 3"),
         (["--device", "cuda"], "no CUDA GPU"),
+        (["--device", "gpu"], "gpu is not known"),
+        (["--offset-s", "nan"], "must be a finite number"),
         (["--convention", "fuma", "--offset-s", "90"], "overlap"),
     ],
 )
@@ -162,7 +167,32 @@ def test_several_tracks_and_one_output(
     assert main([str(take.video), *tracks, "-o", str(tmp_path / "o.wav")]) == 2
     assert "use --output-dir" in capsys.readouterr().err
     assert main([str(take.video), *tracks, "--output-dir", str(tmp_path)]) == 2
-    assert "Two tracks would be written" in capsys.readouterr().err
+    assert "Two results would be written" in capsys.readouterr().err
+    other = tmp_path / "take.flac"
+    soundfile.write(other, np.zeros((48_000, 4)), 48_000)
+    tracks = [str(take.audio), str(other)]
+    assert main([str(take.video), *tracks, "--output-dir", str(tmp_path)]) == 2
+    assert "take_aligned.json" in capsys.readouterr().err
+    same = str(tmp_path / "o.wav")
+    assert main([str(take.video), str(take.audio), "-o", same, "--report", same]) == 2
+    assert "Two results" in capsys.readouterr().err
+    assert listing(tmp_path) == {"take.flac"}
+
+
+def test_a_track_is_not_the_place_of_anothers_result(
+    take: TakeFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As when `*.wav` is named a second time."""
+    tracks = [tmp_path / "t.wav", tmp_path / "t_aligned.wav"]
+    for track in tracks:
+        shutil.copyfile(take.audio, track)
+    before = tracks[1].read_bytes()
+
+    assert main([str(take.video), *map(str, tracks)]) == 2
+
+    assert "t_aligned.wav is named as an input" in capsys.readouterr().err
+    assert tracks[1].read_bytes() == before
+    assert listing(tmp_path) == {"t.wav", "t_aligned.wav"}
 
 
 def test_our_own_fault_is_ours(

@@ -179,6 +179,27 @@ def test_what_is_no_sound(tmp_path: Path, name: str, content: bytes) -> None:
         open_audio(tmp_path / name)
 
 
+def test_flac_of_unknown_length_says_so(tmp_path: Path) -> None:
+    """As encoders leave it that write to a pipe: STREAMINFO counts no samples."""
+    path = tmp_path / "a.flac"
+    soundfile.write(path, np.zeros((5000, 4)), RATE)
+    data = bytearray(path.read_bytes())
+    data[21] &= 0xF0
+    data[22:26] = bytes(4)
+    path.write_bytes(data)
+    with pytest.raises(MediaError, match="does not say how long it is"):
+        open_audio(path)
+
+
+def test_six_channel_vorbis_is_in_coded_order(tmp_path: Path) -> None:
+    """libsndfile leaves coded channels where they are; FFmpeg moves them."""
+    path = tmp_path / "a.ogg"
+    soundfile.write(path, tones(6).T, RATE, format="OGG", subtype="VORBIS")
+    with open_audio(path) as reader:
+        # Vorbis takes the sixth for the low-frequency channel, and leaves little of its tone.
+        assert tone_numbers(reader.read(0, RATE))[:5] == list(range(5))
+
+
 def test_a_truncated_flac_names_the_place(tmp_path: Path) -> None:
     path = tmp_path / "a.flac"
     soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, (5 * RATE, 4)), RATE)

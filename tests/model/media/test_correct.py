@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 
 from model.ambisonics import ChannelLayout, YawRotation
 from model.errors import DiskFull, MediaError, OptionError, OutputError
-from model.media import check_suffix, file_sha256, open_audio, riff, write_corrected
+from model.media import (
+    Clock,
+    check_suffix,
+    file_sha256,
+    open_audio,
+    output_suffix,
+    riff,
+    write_corrected,
+)
 from model.media.correct import ChannelMix
 from model.media.pcm import read_pcm_file
 from model.output import check_output, whole_file
@@ -177,6 +185,19 @@ def test_flac_keeps_its_metadata(tmp_path: Path) -> None:
     assert np.abs(samples_of(tmp_path / "c.flac") - samples_of(source)).max() <= 2**-23 + 1e-12
 
 
+def test_flac_keeps_a_tag_that_stands_before_it(tmp_path: Path) -> None:
+    source, output = tmp_path / "a.flac", tmp_path / "b.flac"
+    samples = np.random.default_rng(0).uniform(-0.3, 0.3, (4, 5000))
+    soundfile.write(source, samples.T, 48000, subtype="PCM_24")
+    tag = b"ID3\x04\x00\x00" + bytes([0, 0, 1, 10]) + bytes(128 + 10)
+    source.write_bytes(tag + source.read_bytes())
+
+    write_corrected([source], output, rotation(180))
+
+    assert output.read_bytes().startswith(tag + b"fLaC")
+    np.testing.assert_allclose(samples_of(output)[1], -samples[1], atol=1e-6)
+
+
 def test_clipping_is_answered_with_one_gain(tmp_path: Path) -> None:
     """A loud diagonal source turned to the front would pass full scale by 3 dB."""
     wave = np.sin(np.arange(48_000) / 7)
@@ -206,6 +227,28 @@ def test_float_output_needs_no_gain(tmp_path: Path) -> None:
     assert (correction.trim_db, correction.format) == (0.0, "32-bit float")
     assert soundfile.info(tmp_path / "b.wav").subtype == "FLOAT"
     assert np.abs(samples_of(tmp_path / "b.wav")).max() > 1.3
+
+
+@pytest.mark.parametrize("container", ["wav", "wavex", "rf64"])
+def test_float_output_keeps_every_chunk(tmp_path: Path, container: str) -> None:
+    source, output = tmp_path / "a.wav", tmp_path / "b.wav"
+    samples = production_wav(source)
+    if container != "wav":
+        soundfile.write(source, samples.T, 48000, format=container.upper(), subtype="PCM_24")
+    mix = rotation(37)
+
+    correction = write_corrected([source], output, mix, history="done", float_output=True)
+
+    before, after = chunks(source), chunks(output)
+    known = {b"fmt ", b"fact", b"data", b"bext", b"ds64", b"PEAK"}
+    assert before.keys() - {b"PEAK"} <= after.keys()
+    assert all(after[name] == before[name] for name in before.keys() - known)
+    assert struct.unpack("<I", after[b"fact"]) == (samples.shape[1],)
+    assert not correction.new_wav
+    info = soundfile.info(output)
+    assert (info.subtype, info.frames) == ("FLOAT", samples.shape[1])
+    expected = YawRotation(ChannelLayout.of(4), math.radians(37))(samples_of(source))
+    np.testing.assert_allclose(samples_of(output), expected, atol=1e-6)
 
 
 def test_full_scale_samples_are_not_clipping(tmp_path: Path) -> None:
@@ -300,7 +343,7 @@ def test_a_file_beyond_four_gigabytes_becomes_rf64(tmp_path: Path) -> None:
     pcm = read_pcm_file(path)
     assert pcm is not None
     line = "x" * (200 << 20)
-    pieces, _ = riff.around_data(pcm, line)
+    pieces, _ = riff.around_data(pcm, line, pcm.format)
 
     assert isinstance(pieces[0], bytes)
     assert pieces[0][:4] == b"RF64"
@@ -315,6 +358,56 @@ def test_a_suffix_that_would_lie(tmp_path: Path, name: str) -> None:
     production_wav(tmp_path / "a.wav")
     with open_audio(tmp_path / "a.wav") as reader, pytest.raises(OptionError, match=r"\.wav"):
         check_suffix(reader.info, tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "right"),
+    [
+        ("a.flac", {}, ".flac"),
+        ("a.caf", {}, ".caf"),
+        ("a.flac", {"floats": True}, ".wav"),
+        ("a.caf", {"floats": True}, ".wav"),
+        ("a.aiff", {"laid": True}, ".wav"),
+        ("a.w64", {"joined": True}, ".wav"),
+        ("alac.caf", {}, ".wav"),
+        ("a.amb", {"floats": True}, ".amb"),
+    ],
+)
+def test_a_new_wav_is_called_one(
+    tmp_path: Path, name: str, asked: dict[str, bool], right: str
+) -> None:
+    kinds = {".amb": "WAVEX"}
+    path = tmp_path / name
+    kind = kinds.get(path.suffix, path.suffix[1:].upper())
+    subtype = "ALAC_24" if name == "alac.caf" else "PCM_24"
+    soundfile.write(path, np.zeros((100, 4)), 48000, format=kind, subtype=subtype)
+
+    with open_audio(path) as reader:
+        assert output_suffix(reader.info, **asked) == right
+        check_suffix(reader.info, tmp_path / f"b{right}", **asked)
+        if right == ".wav":
+            with pytest.raises(OptionError, match="new WAV"):
+                check_suffix(reader.info, tmp_path / f"b{path.suffix}", **asked)
+
+
+def test_only_fuma_is_called_amb(tmp_path: Path) -> None:
+    production_wav(tmp_path / "a.wav")
+    with open_audio(tmp_path / "a.wav") as reader:
+        check_suffix(reader.info, tmp_path / "b.amb", fuma=True)
+        with pytest.raises(OptionError, match="should end in"):
+            check_suffix(reader.info, tmp_path / "b.amb")
+
+
+def test_a_new_amb_declares_itself(tmp_path: Path) -> None:
+    production_wav(tmp_path / "a.wav")
+
+    write_corrected(
+        [tmp_path / "a.wav"], tmp_path / "b.amb", rotation(30), clock=Clock(0.0, 0.0, 500)
+    )
+    (tmp_path / "b.amb").rename(tmp_path / "b.wav")
+
+    with open_audio(tmp_path / "b.wav") as reader:
+        assert reader.info.convention == "fuma"
 
 
 # --- whole or not at all -------------------------------------------------------------------------

@@ -114,6 +114,13 @@ def test_other_matroska_projections(tmp_path: Path, number: int, name: str) -> N
     assert read_spherical(path).projection == name
 
 
+def test_a_matroska_track_that_says_nothing_is_undeclared(tmp_path: Path) -> None:
+    """So that the frame's shape tells what it is."""
+    path = tmp_path / "a.mkv"
+    path.write_bytes(matroska_head(b""))
+    assert read_spherical(path) == UNDECLARED
+
+
 @pytest.mark.parametrize("length", range(0, 2000, 97))
 def test_broken_headers_declare_nothing_and_do_not_crash(video: Path, length: int) -> None:
     add_boxes(video, entry=sv3d(b"cbmp"))

@@ -1,0 +1,79 @@
+"""Names of corrected files: a suffix promises a format, and the promise is kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from model.errors import OptionError
+from model.media.audio import AudioInfo
+
+RIFF_CONTAINERS = ("wav", "rf64", "bw64")
+# Readers take the sound of ".amb" for FuMa, whatever is inside.
+FUMA_SUFFIX = ".amb"
+_SUFFIXES = {
+    "wav": (".wav", ".wave", ".bwf", FUMA_SUFFIX),
+    "rf64": (".wav", ".rf64", ".bwf"),
+    "bw64": (".wav", ".bw64", ".bwf"),
+    "w64": (".w64",),
+    "aiff": (".aiff", ".aif", ".aifc"),
+    "caf": (".caf",),
+    "flac": (".flac",),
+}
+_NEW_WAV = (".wav", ".wave", FUMA_SUFFIX)
+
+
+def keeps_format(
+    info: AudioInfo, *, joined: bool = False, laid: bool = False, floats: bool = False
+) -> bool:
+    """Whether a corrected file can be of the track's own format; it is a new WAV otherwise.
+
+    joined : the track is spread over several files.
+    laid : it is laid on another clock.
+    floats : 32-bit floats are asked for.
+    """
+    if joined or laid or info.codec not in ("pcm", "flac"):
+        return False
+    return info.container in (RIFF_CONTAINERS if floats else _SUFFIXES)
+
+
+def own_suffixes(info: AudioInfo) -> tuple[str, ...]:
+    """Suffixes of the track's own format, if files of it are written."""
+    return _SUFFIXES[info.container] if keeps_format(info) else ()
+
+
+def output_suffix(
+    info: AudioInfo, *, joined: bool = False, laid: bool = False, floats: bool = False
+) -> str:
+    """Suffix of a corrected file: the input's own, or .wav where a new WAV is written."""
+    keeps = keeps_format(info, joined=joined, laid=laid, floats=floats)
+    true = own_suffixes(info) if keeps else _NEW_WAV
+    return info.path.suffix if info.path.suffix.lower() in true else ".wav"
+
+
+def check_suffix(
+    info: AudioInfo,
+    output: Path,
+    *,
+    joined: bool = False,
+    laid: bool = False,
+    floats: bool = False,
+    fuma: bool = False,
+) -> None:
+    """Refuse an output name whose suffix promises what would not be in it.
+
+    fuma : the field is in FuMa order and weights.
+
+    Raises
+    ------
+    OptionError : naming the suffixes that would do.
+    """
+    keeps = keeps_format(info, joined=joined, laid=laid, floats=floats)
+    true = {*_NEW_WAV, *(own_suffixes(info) if keeps else ())}
+    if not (fuma or info.path.suffix.lower() == FUMA_SUFFIX):
+        true.discard(FUMA_SUFFIX)
+    if output.suffix.lower() not in true:
+        way = "in its own format, or as WAV" if keeps else "into a new WAV file here"
+        raise OptionError(
+            f"The output {output} should end in {' or '.join(sorted(true))}: {info.path.name} is "
+            f"corrected {way}."
+        )
