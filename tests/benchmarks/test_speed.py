@@ -32,6 +32,7 @@ from model.media.encode import write_audio, write_video
 from model.scoring import Evidence, Window, score
 from model.sphere import tangent_crops, tangent_map
 from model.take import Take, Track
+from tests.benchmarks.scoring import seen_and_heard
 from tests.conftest import EXAMPLE
 from tests.model.test_sphere import plain_crop
 from training.data.scenes import draw_scene, render_picture, render_sound
@@ -100,11 +101,6 @@ def stretch(
     field = render_sound(scene, samplerate=features.SAMPLERATE).numpy()
     times_s = torch.arange(len(frames), dtype=torch.float64) / 12.5
     return torch.from_numpy(frames), torch.from_numpy(field), times_s
-
-
-def seen_and_heard(frames: torch.Tensor, field: torch.Tensor, times_s: torch.Tensor) -> Window:
-    covariance, motion = features.covariance(field, times_s), features.motion(frames, times_s)
-    return Window(0.0, float(times_s[-1]), covariance, motion)
 
 
 @pytest.mark.benchmark(group="a window of 10 s, one thread", timer=time.process_time)
@@ -244,33 +240,8 @@ def test_what_jobs_could_share(
 
 # --- beside other processes -----------------------------------------------------------------------
 
-SCORING = """
-import sys, time
-from model.checkpoint import load_calibration
-from model.learned import scorers_for
-from model.scoring import score
-from tests.benchmarks.test_speed import noise_window
-calibration = load_calibration()
-scorers = scorers_for(calibration)
-windows = [noise_window(seed) for seed in range(int(sys.argv[1]))]
-score(windows[0], scorers, calibration)
-began = time.perf_counter()
-found = [score(window, scorers, calibration) for window in windows]
-print((time.perf_counter() - began) / len(windows), *(one.best_deg for one in found))
-"""
-
 SPINNING = {"GOMP_SPINCOUNT": "300000"}  # what libgomp does if nobody asks for anything
 BUSY = "import time; end = time.time() + 120\nwhile time.time() < end: pass"
-
-
-def noise_window(seed: int) -> Window:
-    """Ten seconds in which nothing fits."""
-    generator = torch.Generator().manual_seed(seed)
-    n = 125
-    times_s = torch.arange(n, dtype=torch.float64) / 12.5
-    frames = torch.randint(0, 255, (n, *features.PICTURE_SIZE), generator=generator)
-    field = torch.randn(4, 10 * features.SAMPLERATE, generator=generator, dtype=torch.float64)
-    return seen_and_heard(frames.to(torch.uint8), field, times_s)
 
 
 def test_how_threads_wait(request: pytest.FixtureRequest) -> None:
@@ -280,7 +251,7 @@ def test_how_threads_wait(request: pytest.FixtureRequest) -> None:
         others = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(n_busy)]
         try:
             (waiting_s, *answers), (spinning_s, *same) = (
-                scoring(1 if small else 10, asked) for asked in ({}, SPINNING)
+                scoring(*((1, 2) if small else (10, 10)), asked) for asked in ({}, SPINNING)
             )
         finally:
             for other in others:
@@ -290,11 +261,11 @@ def test_how_threads_wait(request: pytest.FixtureRequest) -> None:
         assert answers == pytest.approx(same, abs=0.1)
 
 
-def scoring(n_windows: int, asked: dict[str, str]) -> list[float]:
-    """Seconds a window, and its answers, in a process of its own."""
+def scoring(n_windows: int, seconds: int, asked: dict[str, str]) -> list[float]:
+    """Seconds that a window of so many takes, and answers, in a process of its own."""
     without = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_"))}
     done = subprocess.run(
-        [sys.executable, "-c", SCORING, str(n_windows)],
+        [sys.executable, "-m", "tests.benchmarks.scoring", str(n_windows), str(seconds)],
         check=True, capture_output=True, text=True, env={**without, **asked},
     )  # fmt: skip
     return [float(word) for word in done.stdout.split()]
