@@ -351,11 +351,6 @@ def rotate(field: FloatArray, rotation: FloatArray) -> FloatArray:
     return np.asarray(sh_rotation_matrix(rotation, order).astype(field.dtype) @ field)
 
 
-def steer(field: FloatArray, azimuth_rad: float, elevation_rad: float) -> FloatArray:
-    """Rotate a field so that the given direction becomes the front. See `steering_matrix`."""
-    return rotate(field, steering_matrix(azimuth_rad, elevation_rad))
-
-
 def sh_rotation_matrix(rotation: FloatArray, order: int) -> FloatArray:
     """Rotation of real spherical harmonics, block-diagonal, [shape=(C, C)], float64.
 

@@ -206,30 +206,6 @@ def remapped(
     return cov[..., index] * factors.to(cov.device)
 
 
-def rotated_power(cov: Tensor, yaws_rad: Tensor) -> Tensor:
-    """Power of W, Y, Z, X after rotating the field by each yaw.
-
-    cov : [shape=(..., F, 10)]; returns [shape=(R, ..., F, 4)], not negative. Its logarithm is the
-    log-mel input of AVSA as published, which repeats after 180 degrees: it is blind to the sign
-    of X and Y.
-    """
-    shape = (-1, *[1] * (cov.ndim - 1))
-    cos, sin = (2 * yaws_rad).cos().view(shape), (2 * yaws_rad).sin().view(shape)
-    mean, half_difference = (cov[..., XX] + cov[..., YY]) / 2, (cov[..., XX] - cov[..., YY]) / 2
-    turned = half_difference * cos - cov[..., XY] * sin
-    w, z = cov[..., WW].expand_as(turned), cov[..., ZZ].expand_as(turned)
-    return torch.stack([w, mean - turned, z, mean + turned], dim=-1).clamp(min=0)
-
-
-def rotated_intensity(cov: Tensor, yaws_rad: Tensor) -> Tensor:
-    """Intensity (x, y, z) after rotating the field by each yaw, [shape=(R, ..., F, 3)]."""
-    shape = (-1, *[1] * (cov.ndim - 1))
-    cos, sin = yaws_rad.cos().view(shape), yaws_rad.sin().view(shape)
-    x, y, z = intensity(cov).unbind(-1)
-    turned_x = cos * x - sin * y
-    return torch.stack([turned_x, sin * x + cos * y, z.expand_as(turned_x)], dim=-1)
-
-
 def directional(cov: Tensor, n_azimuths: int = 72) -> Tensor:
     """What a beam towards each azimuth hears, for networks, [shape=(T, F, 10)] to (A, 4 F, T).
 

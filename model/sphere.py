@@ -9,7 +9,7 @@ Angles are radians.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -171,24 +171,3 @@ def _wrapped_columns(frames: Tensor, first: int, count: int) -> Tensor:
 def columns_of(angle_rad: float, width: int) -> int:
     """Whole columns nearest to an angle: turning the picture by it moves columns left by these."""
     return round(angle_rad / math.tau * width)
-
-
-def joint_roll(
-    picture: Tensor | FloatArray,
-    field: FloatArray,
-    columns: int,
-    *,
-    rotate_field: Callable[[FloatArray, float], FloatArray],
-) -> tuple[Tensor | FloatArray, FloatArray]:
-    """Turn picture and sound together, so that they fit as well as before.
-
-    Moves the picture `columns` to the left (counter-clockwise seen from above) and the field by
-    the same angle.
-
-    picture : [shape=(..., H, W)].
-    rotate_field : `model.ambisonics.rotate_yaw`, or its like for other field types.
-    """
-    angle = columns * math.tau / picture.shape[-1]
-    if isinstance(picture, Tensor):
-        return torch.roll(picture, -columns, dims=-1), rotate_field(field, angle)
-    return np.roll(picture, -columns, axis=-1), rotate_field(field, angle)

@@ -26,17 +26,11 @@ def viewpoint_azimuths(count: int) -> list[float]:
 
 
 @torch.inference_mode()
-def heard_around(network: AvsaNetwork, field: Tensor, n_yaws: int) -> Tensor:
+def heard_of_covariance(network: AvsaNetwork, cov: Tensor, n_yaws: int) -> Tensor:
     """Audio tokens of `n_yaws` directions all around, [shape=(N, D)].
 
-    field : W, Y, Z, X at `features.SAMPLERATE`, [shape=(4, samples)], `config.sound_s` long.
+    cov : `SoundInput.covariance` of a field `config.sound_s` long, [shape=(T, F, 10)].
     """
-    return heard_of_covariance(network, network.config.sound.covariance(field), n_yaws)
-
-
-@torch.inference_mode()
-def heard_of_covariance(network: AvsaNetwork, cov: Tensor, n_yaws: int) -> Tensor:
-    """The same of `SoundInput.covariance`, [shape=(T, F, 10)]."""
     sound = network.config.sound
     rotations = steering(np.array(viewpoint_azimuths(n_yaws)))
     tokens = [
@@ -53,7 +47,7 @@ def yaw_scores(
     """How well each rotation of the field makes it fit the picture: mean cosine, [shape=(N,)].
 
     video : tokens of the crops at `viewpoint_azimuths(K)`, [shape=(K, D)].
-    audio : tokens of `heard_around`, [shape=(N, D)].
+    audio : tokens of `heard_of_covariance`, [shape=(N, D)].
     translated : compare each modality with its prediction from the other (AVSA); else the two
         modalities' own embeddings (networks trained by AVC and AVTS, which have no translators).
 

@@ -38,6 +38,7 @@ from tests.model.test_sphere import plain_crop
 from training.data.scenes import draw_scene, render_picture, render_sound
 
 YAWS = np.deg2rad(np.arange(0, 360, 5))
+POWERS = [features.WW, features.YY, features.ZZ, features.XX]  # of W, Y, Z, X
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +71,8 @@ def rotate_and_transform(field: torch.Tensor) -> torch.Tensor:
 
 
 def from_covariance(field: torch.Tensor) -> torch.Tensor:
-    return features.rotated_power(features.covariance(field), torch.tensor(YAWS))
+    cov = features.covariance(field)
+    return torch.stack([features.rotated(cov, yaw)[..., POWERS] for yaw in YAWS.tolist()])
 
 
 @pytest.mark.benchmark(group="powers of W, Y, Z, X for 72 yaws")

@@ -22,7 +22,7 @@ from model.ambisonics import (
     rotate,
     rotate_yaw,
     sh_rotation_matrix,
-    steer,
+    steering_matrix,
     yaw_matrix,
     yaw_pairs,
 )
@@ -132,7 +132,9 @@ def test_a_stream_may_be_cut_anywhere() -> None:
 
 @given(azimuth=angles, elevation=st.floats(-1.5, 1.5))
 def test_steering_brings_any_direction_to_the_front(azimuth: float, elevation: float) -> None:
-    steered = steer(plane_wave_gains([azimuth], [elevation], 3), azimuth, elevation)
+    steered = rotate(
+        plane_wave_gains([azimuth], [elevation], 3), steering_matrix(azimuth, elevation)
+    )
 
     np.testing.assert_allclose(steered, plane_wave_gains([0.0], [0.0], 3), atol=1e-10)
 

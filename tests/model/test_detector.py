@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torchvision.models import get_model
 
 from model.align import Outputs, align
 from model.checkpoint import OBJECTS
@@ -83,6 +82,8 @@ def test_what_cannot_sound_does_not_count() -> None:
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of a real network as torchvision names them, untrained: none are at hand."""
+    from torchvision.models import get_model  # seconds that only this needs
+
     torch.manual_seed(0)
     name = "ssdlite320_mobilenet_v3_large"
     path = tmp_path_factory.mktemp("weights") / f"{name}_coco-00000000.pth"

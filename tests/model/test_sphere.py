@@ -13,7 +13,6 @@ from model.sphere import (
     column_azimuths,
     columns_of,
     direction_to_pixel,
-    joint_roll,
     pixel_to_direction,
     row_elevations,
     tangent_coordinates,
@@ -120,9 +119,8 @@ def test_picture_and_sound_roll_together(columns: int, start: int) -> None:
     picture[HEIGHT // 2, start] = 1.0
     azimuth = column_azimuths(WIDTH)[start]
 
-    rolled, field = joint_roll(
-        picture, plane_wave_gains([azimuth], [0.0], 1), columns, rotate_field=rotate_yaw
-    )
+    rolled = np.roll(picture, -columns, axis=-1)
+    field = rotate_yaw(plane_wave_gains([azimuth], [0.0], 1), columns * math.tau / WIDTH)
 
     seen = column_azimuths(WIDTH)[int(np.argmax(rolled[HEIGHT // 2]))]
     heard = math.atan2(field[1, 0], field[3, 0])

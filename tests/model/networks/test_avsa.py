@@ -14,7 +14,7 @@ from model.networks.avsa import NARROW, PUBLISHED, AvsaConfig, AvsaNetwork
 from model.networks.avsa_encoders import AudioEncoder, VideoEncoder
 from model.networks.avsa_translators import Attention, Translator, TranslatorKind
 from model.viewpoints import Sound, SoundInput, steering
-from model.yaw_scores import heard_around, viewpoint_azimuths, yaw_scores
+from model.yaw_scores import heard_of_covariance, viewpoint_azimuths, yaw_scores
 
 TINY = AvsaConfig(
     widths=(4, 4, 8, 8), embedding=6, viewpoints=4, crop_px=32, n_frames=4,
@@ -262,7 +262,7 @@ def test_few_passes_score_as_rotating_the_sound_for_every_yaw(
 
     with torch.inference_mode():
         video = network.encode_video(crops[None])[0]
-    audio = heard_around(network, torch.tensor(field), 24)
+    audio = heard_of_covariance(network, sound.covariance(torch.tensor(field)), 24)
     fast = yaw_scores(network, video, audio, translated=translated)
 
     slow = torch.tensor(slow_yaw_scores(network, crops, field, 24, translated=translated))
