@@ -16,7 +16,7 @@ from starlette.requests import Request
 from service.jobs import Job, JobTable, Limits, NewJob, QueueFull, TableUnreachable
 from service.problems import Problem
 from service.settings import Settings
-from service.submission import StoredObject, Submission
+from service.submission import Input, StoredObject, Submission
 
 # A submission is stored as soon as the table is back, if it is back within this.
 _PATIENCE_S = 5.0
@@ -31,15 +31,20 @@ class Admission:
         self._limits = Limits(queued=settings.max_queued, of_owner=settings.max_jobs_of_key)
         self._in_flight: set[tuple[str, str]] = set()
 
-    def check_room(self) -> None:
+    def check_room(self, owner: str, key: str | None) -> None:
         """Refuse a request before its files are read, if its job would be refused anyway.
+
+        One that repeats an earlier request under its idempotency key takes no room.
 
         Raises
         ------
         QueueFull : as many jobs wait as may.
         """
-        if self._limits.queued is not None and self._table.waiting() >= self._limits.queued:
-            raise QueueFull(self._limits.queued)
+        limits = self._limits
+        if limits.queued is None or self._table.waiting() < limits.queued:
+            return
+        if key is None or self._table.of_key(owner, key, key_s=limits.key_s) is None:
+            raise QueueFull(limits.queued)
 
     @contextmanager
     def in_flight(self, owner: str, key: str | None) -> Iterator[None]:
@@ -104,17 +109,17 @@ def fingerprint(submission: Submission, folder: Path) -> str:
     """A digest of what a request asks for: content of files in `folder`, names of others."""
     digest = hashlib.sha256(submission.options.model_dump_json().encode())
     digest.update(submission.output.encode())
-    for file in (submission.video, *submission.audio):
-        facts: list[str | int]
-        if isinstance(file, StoredObject):
-            facts = [file.name.uri, file.facts.size, file.facts.etag]
-            digest.update(json.dumps(facts).encode())
-            continue
-        facts = [file.label, file.size]
-        if file.path.is_relative_to(folder):
-            with file.path.open("rb") as content:
-                facts.append(hashlib.file_digest(content, "sha256").hexdigest())
-        else:
-            facts.append(str(file.path))
-        digest.update(json.dumps(facts).encode())
+    files = [("video", submission.video), *(("audio", track) for track in submission.audio)]
+    for field, file in (*files, *submission.beside.items()):
+        digest.update(json.dumps([field, *_facts(file, folder)]).encode())
     return digest.hexdigest()
+
+
+def _facts(file: Input, folder: Path) -> list[str | int]:
+    """What tells a file from others: content of one in `folder`, where any other lies."""
+    if isinstance(file, StoredObject):
+        return [file.name.uri, file.facts.size, file.facts.etag]
+    if not file.path.is_relative_to(folder):
+        return [file.label, file.size, str(file.path)]
+    with file.path.open("rb") as content:
+        return [file.label, file.size, hashlib.file_digest(content, "sha256").hexdigest()]

@@ -147,6 +147,10 @@ class RedisJobTable:
         with self._reaching() as client:
             return _of_hash(client.hgetall(self._key(f"job:{job_id}")))
 
+    def of_key(self, owner: str, key: str, *, key_s: float) -> Job | None:
+        """See `JobTable`."""
+        return _maybe(self._call("of_key", owner=owner, key=key, key_s=key_s))
+
     def newest(
         self, limit: int, *, before: int | None = None, owner: str | None = None,
         state: State | None = None, label: str | None = None,

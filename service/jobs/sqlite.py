@@ -29,10 +29,9 @@ from service.jobs.record import (
     WorkerInfo,
     new_id,
 )
-from service.jobs.sqlite_schema import migrate
+from service.jobs.sqlite_schema import job_of, migrate
 
 _BUSY_S = 10.0
-_JSON = ("spec", "results", "error", "notify", "stages")
 
 
 class SqliteJobTable:
@@ -120,6 +119,11 @@ class SqliteJobTable:
         with self._reading() as db:
             return _find(db, job_id)
 
+    def of_key(self, owner: str, key: str, *, key_s: float) -> Job | None:
+        """See `JobTable`."""
+        with self._reading() as db:
+            return _of_key(db, owner, key, self._clock() - key_s)
+
     def newest(
         self, limit: int, *, before: int | None = None, owner: str | None = None,
         state: State | None = None, label: str | None = None,
@@ -132,7 +136,7 @@ class SqliteJobTable:
         first = before if before is not None else 1 << 62
         with self._reading() as db:
             rows = db.execute(query, {"before": first, "limit": limit, **asked}).fetchall()
-        return [_job(row) for row in rows]
+        return [job_of(row) for row in rows]
 
     def cancel(self, job_id: str) -> Job | None:
         """See `JobTable`."""
@@ -260,9 +264,9 @@ class SqliteJobTable:
             return None
         _add(db, {kind: 1})
         if row["cancel_requested"]:
-            return self._end(db, _job(row), State.CANCELLED)
+            return self._end(db, job_of(row), State.CANCELLED)
         if limit is not None and row[kind] >= limit:
-            return self._end(db, _job(row), State.FAILED, error=error)
+            return self._end(db, job_of(row), State.FAILED, error=error)
         db.execute(
             "UPDATE jobs SET state = ?, stage = 'queued', fraction = 0, queued_at = ? WHERE id = ?",
             (State.QUEUED, self._clock(), job_id),
@@ -382,7 +386,7 @@ def _store(db: sqlite3.Connection, new: NewJob, limits: Limits, now: float) -> J
             new.idempotency_key, new.fingerprint, now, now,
         ),
     ).fetchone()  # fmt: skip
-    return _job(row)
+    return job_of(row)
 
 
 def _earlier(db: sqlite3.Connection, new: NewJob, since: float) -> Job | None:
@@ -390,16 +394,21 @@ def _earlier(db: sqlite3.Connection, new: NewJob, since: float) -> Job | None:
     same = _find(db, new.id)
     if same is not None or new.idempotency_key is None:
         return same
-    earlier = _maybe(
-        db.execute(
-            "SELECT * FROM jobs WHERE owner = ? AND idempotency_key = ? AND created_at > ? "
-            "ORDER BY number DESC LIMIT 1",
-            (new.owner, new.idempotency_key, since),
-        ).fetchone()
-    )
+    earlier = _of_key(db, new.owner, new.idempotency_key, since)
     if earlier is not None and earlier.fingerprint != new.fingerprint:
         raise KeyReused(new.idempotency_key)
     return earlier
+
+
+def _of_key(db: sqlite3.Connection, owner: str, key: str, since: float) -> Job | None:
+    """The job that an idempotency key stands for, if that is no older."""
+    return _maybe(
+        db.execute(
+            "SELECT * FROM jobs WHERE owner = ? AND idempotency_key = ? AND created_at > ? "
+            "ORDER BY number DESC LIMIT 1",
+            (owner, key, since),
+        ).fetchone()
+    )
 
 
 def _refuse_beyond(db: sqlite3.Connection, owner: str, limits: Limits) -> None:
@@ -438,13 +447,4 @@ def _find(db: sqlite3.Connection, job_id: str) -> Job | None:
 
 
 def _maybe(row: sqlite3.Row | None) -> Job | None:
-    return _job(row) if row is not None else None
-
-
-def _job(row: sqlite3.Row) -> Job:
-    fields = dict(row)
-    fields["state"] = State(fields["state"])
-    fields["cancel_requested"] = bool(fields["cancel_requested"])
-    for name in _JSON:
-        fields[name] = json.loads(fields[name]) if fields[name] is not None else None
-    return Job(**fields)
+    return job_of(row) if row is not None else None

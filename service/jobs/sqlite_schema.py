@@ -1,9 +1,17 @@
-"""The tables of a SQLite store, version by version. What was released is never changed here."""
+"""The tables of a SQLite store, version by version, and a job as a row of them.
+
+What was released is never changed here.
+"""
 
 from __future__ import annotations
 
+import json
 import sqlite3
 
+from service.jobs.record import Job, State
+
+# Columns that hold JSON.
+_JSON = ("spec", "results", "error", "notify", "stages")
 # Each entry takes a store from one version (PRAGMA user_version) to the next.
 VERSIONS = (
     """
@@ -83,3 +91,13 @@ def migrate(db: sqlite3.Connection) -> None:
         for statement in script.split(";"):
             db.execute(statement)
     db.execute(f"PRAGMA user_version = {len(VERSIONS)}")
+
+
+def job_of(row: sqlite3.Row) -> Job:
+    """The job that a row of the newest version holds."""
+    fields = dict(row)
+    fields["state"] = State(fields["state"])
+    fields["cancel_requested"] = bool(fields["cancel_requested"])
+    for name in _JSON:
+        fields[name] = json.loads(fields[name]) if fields[name] is not None else None
+    return Job(**fields)

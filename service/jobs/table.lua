@@ -115,16 +115,22 @@ local function put_back(id, kind, limit, error)
   return 'queued'
 end
 
+-- The job that an idempotency key stands for, if it does still.
+local function earlier()
+  local id = asked.key and call('GET', key('key:', asked.owner, ' ', asked.key))
+  local created = id and read(id, 'created_at')
+  return created and created > now - asked.key_s and id
+end
+
 local commands = {}
 
 -- {id, owner, priority, key, fingerprint, fields: {name: JSON}, queued, of_owner, key_s}
 function commands.submit()
   if call('EXISTS', key('job:', asked.id)) == 1 then return whole(asked.id) end
-  local earlier_key = asked.key and key('key:', asked.owner, ' ', asked.key)
-  local earlier = asked.key and call('GET', earlier_key)
-  if earlier and read(earlier, 'created_at') and read(earlier, 'created_at') > now - asked.key_s then
-    if read(earlier, 'fingerprint') ~= asked.fingerprint then return text('key_reused') end
-    return whole(earlier)
+  local same = earlier()
+  if same then
+    if read(same, 'fingerprint') ~= asked.fingerprint then return text('key_reused') end
+    return whole(same)
   end
   if asked.of_owner and call('SCARD', key('active:', asked.owner)) >= asked.of_owner then
     return text('quota_reached')
@@ -138,8 +144,13 @@ function commands.submit()
   call('ZADD', key('jobs'), count, asked.id)
   call('ZADD', key('of:', asked.owner), count, asked.id)
   call('SADD', key('active:', asked.owner), asked.id)
-  if asked.key then call('SET', earlier_key, asked.id) end
+  if asked.key then call('SET', key('key:', asked.owner, ' ', asked.key), asked.id) end
   return whole(asked.id)
+end
+
+function commands.of_key()
+  local id = earlier()
+  return id and whole(id) or 'null'
 end
 
 function commands.cancel()

@@ -36,6 +36,9 @@ class JobTable(Protocol):
     def get(self, job_id: str) -> Job | None:
         """The job, or None if there is none of this id."""
 
+    def of_key(self, owner: str, key: str, *, key_s: float) -> Job | None:
+        """The job that an owner's idempotency key has stood for since `key_s` ago at most."""
+
     def newest(
         self, limit: int, *, before: int | None = None, owner: str | None = None,
         state: State | None = None, label: str | None = None,

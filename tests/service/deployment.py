@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -157,9 +157,10 @@ class Deployment:
 
     def submit(
         self, order: bytes, audio: bytes = b"sound", *, key: str | None = None,
-        options: str = "{}",
+        options: str = "{}", beside: Mapping[str, bytes] | None = None,
     ) -> httpx.Response:  # fmt: skip
         files = {"video": ("order.json", order), "audio": ("a.wav", audio)}
+        files |= {field: ("beside", content) for field, content in (beside or {}).items()}
         headers = {"Idempotency-Key": key} if key else {}
         return httpx.post(
             f"{self.url}/align", files=files, data={"options": options}, headers=headers, timeout=30

@@ -119,6 +119,8 @@ class JobMachine(RuleBasedStateMachine):
         queued = [row for row in self.rows.values() if row.state is State.QUEUED]
         active = [r for r in self.rows.values() if r.owner == owner and not r.state.final]
         expected: str | type[Exception] = new.id
+        known = self.table.of_key(owner, key, key_s=LIMITS.key_s) if key else None
+        assert (known.id if known else None) == (earlier[-1].id if earlier else None)
         if earlier:
             same = earlier[-1].fingerprint == fingerprint
             expected = earlier[-1].id if same else KeyReused

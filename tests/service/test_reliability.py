@@ -305,11 +305,16 @@ def test_priorities_and_limits_over_http(deploy: Deploy) -> None:
 def test_a_full_queue_is_said_before_anything_is_read(deploy: Deploy) -> None:
     service = deploy(max_queued=1)
     service.wait_for(submit(service, "hang"), "running")
-    submit(service)
     order = json.dumps({"do": "work"}).encode()
+    waiting = service.submit(order, key="k").json()["id"]
 
     assert refused(service.submit(order), 503, "queue_full")
+    assert refused(service.submit(order, key="l"), 503, "queue_full")
     assert len(list((service.data_dir / "uploads").iterdir())) == 2
+    # What was accepted is accepted when it comes again.
+    again = service.submit(order, key="k")
+    assert (again.status_code, again.json()["id"]) == (202, waiting)
+    assert refused(service.submit(order, b"other", key="k"), 422, "idempotency_key_reused")
 
 
 def test_an_idempotency_key_over_http(deploy: Deploy) -> None:
@@ -322,9 +327,18 @@ def test_an_idempotency_key_over_http(deploy: Deploy) -> None:
     assert refused(service.submit(order, b"other sound", key="k"), 422, "idempotency_key_reused")
     other = service.submit(order, key="k", options='{"windows": 3}')
     assert refused(other, 422, "idempotency_key_reused")
+    beside = {"reference": b"1", "detections": b"2"}
+    given = service.submit(order, key="m", beside=beside).json()["id"]
+    turned = dict(reversed(beside.items()))
+    assert service.submit(order, key="m", beside=turned).json()["id"] == given
+    for changed in ({}, {"reference": b"1"}, {"reference": b"3", "detections": b"2"},
+                    {"reference": b"1", "orientation": b"2"}):  # fmt: skip
+        other = service.submit(order, key="m", beside=changed)
+        assert refused(other, 422, "idempotency_key_reused")
     bad = service.submit(order, key="two words")
     assert (bad.status_code, bad.json()["code"]) == (400, "invalid_idempotency_key")
-    assert [path.name for path in (service.data_dir / "uploads").iterdir()] == [first]
+    uploads = {path.name for path in (service.data_dir / "uploads").iterdir()}
+    assert uploads == {first, given}
 
 
 def test_ended_jobs_are_deleted_with_their_files_after_a_while(deploy: Deploy) -> None:
