@@ -43,6 +43,7 @@ def make_celery(settings: Settings) -> Celery:
         worker_hijack_root_logger=False,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,  # by default a worker exits after 100
+        broker_channel_error_retry=True,  # by default one exits when Redis takes no writes
         broker_transport_options=_redis_transport(settings) if url else {"polling_interval": 0.2},
     )
     return app

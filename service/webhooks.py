@@ -249,6 +249,9 @@ class Deliverer:
             except TableUnreachable as error:
                 log.warning("the outbox is out of reach: %s", error)
                 taken = 0
+            except Exception:  # whatever it was: those that wait must not wait for ever
+                log.exception("webhooks could not be sent; it is tried again")
+                taken = 0
             if not taken:
                 await asyncio.sleep(_POLL_S)
 

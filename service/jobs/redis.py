@@ -16,8 +16,10 @@ import redis
 from redis.backoff import NoBackoff
 from redis.exceptions import (
     BusyLoadingError,
+    ClusterDownError,
     OutOfMemoryError,
     ReadOnlyError,
+    ResponseError,
 )
 from redis.retry import Retry
 
@@ -40,8 +42,11 @@ _OLDEST = (7, 0)
 _PAGE = 200
 _OUT_OF_REACH = (
     redis.ConnectionError, redis.TimeoutError, BusyLoadingError, OutOfMemoryError, ReadOnlyError,
-    OSError,
+    ClusterDownError, OSError,
 )  # fmt: skip
+# How a Redis begins that takes nothing for now, where the client knows no class for it: it cannot
+# save, has too few replicas, or is busy with a script.
+_NOT_NOW = ("MISCONF", "NOREPLICAS", "BUSY")
 
 
 def connect(url: str, *, timeout_s: float) -> redis.Redis:
@@ -82,7 +87,11 @@ class RedisJobTable:
         try:
             yield self._client
         except _OUT_OF_REACH as error:
-            raise TableUnreachable(f"The job table in Redis is out of reach: {error}.") from error
+            raise _unreachable(error) from error
+        except ResponseError as error:
+            if not str(error).startswith(_NOT_NOW):
+                raise
+            raise _unreachable(error) from error
 
     def _call(self, command: str, **arguments: Any) -> Any:
         """Run a command of the script; arguments that are None are left out."""
@@ -293,6 +302,11 @@ class RedisJobTable:
         said = self._call("summary")
         counts = {state: int(said["counts"].get(state, 0)) for state in State}
         return Summary(**{**said, "counts": counts})
+
+
+def _unreachable(error: Exception) -> TableUnreachable:
+    words = str(error).rstrip(".")
+    return TableUnreachable(f"The job table in Redis is out of reach: {words}.")
 
 
 def _given_up(code: str, limit: int, words: str) -> str:

@@ -12,12 +12,14 @@ from typing import Any
 
 import httpx
 import pytest
+import redis
 
 from service.child_process import pinned
 from service.jobs import Job, JobTable, NewJob, State, TableUnreachable
 from service.jobs.redis import RedisJobTable, connect
 from tests.service.deployment import LEASE_S, Deployment
 from tests.service.launcher import Launcher
+from tests.service.ports import free_port
 from tests.service.redis_server import RedisServer
 
 needs_redis = pytest.mark.needs("redis-server")
@@ -123,6 +125,29 @@ def test_a_frozen_redis_ends_children_answers_503_and_loses_nothing(deploy: Depl
 
     assert done["attempt"] == 2
     assert ends(cluster) == 1
+
+
+@needs_redis
+def test_a_redis_that_takes_no_writes_is_a_503_and_all_goes_on_after_it(deploy: Deploy) -> None:
+    """For the worker that is at a job, and for the one that waits for a message."""
+    cluster = deploy(workers=2)
+    assert cluster.redis is not None
+    running = submit(cluster, seconds=1.0)
+    worker_of(cluster, running)
+
+    with connect(cluster.redis.url, timeout_s=10) as client:
+        client.config_set("min-replicas-to-write", 1)
+        order = json.dumps({"do": "work"}).encode()
+        assert refused(cluster.submit(order), 503, "table_unreachable")
+        client.config_set("min-replicas-to-write", 0)
+
+    # Its lease may have run out meanwhile; what the worker then said was refused, and it went on.
+    cluster.wait_for(running, "succeeded")
+    cluster.wait_for(submit(cluster), "succeeded")
+    assert row(cluster.table(), running).crashes == 0
+    assert all(process.poll() is None for process in cluster.processes.values())
+    assert "the outbox is out of reach" in cluster.log()
+    assert "unhandled" not in cluster.log()
 
 
 @needs_redis
@@ -391,6 +416,58 @@ def test_a_full_redis_takes_no_job_and_ends_those_it_has(tmp_path: Path) -> None
             assert job is not None
             assert table.finish(job.id, 1, State.SUCCEEDED, results=[{}])
             assert (table.waiting(), len(table.newest(200))) == (9, 10)
+    finally:
+        server.stop()
+
+
+def break_saving(server: RedisServer, client: redis.Redis) -> None:
+    """Its snapshot cannot be put in place."""
+    (server.folder / "dump.rdb" / "in the way").mkdir(parents=True)
+    client.config_set("save", "3600 1")
+    client.bgsave()
+    while client.info("persistence")["rdb_last_bgsave_status"] == "ok":
+        time.sleep(0.05)
+
+
+def miss_replicas(server: RedisServer, client: redis.Redis) -> None:
+    client.config_set("min-replicas-to-write", 1)
+
+
+def lose_master(server: RedisServer, client: redis.Redis) -> None:
+    client.config_set("replica-serve-stale-data", "no")
+    client.replicaof("127.0.0.1", free_port())
+
+
+@needs_redis
+@pytest.mark.parametrize(
+    ("break_it", "words", "reads"),
+    [
+        (break_saving, "MISCONF", True),
+        (miss_replicas, "NOREPLICAS", True),
+        (lose_master, "read only|MASTER is down", False),
+    ],
+)
+def test_a_redis_that_refuses_is_out_of_reach(
+    tmp_path: Path, break_it: Callable[[RedisServer, redis.Redis], None], words: str, reads: bool
+) -> None:
+    server = RedisServer(tmp_path).start()
+    try:
+        with connect(server.url, timeout_s=5) as client:
+            table = RedisJobTable(client)
+            job_id = table.submit(NewJob({})).id
+            break_it(server, client)
+            asked: list[Callable[[], object]] = [
+                lambda: table.submit(NewJob({})),
+                lambda: table.claim(lease_s=10),
+                lambda: table.finish(job_id, 1, State.SUCCEEDED),
+                lambda: table.take_deliveries(1, lease_s=10),
+                table.check,
+                *([] if reads else [table.waiting, lambda: table.newest(5)]),
+            ]
+            for ask in asked:
+                with pytest.raises(TableUnreachable, match=words):
+                    ask()
+            assert not reads or table.waiting() == 1
     finally:
         server.stop()
 

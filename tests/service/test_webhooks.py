@@ -22,7 +22,7 @@ import standardwebhooks
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.jobs import Job, JobTable, NewJob, State
+from service.jobs import Delivery, Job, JobTable, NewJob, State, TableUnreachable
 from service.problems import Problem
 from service.webhooks import (
     RETRY_AFTER_S,
@@ -324,6 +324,33 @@ def test_a_target_that_never_answers_does_not_hold_up_the_others(
         deliver(table, sender(receiver))
     assert len(receiver.got) == 1
     assert table.summary().deliveries == 1
+
+
+def test_deliveries_go_on_whatever_becomes_of_the_outbox(
+    table: JobTable, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended_job(table, f"https://hooks.example:{receiver.port}/")
+    faults = [RuntimeError("nobody has thought of it"), TableUnreachable("it is away")]
+    take = table.take_deliveries
+
+    def failing(limit: int, *, lease_s: float) -> list[Delivery]:
+        if faults:
+            raise faults.pop()
+        return take(limit, lease_s=lease_s)
+
+    monkeypatch.setattr(table, "take_deliveries", failing)
+    monkeypatch.setattr("service.webhooks._POLL_S", 0.01)
+
+    async def until_delivered() -> None:
+        running = asyncio.create_task(Deliverer(table, sender(receiver)).run())
+        async with asyncio.timeout(10):
+            while table.summary().deliveries:
+                assert not running.done()
+                await asyncio.sleep(0.02)
+        running.cancel()
+
+    asyncio.run(until_delivered())
+    assert len(receiver.got) == 1
 
 
 def test_an_unresolvable_host_is_refused() -> None:
