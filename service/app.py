@@ -15,6 +15,7 @@ from fastapi.staticfiles import StaticFiles
 
 from service import access, health, openapi, problems, webhooks
 from service.admission import Admission
+from service.body import BodyLimit
 from service.jobs import open_table
 from service.metrics import Metrics
 from service.middleware import RequestLog, SafeHeaders, SameSite, is_loopback
@@ -92,6 +93,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.gate = access.open_gate(settings)
     app.state.metrics = Metrics(table, storage.free_bytes)
     problems.install(app)
+    app.add_middleware(BodyLimit)
     app.add_middleware(TusVersion)
     _add_middleware(app, settings)
     parts = (

@@ -1,20 +1,93 @@
-"""A request's body on its way to the disk: in large batches, in a thread, never held in memory."""
+"""A request's body: on its way to the disk, in large batches, in a thread, or small in memory."""
 
 from __future__ import annotations
 
 import errno
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import anyio
 from anyio.to_thread import run_sync
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from model.errors import DiskFull
+from service import problems
 from service.problems import Problem
 
 # Bytes are handed to the disk in batches of this size.
 _BATCH = 4 << 20
+# More is not taken of what is held in memory: JSON that names files.
+_IN_MEMORY = 1 << 20
+
+
+class BodyLimit:
+    """ASGI middleware: 413 for a body of more than 1 MiB, announced or not, unless it is of files.
+
+    Those are streamed to the disk, with limits of their own. All else the framework reads into
+    memory, and before it asks who calls.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, as far as its body is small."""
+        if scope["type"] != "http" or _sends_files(scope):
+            await self._app(scope, receive, send)
+            return
+        announced = Headers(scope=scope).get("content-length", "")
+        body, started = _Counted(receive, int(announced) if announced.isdigit() else 0), False
+
+        async def send_unless_too_large(message: Message) -> None:
+            nonlocal started
+            if started or not body.too_large:
+                started = True
+                await send(message)
+
+        try:
+            if not body.too_large:
+                await self._app(scope, body.next, send_unless_too_large)
+        except Exception:
+            if started or not body.too_large:
+                raise
+        if body.too_large and not started:
+            problem = too_large(body.size, _IN_MEMORY)
+            await problems.response(problem)(scope, receive, send)
+
+
+@dataclass
+class _Counted:
+    """A request's messages while its body is small.
+
+    size : of the body, as announced or as far as it has come.
+    """
+
+    receive: Receive
+    size: int
+    n_come: int = 0
+
+    @property
+    def too_large(self) -> bool:
+        return self.size > _IN_MEMORY
+
+    async def next(self) -> Message:
+        """The next message; whoever reads on where it gets too large is told that it breaks off."""
+        message = await self.receive()
+        self.n_come += len(message.get("body", b""))
+        self.size = max(self.size, self.n_come)
+        return {"type": "http.disconnect"} if self.too_large else message
+
+
+def _sends_files(scope: Scope) -> bool:
+    """Whether a request's body is streamed to the disk; of uploads POST may stand for PATCH."""
+    if scope["path"] == "/align":
+        kind = Headers(scope=scope).get("content-type", "")
+        return kind.lower().startswith("multipart/form-data")
+    of_upload: bool = scope["path"].startswith("/uploads/")
+    return of_upload and scope["method"] in ("PATCH", "POST", "PUT")
 
 
 async def pour(request: Request, write: Callable[[bytearray], None], *, idle_s: float) -> None:

@@ -7,6 +7,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Collection
+from http import HTTPMethod
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -33,6 +34,7 @@ _HEADERS = {
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }
 _HSTS = "max-age=31536000"
+_METHODS = frozenset(HTTPMethod)
 
 
 class RequestLog:
@@ -78,7 +80,9 @@ class RequestLog:
 
     def _tell(self, scope: Scope, status: int, seconds: float) -> None:
         operation = getattr(scope.get("route"), "operation_id", None) or "other"
-        self._observe(operation, scope["method"], status, seconds)
+        # Callers may invent methods; each would be a series that is kept for good.
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        self._observe(operation, method, status, seconds)
         caller = scope.get("state", {}).get("caller")
         # Health is asked for every few seconds: it is not news.
         level = logging.DEBUG if operation in ("livez", "readyz", "metrics") else logging.INFO

@@ -73,6 +73,8 @@ def _complete_operation(operation: dict[str, Any]) -> None:
     else:
         more |= _BEHIND_THE_GATE
         operation["security"].append({})  # none is needed on loopback while there are no keys
+    if "requestBody" in operation:
+        more["413"] = problems.described("more than 1 MiB that is no file", "too_large")
     for status, answer in more.items():
         answers.setdefault(status, answer)
     for status, answer in answers.items():

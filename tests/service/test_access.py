@@ -129,6 +129,19 @@ def test_wrong_keys(locked: Locked) -> None:
     assert answer.headers["www-authenticate"].startswith("Bearer")
 
 
+def test_what_is_held_in_memory_is_small_whoever_sends_it(locked: Locked) -> None:
+    """The framework reads JSON before it is asked who calls; some is open to all."""
+    piece = b"x" * (1 << 18)
+    for key, path in ((None, "/session"), (None, "/objects"), (locked.alice, "/align")):
+        for content in (6 * piece, iter(6 * [piece])):  # announced, and not
+            headers = {"Content-Type": "application/json"}
+            answer = locked.ask(key, "POST", path, content=content, headers=headers)
+            assert code(answer) == (413, "too_large"), path
+            assert "x-request-id" in answer.headers
+    fits = locked.ask(None, "POST", "/session", content=4 * piece)
+    assert code(fits) == (422, "invalid_request")
+
+
 # --- with one ------------------------------------------------------------------------------------
 
 
@@ -337,6 +350,7 @@ def test_logs_are_json_with_the_ids_of_request_and_job_and_without_secrets(locke
 
 def test_metrics_tell_of_jobs_and_requests(locked: Locked) -> None:
     job_id = locked.submit(locked.alice).json()["id"]
+    assert locked.ask(locked.alice, "BREW", "/jobs").status_code == 405
     numbers = locked.ask(locked.scraper, "GET", "/metrics").text
     locked.ask(locked.alice, "POST", f"/jobs/{job_id}/cancel")
 
@@ -349,6 +363,8 @@ def test_metrics_tell_of_jobs_and_requests(locked: Locked) -> None:
     )  # fmt: skip
     for name in names:
         assert name in numbers, name
+    assert 'method="other"' in numbers
+    assert "BREW" not in numbers
 
 
 def test_webhooks_at_submission(locked: Locked, own_server: Server) -> None:
