@@ -187,7 +187,7 @@ def _coarse_lines(camera: Ear, track: Ear, expected_s: float, search_s: float) -
     group_s = frame_s * _FRAMES_PER_GROUP
     n_groups = min(_GROUPS, max(1, math.ceil((end - start) / group_s)))
     least_s = expected_s - search_s
-    n_bins = round(2 * search_s / _BIN_S)
+    n_bins = max(1, round(2 * search_s / _BIN_S))
     votes, times = [], []
     for at in np.linspace(start, max(start, end - group_s), n_groups):
         parts = [

@@ -191,9 +191,11 @@ def test_what_begins_out_of_reach_is_not_found_and_what_is_expected_is(tmp_path:
     with open_audio(camera) as a, open_audio(track) as b:
         near = synchronise(a, b, search_s=1.0)
         found = synchronise(a, b, search_s=1.0, expected_s=5.5)
+        known = synchronise(a, b, search_s=0.0005, expected_s=5.0)
 
     assert near.belonging is Belonging.FOREIGN
     assert found.offset_s == pytest.approx(5.0, abs=5e-4)
+    assert known.offset_s == pytest.approx(found.offset_s, abs=1e-5)
 
 
 def test_sound_that_repeats_itself_has_many_places(tmp_path: Path) -> None:
