@@ -69,7 +69,7 @@ def read_detections(path: Path) -> dict[str, list[Detection]]:
             fields = json.loads(line)
             detection = _detection(fields)
             found[str(fields.get("clip", ANY))].append(detection)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise MediaError(f"Line {number} of {path} is not a detection: {error!r}.") from error
     return dict(found)
 

@@ -135,6 +135,10 @@ def test_what_cannot_be_used_is_said(
     )
     with pytest.raises(MediaError, match="Line 2"):
         detections_of(broken, take.video.stem)
+    for line in (json.dumps({"time_s": 1.0, "box": [10**400, 0, 1, 1]}), "[" * 100_000):
+        broken.write_text(line)
+        with pytest.raises(MediaError, match="Line 1"):
+            detections_of(broken, take.video.stem)
 
     status = main(
         [str(take.video), str(take.audio), "--detections", str(tmp_path / "none.jsonl"),
