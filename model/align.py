@@ -242,7 +242,9 @@ def correct(
         keep_channels=keep,
         clock=clock,
         history=history,
-        float_output=float_output and not (constant.is_identity and along is None),
+        # What is neither turned nor laid is a byte copy, which is no new file of samples.
+        float_output=float_output
+        and (lay_on_picture or along is not None or not constant.is_identity),
         progress=progress,
     )
 

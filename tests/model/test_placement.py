@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from model import rig
-from model.align import Outputs, align
+from model.align import Outputs, align, correct
 from model.ambisonics import rotate_yaw
 from model.options import Options
 from model.take import Take, Track
@@ -94,6 +94,18 @@ def test_laying_on_the_picture_without_a_shift_keeps_every_sample(
     laid = field_of(tmp_path / "out.wav")
     n_samples = min(laid.shape[1], turned.shape[1])
     np.testing.assert_allclose(laid[:, :n_samples], turned[:, :n_samples], atol=2e-4)
+
+
+def test_an_aligned_track_is_laid_in_float_if_that_is_asked(
+    take: TakeFiles, tmp_path: Path
+) -> None:
+    track = Track((take.audio,))
+    with Take(take.video, track) as opened:
+        for laid in (True, False):
+            correct(opened, track, tmp_path / f"{laid}.wav", 0.0, True, lay_on_picture=laid)
+
+    assert soundfile.info(tmp_path / "True.wav").subtype == "FLOAT"
+    assert (tmp_path / "False.wav").read_bytes() == take.audio.read_bytes()
 
 
 def _lag(reference: np.ndarray, other: np.ndarray) -> int:
