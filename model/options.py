@@ -12,6 +12,12 @@ from model.errors import OptionError
 from model.media import Stereo
 
 
+def check_tolerance(tolerance_deg: float) -> None:
+    """Refuse with an OptionError a tolerance that is no angle from 0 to below 180 degrees."""
+    if not 0 <= tolerance_deg < 180:
+        raise OptionError(f"The tolerance is {tolerance_deg}°; it must be in [0, 180).")
+
+
 @dataclass(frozen=True)
 class Options:
     """How a job is done.
@@ -60,8 +66,7 @@ class Options:
     def __post_init__(self) -> None:
         if self.n_windows < 1:
             raise OptionError(f"The number of windows is {self.n_windows}; it takes at least 1.")
-        if not 0 <= self.tolerance_deg < 180:
-            raise OptionError(f"The tolerance is {self.tolerance_deg}°; it must be in [0, 180).")
+        check_tolerance(self.tolerance_deg)
         if self.orientation and (self.over_time or self.follow):
             raise OptionError(
                 f"The orientation {self.orientation} says already how the rotation changes: leave "

@@ -8,7 +8,8 @@ are pooled into one, which is sharper than each. A take that disagrees with the 
 rig was knocked, its files were mixed up, or it was misjudged.
 
 `rig.json` and `rig.csv` in DIR hold what is known of each take and are written after each, so a run
-may be stopped and taken up again; a take that fails does not stop the rest.
+may be stopped and taken up again; a take that fails does not stop the rest. Takes of earlier runs
+that are not named again keep their rows, but have no say in the rotation.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ from model.decision import judge_take
 from model.errors import AvsaError, OptionError, UnusableContent
 from model.learned import scorers_for
 from model.media import output_suffix
-from model.output import whole_file
+from model.options import check_tolerance
+from model.output import check_output, whole_file
 from model.posterior import answer_deg, confidence_of, credible_arcs
 from model.scoring import Scorer, Verdict, verdict_of
 from model.take import Take, Track
@@ -238,8 +240,14 @@ def read_table(folder: Path) -> dict[str, Row]:
         return {}
 
 
-def write_table(folder: Path, rows: Sequence[Row], solution: RigSolution | None) -> None:
-    """Write `rig.json` and `rig.csv`, each whole or not at all."""
+def write_table(
+    folder: Path, rows: Sequence[Row], known: Mapping[str, Row], solution: RigSolution | None
+) -> None:
+    """Write `rig.json` and `rig.csv`, each whole or not at all.
+
+    rows : of this run, whose takes `solution` pools. known : of earlier ones; takes that are not of
+        this run keep theirs.
+    """
     found = None
     if solution is not None:
         found = {
@@ -248,7 +256,10 @@ def write_table(folder: Path, rows: Sequence[Row], solution: RigSolution | None)
             "interval_deg": list(solution.arcs_deg[0]),
             "second_interval_deg": list(solution.arcs_deg[1]) if solution.arcs_deg[1:] else None,
             "confidence": round(solution.confidence, 4),
+            "takes": [row.take for row in rows if row.posterior is not None],
         }
+    ours = {row.take for row in rows}
+    rows = [*rows, *(row for name, row in known.items() if name not in ours)]
     table = {
         "schema_version": SCHEMA_VERSION,
         "rig": found,
@@ -312,16 +323,18 @@ def judge_row(
     )
 
 
-def correct_row(row: Row, folder: Path, applied_deg: float) -> Row:
-    """Write a take's corrected file, unless an earlier run has written the same."""
+def correct_row(row: Row, folder: Path, applied_deg: float, originals: Sequence[Path]) -> Row:
+    """Write a take's corrected file, unless an earlier run has written the same.
+
+    originals : files of all takes of the run, none of which is overwritten.
+    """
     if row.output and row.applied_deg == applied_deg and Path(row.output).is_file():
         return row
     try:
         track = Track((Path(row.audio),))
         with Take(Path(row.video), track) as take:
             output = folder / f"{row.take}_aligned{output_suffix(take.audio)}"
-            if output.exists() and output.samefile(row.audio):
-                raise OptionError(f"The output {output} is an input: name another folder.")
+            check_output(output, originals)
             correct(take, track, output, applied_deg)
     except AvsaError as error:
         return replace(row, output=None, applied_deg=None, error=str(error))
@@ -335,9 +348,10 @@ def run(
 
     Raises
     ------
-    OptionError : the takes cannot be told.
+    OptionError : the takes cannot be told, or the tolerance is none.
     UnusableContent : no take could be judged; the table says why for each.
     """
+    check_tolerance(tolerance_deg)
     calibration = load_calibration()
     scorers = scorers_for(calibration)
     takes = find_takes(places)
@@ -349,8 +363,7 @@ def run(
         rows.append(
             judge_row(take, calibration, known, tolerance_deg=tolerance_deg, scorers=scorers)
         )
-        kept = [row for name, row in known.items() if name not in {r.take for r in rows}]
-        write_table(folder, [*rows, *kept], None)
+        write_table(folder, rows, known, None)
     judged = [index for index, row in enumerate(rows) if row.posterior is not None]
     if not judged:
         raise UnusableContent(f"None of {len(rows)} takes can be judged; {rows[0].error}")
@@ -362,12 +375,13 @@ def run(
         )
     turn = solution.verdict is Verdict.MISALIGNED
     applied_deg = round(solution.rotate_field_ccw_deg, 2) if turn else 0.0
+    originals = [p for take in takes for p in (take.video, take.audio) if p.exists()]
     for index in tqdm(
         judged, desc="writing", unit="take", disable=quiet or not sys.stderr.isatty()
     ):
-        rows[index] = correct_row(rows[index], folder, applied_deg)
-        write_table(folder, rows, solution)
-    write_table(folder, rows, solution)
+        rows[index] = correct_row(rows[index], folder, applied_deg, originals)
+        write_table(folder, rows, known, solution)
+    write_table(folder, rows, known, solution)
     return solution, rows
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from model.decision import judge_take
 from model.errors import OptionError, UnusableContent
-from model.rig import DISAGREES, RigSolution, find_takes, main, run, solve
+from model.rig import DISAGREES, RigSolution, find_takes, main, read_table, run, solve
 from model.take import Take
 from tests.model.test_scoring import CALIBRATION, bump
 from training.data.takes import TakeFiles
@@ -175,7 +175,7 @@ def test_a_day_is_solved_and_corrected(
 def test_a_stopped_day_is_taken_up_again(
     day: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, _ = run([day / "one.mp4"], tmp_path, quiet=True)
+    first, (one,) = run([day / "one.mp4"], tmp_path, quiet=True)
     written = (tmp_path / "one_aligned.wav").stat()
     judged: list[Path] = []
 
@@ -189,8 +189,37 @@ def test_a_stopped_day_is_taken_up_again(
     assert judged == []
     assert (tmp_path / "one_aligned.wav").stat().st_mtime_ns == written.st_mtime_ns
     assert again.rotate_field_ccw_deg == first.rotate_field_ccw_deg
+    run([day / "two.mp4"], tmp_path, quiet=True)
+    assert judged == [day / "two.mp4"]
+    table = json.loads((tmp_path / "rig.json").read_text())
+    assert table["rig"]["takes"] == ["two"]
+    assert [row["take"] for row in table["takes"]] == ["two", "one"]
+    assert read_table(tmp_path)["one"] == one
+    assert "one" in (tmp_path / "rig.csv").read_text()
     run([day / "one.mp4", day / "two.mp4"], tmp_path, quiet=True)
     assert judged == [day / "two.mp4"]
+
+
+def test_no_original_of_the_run_is_overwritten(take: TakeFiles, tmp_path: Path) -> None:
+    """One take's corrected file would have the name of another take's track."""
+    for name in ("t", "t_aligned"):
+        shutil.copyfile(take.video, tmp_path / f"{name}.mp4")
+        shutil.copyfile(take.audio, tmp_path / f"{name}.wav")
+
+    _, (first, second) = run([tmp_path], tmp_path, quiet=True)
+
+    assert first.error is not None
+    assert "t_aligned.wav is an input" in first.error
+    assert (tmp_path / "t_aligned.wav").read_bytes() == take.audio.read_bytes()
+    assert second.output == str(tmp_path / "t_aligned_aligned.wav")
+
+
+@pytest.mark.parametrize("tolerance", ["-5", "nan", "180"])
+def test_a_tolerance_that_is_none(
+    tolerance: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(tmp_path), "--output-dir", str(tmp_path), "--tolerance-deg", tolerance]) == 2
+    assert "The tolerance is" in capsys.readouterr().err
 
 
 def test_a_day_of_which_nothing_can_be_judged(day: Path, tmp_path: Path) -> None:
