@@ -48,6 +48,12 @@ def known(orientation: Orientation, end_s: float) -> Trajectory:
     )
 
 
+def beginning_with(trajectory: Trajectory, first_deg: float) -> Trajectory:
+    """The same changes from another rotation at the beginning."""
+    curve = trajectory.rotate_field_ccw_deg
+    return replace(trajectory, rotate_field_ccw_deg=curve + (first_deg - curve[0]))
+
+
 def judge_along(
     windows: Sequence[ScoredWindow],
     trajectory: Trajectory,

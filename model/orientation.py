@@ -20,6 +20,7 @@ from model.errors import MediaError
 FloatArray = NDArray[np.float64]
 
 TIME, YAW = "time_s", "yaw_deg"
+_FASTEST_DEG_S = 180.0  # no microphone on a rig turns faster
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,12 @@ class Orientation:
 def read_orientation(path: Path) -> Orientation:
     """Read a CSV file whose header names `time_s` and `yaw_deg`; other columns do not matter.
 
+    Angles within one turn may be wrapped; those over more than a turn are continuous.
+
     Raises
     ------
-    MediaError : missing, without those columns, or with rows that are no ascending numbers.
+    MediaError : missing, without those columns, or with rows that are no ascending numbers, or that
+        do not tell which way round the microphone turned.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -72,8 +76,28 @@ def read_orientation(path: Path) -> Orientation:
             f"{path} goes back in time: {TIME} is {times_s[back[0]]:g}, then "
             f"{times_s[back[0] + 1]:g}."
         )
-    unwrapped = np.unwrap(yaw_deg, period=360)
-    return Orientation(path, times_s, unwrapped - np.interp(0.0, times_s, unwrapped))
+    yaw_deg = _continuous(path, times_s, yaw_deg)
+    return Orientation(path, times_s, yaw_deg - np.interp(0.0, times_s, yaw_deg))
+
+
+def _continuous(path: Path, times_s: FloatArray, yaw_deg: FloatArray) -> FloatArray:
+    """The yaw without jumps at the back, [shape=(N,)].
+
+    A step of half a turn or more may be one the other way. In angles over more than a turn it is
+    what it says if it is slow enough; within one turn it is the other way, unless it is slow enough
+    to be what it says: then either can be meant.
+    """
+    steps, wrapped = np.diff(yaw_deg), np.ptp(yaw_deg) <= 360
+    slow = np.abs(steps) <= _FASTEST_DEG_S * np.diff(times_s)
+    (doubtful,) = np.nonzero((np.abs(steps) >= 180) & (slow if wrapped else ~slow))
+    if len(doubtful):
+        at, step = doubtful[0], steps[doubtful[0]]
+        raise MediaError(
+            f"{path} does not tell which way the microphone turned between {times_s[at]:g} and "
+            f"{times_s[at + 1]:g} s: by {step:+g}° or by {math.remainder(step, 360):+g}°. Write "
+            "rows in between, less than 180° apart."
+        )
+    return np.unwrap(yaw_deg, period=360) if wrapped else yaw_deg
 
 
 def _numbers(path: Path, line: int, row: dict[str, str]) -> tuple[float, float]:

@@ -43,6 +43,9 @@ def written(path: Path, *lines: str) -> Path:
         (["time_s,yaw_deg", "0,1", "1,left"], "line 3: '1' and 'left'"),
         (["time_s,yaw_deg", "0,1", "1"], "line 3"),
         (["time_s,yaw_deg", "0,1", "1,nan"], "finite"),
+        (["time_s,yaw_deg", "0,0", "8,240"], r"between 0 and 8 s: by \+240° or by -120°"),
+        (["time_s,yaw_deg", "0,170", "10,-175"], r"by -345° or by \+15°"),
+        (["time_s,yaw_deg", "0,0", "5,400", "5.1,0"], r"between 5 and 5\.1 s"),
     ],
 )
 def test_what_is_no_orientation_is_told(lines: list[str], told: str, tmp_path: Path) -> None:
@@ -79,6 +82,27 @@ def test_yaw_counts_from_the_pictures_beginning_and_does_not_jump(
 
     assert known.at(np.array([0.0]))[0] == pytest.approx(0, abs=1e-9)
     np.testing.assert_allclose(np.diff(known.yaw_deg), np.diff(true_deg), atol=1e-6)
+
+
+@settings(max_examples=30)
+@given(
+    speeds=st.lists(st.floats(-179, 179), min_size=2, max_size=10), first_deg=st.floats(-180, 180),
+    gap_s=st.floats(0.2, 5),
+)  # fmt: skip
+def test_continuous_angles_are_what_they_say_or_are_refused(
+    speeds: list[float], first_deg: float, gap_s: float, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Refused only where they would be wrapped angles of another movement."""
+    true_deg = first_deg + np.cumsum([0.0, *(gap_s * np.array(speeds))])
+    rows = (f"{gap_s * index!r},{yaw!r}" for index, yaw in enumerate(true_deg.tolist()))
+    path = written(tmp_path_factory.mktemp("o") / "o.csv", "time_s,yaw_deg", *rows)
+
+    if np.ptp(true_deg) <= 360 and np.abs(np.diff(true_deg)).max() >= 180:
+        with pytest.raises(MediaError, match="does not tell which way"):
+            read_orientation(path)
+    else:
+        known = read_orientation(path)
+        np.testing.assert_allclose(known.yaw_deg, true_deg - first_deg, atol=1e-6)
 
 
 def test_a_curve_is_told_with_few_points() -> None:
@@ -156,6 +180,16 @@ def test_the_output_follows_the_orientation(
     assert report["trajectory"]["followed"]
     assert not any("--follow" in warning for warning in report["warnings"])
     assert len(report["trajectory"]["times_s"]) <= 201
+    told_deg = np.array(report["trajectory"]["rotate_field_ccw_deg"])
+    assert told_deg[0] == report["rotate_field_ccw_deg"]
+    # What the trajectory says, done to the track by hand, is the output.
+    source = field_of(track)
+    now_deg = np.interp(
+        np.arange(source.shape[1]) / RATE, report["trajectory"]["times_s"], told_deg
+    )
+    np.testing.assert_allclose(
+        turned_along(source, np.deg2rad(now_deg)), field_of(tmp_path / "out.wav"), atol=2e-3
+    )
     right, out = 0.7 * field_of(upright), field_of(tmp_path / "out.wav")
     off = [
         math.remainder(turn_deg(right[:, part], out[:, part]), 360)
