@@ -117,16 +117,24 @@ def read_course(
 ) -> Course:
     """The maps of all that picture and track share, block by block."""
     reader = Reader(learned)
-    frame_s = 1 / take.video.rate_hz
-    starts = np.arange(take.start_s, take.end_s - 1.0, BLOCK_S)
-    for index, start_s in enumerate(starts):
-        # One frame more than a block: blocks share a frame, and no interval is lost between them.
-        duration_s = min(BLOCK_S + 1.5 * frame_s, take.end_s - start_s)
-        window = take.window(float(start_s), duration_s)
+    places = blocks(take.start_s, take.end_s, 1 / take.video.rate_hz)
+    for index, (start_s, duration_s) in enumerate(places):
+        window = take.window(start_s, duration_s)
         if window is not None:
             reader.add(window)
-        progress((index + 1) / len(starts))
+        progress((index + 1) / len(places))
     return reader.course()
+
+
+def blocks(start_s: float, end_s: float, frame_s: float) -> list[tuple[float, float]]:
+    """Start and duration of blocks that cover a span; the last is half as long at least.
+
+    A shorter one has too few frames to be read, and goes with the one before.
+    """
+    starts = start_s + BLOCK_S * np.arange(max(1, round((end_s - start_s) / BLOCK_S)))
+    # One frame more than a block: blocks share a frame, and no interval is lost between them.
+    places = [(float(at), BLOCK_S + 1.5 * frame_s) for at in starts]
+    return [*places[:-1], (float(starts[-1]), end_s - float(starts[-1]))]
 
 
 def _middles_s(window: Window) -> FloatArray:

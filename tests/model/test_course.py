@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from model.checkpoint import Method, load_calibration, load_scorer
-from model.course import HOP_S, VIEW_S, Reader, views
+from model.course import HOP_S, VIEW_S, Reader, blocks, views
 from model.learned import LearnedScorer
 from model.scoring import Window
 from model.trajectory import trace
@@ -24,7 +26,7 @@ def window() -> Window:
     return render_window(draw_scene(950_000, conditions))
 
 
-def blocks(window: Window, size: int) -> list[Window]:
+def parts_of(window: Window, size: int) -> list[Window]:
     """Windows in a row; each shares its first interval with the one before."""
     n = len(window.covariance)
     return [cut(window, max(0, at - 1), min(n, at + size)) for at in range(0, n, size)]
@@ -35,10 +37,28 @@ def learned() -> LearnedScorer:
     return LearnedScorer(load_scorer())
 
 
+@given(st.floats(0, 100), st.floats(2, 100), st.floats(4, 60))
+@example(0.0, 21.05, 10.0)  # of which a second would be left
+def test_a_take_is_covered_by_blocks_that_can_be_read(
+    start_s: float, length_s: float, rate_hz: float
+) -> None:
+    """Each shares a frame with the next, and lasts 5 s if the take does."""
+    end_s, frame_s = start_s + length_s, 1 / rate_hz
+
+    places = blocks(start_s, end_s, frame_s)
+
+    ends = [at + duration_s for at, duration_s in places]
+    assert (places[0][0], ends[-1]) == pytest.approx((start_s, end_s))
+    assert all(end - at > frame_s for (at, _), end in zip(places[1:], ends, strict=False))
+    assert all(
+        min(length_s, 5) - 1e-6 <= duration_s < 15 + 1.5 * frame_s for _, duration_s in places
+    )
+
+
 @pytest.mark.parametrize("size", [40, 101, 500])
 def test_blocks_are_put_together_without_gap_or_overlap(window: Window, size: int) -> None:
     reader = Reader()
-    for block in blocks(window, size):
+    for block in parts_of(window, size):
         reader.add(block)
 
     course = reader.course()
@@ -53,7 +73,7 @@ def test_every_short_window_is_scored_once_and_as_if_alone(
     window: Window, learned: LearnedScorer
 ) -> None:
     reader = Reader(learned)
-    for block in blocks(window, 70):
+    for block in parts_of(window, 70):
         reader.add(block)
 
     course = reader.course()
@@ -73,7 +93,7 @@ def test_short_windows_know_more_with_the_learned_scorer(
     window: Window, learned: LearnedScorer
 ) -> None:
     with_it, without = Reader(learned), Reader()
-    for block in blocks(window, 101):
+    for block in parts_of(window, 101):
         with_it.add(block)
         without.add(block)
 
