@@ -72,6 +72,6 @@ def placed(
         return placement
     note = (
         f"By the camera's own sound the track begins at {placement.offset_s:+.3f} s of the picture "
-        f"and its clock drifts by {sync.drift_ppm:+.1f} ppm; the corrected file keeps its own time."
+        f"and its clock drifts by {sync.drift_ppm:+.1f} ppm."
     )
     return Placement(placement.offset_s, placement.drift_ppm, sync, note)

@@ -73,6 +73,7 @@ def test_a_late_track_is_laid_on_the_picture(take: TakeFiles, camera: Path, tmp_
     turned = rotate_yaw(field, math.radians(report["output"]["applied_deg"]))
     assert report["laid_on_picture"]
     assert any("picture's clock" in warning for warning in report["warnings"])
+    assert not any("own time" in warning for warning in report["warnings"])
     assert laid.shape[1] == pytest.approx(10 * RATE, abs=RATE / 15)
     assert not laid[:, : 3 * RATE - 100].any()
     part = slice(5 * RATE, 9 * RATE)
