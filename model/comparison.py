@@ -9,6 +9,8 @@ form, and are added, each by its precision.
   J. Astronaut. Sci. 36, 245, 1988). A negative determinant of M means mirrored channels. A third
   singular value near zero means that all sound came from one plane, or that a recording has no
   vertical component: then neither tilt nor mirroring can be told.
+- An upside-down microphone (a tilt surely over 90 degrees) is turned upright first: the yaw is what
+  is left then.
 
 Every window has its moments; an interval comes from drawing windows anew (bootstrap).
 """
@@ -44,7 +46,8 @@ _SURE = 0.95  # share of the bootstrap's draws that must agree on mirroring
 # Of the intensities' correlation and the waveforms' coherence: below both, directions say nothing.
 _LEAST_AGREEMENT, _LEAST_COHERENCE = 0.02, 0.05
 _WIDEST_DEG = 30.0  # half an interval wider than this decides nothing
-_FLIP_Y = np.diag([1.0, -1.0, 1.0])
+_TOLD_TILT_DEG = 5.0  # a smaller one does not matter
+_AS_IT_IS, _FLIP_Y, _INVERTED = np.eye(3), np.diag([1.0, -1.0, 1.0]), np.diag([1.0, -1.0, -1.0])
 
 
 class Outcome(StrEnum):
@@ -72,11 +75,12 @@ class Comparison:
     Attributes
     ----------
     rotate_field_ccw_deg : rotation about the vertical, in (-180, 180]; after `flip`, if there is
-        one.
+        one, and after half a turn about the front axis (`Fix.INVERT`), if `upside_down`.
     interval_deg : arc of probability `INTERVAL_LEVEL`, (low, high), low <= high.
     rotation : best rotation of (x, y, z) about any axis, [shape=(3, 3)]; None where the sound does
         not tell it (then a yaw is all there is).
     tilt_deg : angle by which that rotation leans the vertical; None likewise.
+    tilt_interval_deg : (low, high) of probability `INTERVAL_LEVEL`; None likewise.
     flip : channel to negate first ("Y", "Z"), None if none or not known.
     mirrored : whether one recording is the mirror image of the other; None where it cannot be told.
     agreement : correlation of the intensities after the rotation, 0 to 1.
@@ -90,6 +94,7 @@ class Comparison:
     interval_deg: tuple[float, float]
     rotation: FloatArray | None
     tilt_deg: float | None
+    tilt_interval_deg: tuple[float, float] | None
     flip: str | None
     mirrored: bool | None
     agreement: float
@@ -99,11 +104,16 @@ class Comparison:
     windows: tuple[WindowYaw, ...]
     synchronisation: Synchronisation | None
 
+    @property
+    def upside_down(self) -> bool:
+        """Whether one of the microphones surely was."""
+        return self.tilt_interval_deg is not None and self.tilt_interval_deg[0] > 90
+
 
 def unsynchronised(aligned: Synchronisation) -> Comparison:
     """Nothing can be said of tracks that could not be laid on each other in time."""
     return Comparison(
-        Outcome.UNDECIDABLE, 0.0, (-180.0, 180.0), None, None, None, None, 0.0, 0.0,
+        Outcome.UNDECIDABLE, 0.0, (-180.0, 180.0), None, None, None, None, None, 0.0, 0.0,
         (0.0, 0.0, 0.0),
         (f"The track could not be laid on the reference in time ({aligned.reason})",), (), aligned,
     )  # fmt: skip
@@ -196,13 +206,14 @@ def solve(
     flat = known.vertical < _DEAD or values[2] < _FLAT * values[0]
     mirrored, flip = _handedness(total, draws, flat)
     reasons = _reasons(total, known.vertical, flat, mirrored, flip)
-    if flip == "Y":
-        windows, total, draws = (cross @ _FLIP_Y for cross in (windows, total, draws))
+    rotation = None if flat or mirrored else rotation_of(total)
+    tilt = None if rotation is None else _tilt(rotation, draws, pooled.shared_rad)
+    upside_down = tilt is not None and tilt.low_deg > 90
+    undone = _INVERTED if upside_down else _FLIP_Y if flip == "Y" else _AS_IT_IS
+    windows, total, draws = (cross @ undone for cross in (windows, total, draws))
     yaw = float(yaw_of(total))
     half = _half_interval(draws, yaw, pooled.shared_rad)
-    rotation = None if flat or mirrored else rotation_of(total)
-    tilt = None if rotation is None else math.degrees(math.acos(np.clip(rotation[2, 2], -1, 1)))
-    agreement = _agreement(known, flip)
+    agreement = _agreement(known, undone)
     outcome = Outcome.MIRRORED if mirrored else Outcome.ROTATED
     strangers = agreement < _LEAST_AGREEMENT and pooled.coherence < _LEAST_COHERENCE
     if strangers or half > math.radians(_WIDEST_DEG):
@@ -211,14 +222,15 @@ def solve(
             f"The directions of the two recordings agree too little ({agreement:.0%}, interval "
             f"±{math.degrees(half):.0f}°) to tell a rotation."
         )
-    if tilt is not None and tilt > 90:
-        reasons.append(f"One of the microphones was upside down (tilt {tilt:.0f}°).")
+    elif tilt is not None:
+        reasons += tilt.sentences()
     return Comparison(
         outcome=outcome,
         rotate_field_ccw_deg=_degrees(yaw),
         interval_deg=(math.degrees(yaw - half), math.degrees(yaw + half)),
         rotation=rotation,
-        tilt_deg=tilt,
+        tilt_deg=None if tilt is None else tilt.deg,
+        tilt_interval_deg=None if tilt is None else (tilt.low_deg, tilt.high_deg),
         flip=flip,
         mirrored=mirrored,
         agreement=agreement,
@@ -228,6 +240,42 @@ def solve(
         windows=_windows(windows, starts, length_s),
         synchronisation=aligned,
     )
+
+
+@dataclass(frozen=True)
+class _Tilt:
+    """Angle by which a rotation leans the vertical, and its interval."""
+
+    deg: float
+    low_deg: float
+    high_deg: float
+
+    def sentences(self) -> list[str]:
+        """What is to be known of it: nothing of one that may be none, or is too small to matter."""
+        if self.low_deg > 90:
+            return [
+                f"One of the microphones was upside down (tilt {self.deg:.0f}°): --fix invert "
+                "first, then rotate."
+            ]
+        if self.deg > _TOLD_TILT_DEG and self.low_deg > 0:
+            return [
+                f"One of the microphones leans: tilt {self.deg:.0f}° ({INTERVAL_LEVEL:.0%} within "
+                f"{self.low_deg:.0f}° to {self.high_deg:.0f}°), which no rotation about the "
+                "vertical mends."
+            ]
+        return []
+
+
+def _tilt(rotation: FloatArray, draws: FloatArray, shared_rad: float) -> _Tilt:
+    """The tilt of a rotation [shape=(3, 3)], whose vertical strays as those of the draws do.
+
+    A tilt of 0 cannot stray below 0: what is looked at is how far apart the leaning verticals are.
+    """
+    up, drawn = rotation[:, 2], rotation_of(draws)[:, :, 2]
+    off = np.arccos(np.clip(drawn @ up, -1, 1))
+    half = math.degrees(_half_of(off, shared_rad))
+    deg = math.degrees(math.acos(np.clip(up[2], -1, 1)))
+    return _Tilt(deg, max(0.0, deg - half), min(180.0, deg + half))
 
 
 def _reasons(
@@ -288,14 +336,21 @@ def _half_interval(draws: FloatArray, yaw: float, shared_rad: float) -> float:
 
     It holds that share of the draws, widened by what they all share.
     """
-    off = np.abs(np.angle(np.exp(1j * (yaw_of(draws) - yaw))))
+    return _half_of(np.abs(np.angle(np.exp(1j * (yaw_of(draws) - yaw)))), shared_rad)
+
+
+def _half_of(off: FloatArray, shared_rad: float) -> float:
+    """Half of an interval, radians, whose draws are so far off, [shape=(draws,)]."""
     half = math.hypot(np.quantile(off, INTERVAL_LEVEL), _DEVIATIONS * shared_rad)
     return min(math.pi, max(half, math.radians(_LEAST_HALF_DEG)))
 
 
-def _agreement(known: Moments, flip: str | None) -> float:
-    """Correlation of the intensities in the horizontal plane after their best yaw."""
-    total = known.by_window.sum(0) @ (_FLIP_Y if flip == "Y" else np.eye(3))
+def _agreement(known: Moments, undone: FloatArray) -> float:
+    """Correlation of the intensities in the horizontal plane after their best yaw.
+
+    undone : what is done to the track first, [shape=(3, 3)].
+    """
+    total = known.by_window.sum(0) @ undone
     plane = np.hypot(total[0, 0] + total[1, 1], total[1, 0] - total[0, 1])
     scale = math.sqrt(float(known.power_ref.sum() * known.power_track.sum()))
     return float(plane / scale) if scale > 0 else 0.0

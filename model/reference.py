@@ -53,6 +53,8 @@ FloatArray = NDArray[np.float64]
 # Taken where it is not known; beyond, echoes are left alone and no place is sought.
 _LIKELY_M, _FARTHEST_M = 1.0, 3.0
 _MICROPHONES_S = 0.0006  # by which their own responses, and what is left of the offset, delay
+# Half of the intensities are left to compare; in whole centimetres, as it is told.
+_LEAST_SPACING_M = math.ceil(100 * SPEED_OF_SOUND / (2 * HIGHEST_HZ)) / 100
 _WINDOWS, _LONGEST_WINDOW_S, _LEAST_WINDOWS = 60, 4.0, 12
 
 
@@ -187,13 +189,12 @@ def _way_m(spacing_m: float | None) -> float:
 def _lowest_hz(spacing_m: float | None) -> float:
     if spacing_m is None:
         return LOWEST_HZ
-    limit = SPEED_OF_SOUND / (4 * spacing_m) if spacing_m > 0 else math.inf
-    if limit > HIGHEST_HZ / 2:
+    if not spacing_m >= _LEAST_SPACING_M:
         raise OptionError(
             f"A spacing of {spacing_m:g} m makes no sense here: it must be at least "
-            f"{SPEED_OF_SOUND / (2 * HIGHEST_HZ):.2f} m; leave it away if it is not known."
+            f"{_LEAST_SPACING_M:g} m; leave it away if it is not known."
         )
-    return max(LOWEST_HZ, limit)
+    return max(LOWEST_HZ, SPEED_OF_SOUND / (4 * spacing_m))
 
 
 # --- telling -------------------------------------------------------------------------------------
@@ -209,6 +210,9 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "interval_level": INTERVAL_LEVEL,
         "rotation": None if c.rotation is None else np.round(c.rotation, 5).tolist(),
         "tilt_deg": None if c.tilt_deg is None else round(c.tilt_deg, 2),
+        "tilt_interval_deg": c.tilt_interval_deg
+        and [round(edge, 2) for edge in c.tilt_interval_deg],
+        "upside_down": c.upside_down,
         "mirrored": c.mirrored,
         "flip": c.flip,
         "agreement": round(c.agreement, 4),

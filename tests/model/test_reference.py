@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import fftconvolve
 
-from model.ambisonics import encode, pitch_matrix, rotate, rotate_yaw, yaw_matrix
+from model.ambisonics import Fix, encode, pitch_matrix, rotate, rotate_yaw, yaw_matrix
 from model.coherence import CrossSpectra, cross_spectra
 from model.comparison import Comparison, Outcome, rotation_of, solve, yaw_of
 from model.displacement import moved
@@ -242,15 +242,45 @@ def test_mirrored_channels_are_told_with_their_yaw(flip: str, seed: int) -> None
     assert "mirror image" in sentence(found)
 
 
-def test_an_upside_down_microphone_is_no_mirror_image() -> None:
-    reference = scene(5, n_sources=6)
-    upside_down = rotate(reference, np.diag([1.0, -1.0, -1.0]))
+@pytest.mark.parametrize(("yaw_deg", "seed"), [(0, 5), (70, 5), (-150, 6)])
+def test_the_yaw_of_an_upside_down_microphone_is_right_after_the_fix(
+    yaw_deg: float, seed: int
+) -> None:
+    reference = scene(seed, n_sources=6)
+    upright = rotate_yaw(reference, -math.radians(yaw_deg))
+    track = noisy(upright * np.array(Fix.INVERT.signs(1))[:, None], 1)
 
-    found = compared(reference, noisy(upside_down, 1))
+    found = compared(reference, track)
+    fixed = compared(reference, track * np.array(Fix.INVERT.signs(1))[:, None])
 
     assert found.mirrored is False
     assert found.tilt_deg == pytest.approx(180, abs=3)
-    assert "upside down" in sentence(found)
+    assert found.upside_down
+    assert not fixed.upside_down
+    assert off_deg(found.rotate_field_ccw_deg, yaw_deg) < 1.5
+    assert off_deg(found.rotate_field_ccw_deg, fixed.rotate_field_ccw_deg) < 0.1
+    assert found.agreement == pytest.approx(fixed.agreement, abs=1e-6)
+    assert "--fix invert first" in sentence(found)
+
+
+def test_a_tilt_is_told_where_it_matters_and_is_sure() -> None:
+    """Of one that may be none, or of a comparison that decides nothing, no word."""
+    field = scene(5, n_sources=6)
+    leaning, hardly = (
+        compared(field, noisy(rotate(field, pitch_matrix(math.radians(deg))), 1)) for deg in (12, 3)
+    )
+    drowned = [
+        compared(*(noisy(scene(seed, n_sources=6), noise, snr_db) for noise in (1, 2)))
+        for seed in range(2) for snr_db in (-6, -10)
+    ]  # fmt: skip
+
+    assert leaning.tilt_interval_deg is not None
+    low, high = leaning.tilt_interval_deg
+    assert 10 < low <= 12 <= high < 14
+    assert "leans: tilt 12°" in sentence(leaning)
+    assert "tilt" not in sentence(hardly)
+    assert max(found.tilt_deg or 0 for found in drowned) > 30
+    assert not any(word in sentence(found) for found in drowned for word in ("leans", "upside"))
 
 
 @pytest.mark.parametrize("dead", [True, False], ids=["no Z", "all at the horizon"])
@@ -313,10 +343,13 @@ def test_files_are_laid_on_each_other_in_time_first(
 
     with open_audio(reference) as a, open_audio(track) as b:
         found = compare(Recording(a), Recording(b), spacing_m=0.3)
-        for spacing in (0.0, 0.01, -1.0):
-            with pytest.raises(OptionError, match="spacing"):
+        for spacing in (0.0, 0.04, -1.0, math.nan):
+            with pytest.raises(OptionError, match=r"spacing .* at least 0\.05 m"):
                 compare(Recording(a), Recording(b), spacing_m=spacing)
+        known = found.synchronisation
+        near = compare(Recording(a), Recording(b), spacing_m=0.05, synchronisation=known)
 
+    assert near.outcome is Outcome.ROTATED
     assert found.synchronisation is not None
     assert found.synchronisation.offset_s == pytest.approx(1.37, abs=1e-3)
     assert off_deg(found.rotate_field_ccw_deg, -120) < 1.0

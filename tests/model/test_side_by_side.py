@@ -67,8 +67,8 @@ def test_a_picture_that_says_nothing_leaves_the_prior() -> None:
 
 def answer(yaw_deg: float, **changed: object) -> Comparison:
     known = Comparison(
-        Outcome.ROTATED, yaw_deg, (yaw_deg - 1.5, yaw_deg + 1.5), np.eye(3), 0.0, None, False, 0.9,
-        0.7, (1.0, 1.0, 1.0), (), (), None,
+        Outcome.ROTATED, yaw_deg, (yaw_deg - 1.5, yaw_deg + 1.5), np.eye(3), 0.0, (0.0, 2.0), None,
+        False, 0.9, 0.7, (1.0, 1.0, 1.0), (), (), None,
     )  # fmt: skip
     return replace(known, **changed)  # type: ignore[arg-type]
 
