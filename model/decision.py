@@ -155,7 +155,7 @@ def decide(take: Take, by: Judge, options: Options, watch: Watch) -> Decision:
         take.move(-lag.late_s)
         found = _find(take, by, options, watch.once_more())
     judgement, hypotheses = found.judgement, found.hypotheses
-    diagnosis = take.diagnosis.with_findings(hypotheses.findings())
+    diagnosis = take.diagnosis.with_findings(hypotheses.findings(take.track.fix))
     trajectory = _trajectory(take, by, options, watch)
     changes = trajectory is not None and trajectory.kind is not Kind.CONSTANT
     follow = options.follow or take.orientation is not None

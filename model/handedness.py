@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from model import features
+from model.ambisonics import Fix
 from model.checkpoint import AVSA, LEARNED, Calibration
 from model.conventions import Diagnosis
 from model.evidence import following
@@ -122,16 +123,23 @@ class Handedness:
         """That left and right are exchanged, by either cause."""
         return self.probabilities[Hypothesis.INVERTED] + self.probabilities[Hypothesis.MIRRORED]
 
-    def findings(self) -> list[Finding]:
-        """What is wrong, if the picture is right."""
+    def findings(self, fix: Fix | None = None) -> list[Finding]:
+        """What is wrong, if the picture is right.
+
+        fix : what was done to the field already; both fixes exchange left and right.
+        """
+        why = "the microphone hung upside down (or Y was negated: --fix mirror)"
+        mend = "--fix invert"
+        if fix is not None:
+            why, mend = f"by --fix {fix.value}", f"leave --fix {fix.value} away"
         best_deg = self.yaws_deg[Hypothesis.INVERTED]
         fuma = self.probabilities.get(Hypothesis.FUMA_READ, 0.0)
         return [
             Finding(
                 "reversed", self.reversed_probability,
-                "Left and right are exchanged against the picture: the microphone hung upside down "
-                f"(or Y was negated: --fix mirror); with that undone, {best_deg:+.0f}° would fit.",
-                "--fix invert",
+                f"Left and right are exchanged against the picture: {why}; with that undone, "
+                f"{best_deg:+.0f}° would fit.",
+                mend,
             ),
             Finding(
                 "fuma_read", fuma, "The sound fits the picture if its order is W X Y Z (FuMa).",

@@ -228,15 +228,20 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
 
 
 def sentence(comparison: Comparison) -> str:
-    """The result in a line."""
+    """The result in a line, and what is to be known of it."""
     reasons = " ".join(comparison.reasons)
     if comparison.outcome is Outcome.UNDECIDABLE:
         return f"undecidable: {reasons}"
+    return f"{angle_sentence(comparison)} {reasons}".rstrip()
+
+
+def angle_sentence(comparison: Comparison) -> str:
+    """The result alone, of a comparison that has one."""
     low, high = comparison.interval_deg
     return (
         f"{comparison.outcome.value}: rotate_field_ccw_deg {comparison.rotate_field_ccw_deg:+.1f} "
-        f"({INTERVAL_LEVEL:.0%} within ±{(high - low) / 2:.1f}). {reasons}"
-    ).rstrip()
+        f"({INTERVAL_LEVEL:.0%} within ±{(high - low) / 2:.1f})."
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

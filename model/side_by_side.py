@@ -42,11 +42,13 @@ class Reference:
     Attributes
     ----------
     own : whether it is the camera's, found in the picture's own file.
+    fix : what was done to the track before.
     """
 
     path: Path
     own: bool
     comparison: Comparison
+    fix: Fix | None = None
 
     @property
     def name(self) -> str:
@@ -123,7 +125,7 @@ def find_reference(take: Take, given: Path | None) -> Reference | None:
             take.warnings.append(f"The camera's own ambisonic track was left out: {error}")
             return None
         raise OptionError(f"The reference {given} cannot serve: {error}") from error
-    return Reference(given, own, found)
+    return Reference(given, own, found, take.track.fix)
 
 
 def side_by_side(
@@ -131,7 +133,8 @@ def side_by_side(
 ) -> SideBySide:
     """Put a reference's answer beside the picture's, and make one of both."""
     c, fault = found.comparison, _fault(found)
-    told = f"By {found.name}: {reference.sentence(c)}"
+    # A fault is the verdict's reason, with what to do; the comparison does not know of a fix.
+    told = f"By {found.name}: {(reference.angle_sentence if fault else reference.sentence)(c)}"
     seen = f"By the picture: {picture.rotate_field_ccw_deg:+.1f}° ({picture.verdict.value}, "
     seen += f"confidence {picture.confidence:.0%})."
     if fault:
@@ -200,19 +203,34 @@ def _wrapped_arc(c: Comparison) -> tuple[float, float]:
 
 def _fault(found: Reference) -> str | None:
     """Why no rotation about the vertical fits the track to the reference, and what to do."""
-    c = found.comparison
-    if c.outcome is Outcome.MIRRORED and c.flip == "Y":
-        return f"Left and right are exchanged against {found.name}: try --fix {Fix.MIRROR.value}."
-    if c.outcome is Outcome.MIRRORED:
-        return f"Up and down are exchanged against {found.name}: one of the two has Z negated."
-    if c.outcome is Outcome.ROTATED and c.tilt_deg is not None and c.tilt_deg > 180 - _LEANING_DEG:
+    c, against = found.comparison, f"against {found.name}"
+    if c.outcome is Outcome.UNDECIDABLE:
+        return None
+    if c.flip == "Y":
+        return f"Left and right are exchanged {against}: {_mend((-1, 1), found.fix)}."
+    if c.flip == "Z":
+        return f"Up and down are exchanged {against}: {_mend((1, -1), found.fix)}."
+    if c.tilt_deg is None or c.tilt_interval_deg is None:
+        return None
+    if c.upside_down and c.tilt_deg > 180 - _LEANING_DEG:
+        told = f"The microphone was upside down {against} (tilt {c.tilt_deg:.0f}°)"
+        return f"{told}: {_mend((-1, -1), found.fix)}."
+    if c.tilt_interval_deg[0] > _LEANING_DEG:
         return (
-            f"Against {found.name} the microphone was upside down (tilt {c.tilt_deg:.0f}°): try "
-            f"--fix {Fix.INVERT.value}."
-        )
-    if c.outcome is Outcome.ROTATED and c.tilt_deg is not None and c.tilt_deg > _LEANING_DEG:
-        return (
-            f"Against {found.name} the microphone leans by {c.tilt_deg:.0f}°: a rotation about the "
-            "vertical does not make it fit."
+            f"The microphone leans by {c.tilt_deg:.0f}° {against}: a rotation about the vertical "
+            "does not make it fit."
         )
     return None
+
+
+def _mend(wrong: tuple[int, int], fix: Fix | None) -> str:
+    """What to do where Y and Z have these signs against a reference after a fix."""
+    done = fix.signs(1)[1:3] if fix else (1, 1)
+    needed = (wrong[0] * done[0], wrong[1] * done[1])
+    for other in Fix:
+        if other.signs(1)[1:3] == needed:
+            return f"try --fix {other.value}" + (f" instead of {fix.value}" if fix else "")
+    leave = f"leave --fix {fix.value} away" if fix else ""
+    if needed == (1, 1):
+        return leave
+    return "one of the two has Z negated" + (f"; {leave}" if leave else "")

@@ -102,9 +102,14 @@ def test_the_yaw_is_given_that_fits_once_the_fault_is_undone() -> None:
     test.add(mirrored, score(mirrored, (training_free,), CALIBRATION))
 
     assert test.result().yaws_deg[Hypothesis.MIRRORED] == pytest.approx(50, abs=15)
-    found = next(f for f in test.result().findings() if f.code == "reversed")
-    assert found.probability > 0.8
-    assert found.fix == "--fix invert"
+    for fix, told in (
+        (None, "--fix invert"), (Fix.MIRROR, "leave --fix mirror away"),
+        (Fix.INVERT, "leave --fix invert away"),
+    ):  # fmt: skip
+        found = next(f for f in test.result().findings(fix) if f.code == "reversed")
+        assert found.probability > 0.8
+        assert found.fix == told
+        assert fix is None or found.sentence.count("--fix") == 1
 
 
 def test_a_source_that_stays_cannot_tell() -> None:

@@ -26,6 +26,9 @@ from model.take import Track
 from tests.model.fields import RATE, field_of, with_ambisonic_track
 from training.data.takes import TakeFiles
 
+LEFT_RIGHT = {"outcome": Outcome.MIRRORED, "flip": "Y"}
+UP_DOWN = {"outcome": Outcome.MIRRORED, "flip": "Z"}
+UPSIDE_DOWN = {"tilt_deg": 178.0, "tilt_interval_deg": (170.0, 180.0)}
 FRONT_DEG = 30.0  # by how much the example's field is rotated against the camera's
 
 
@@ -124,10 +127,10 @@ def test_an_arc_over_the_back_is_told_within_a_turn() -> None:
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({"outcome": Outcome.MIRRORED, "flip": "Y"}, "--fix mirror"),
-        ({"outcome": Outcome.MIRRORED, "flip": "Z"}, "Z negated"),
-        ({"tilt_deg": 178.0}, "--fix invert"),
-        ({"tilt_deg": 60.0}, "leans by 60"),
+        (LEFT_RIGHT, "try --fix mirror"),
+        (UP_DOWN, "Z negated"),
+        (UPSIDE_DOWN, "try --fix invert"),
+        ({"tilt_deg": 60.0, "tilt_interval_deg": (55.0, 65.0)}, "leans by 60"),
     ],
 )
 def test_what_no_yaw_mends_withholds_the_verdict(changed: dict[str, object], told: str) -> None:
@@ -135,6 +138,36 @@ def test_what_no_yaw_mends_withholds_the_verdict(changed: dict[str, object], tol
 
     assert both.verdict is Verdict.UNDECIDABLE
     assert told in both.reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("changed", "fix", "told"),
+    [
+        (LEFT_RIGHT, Fix.MIRROR, "leave --fix mirror away"),
+        (UPSIDE_DOWN, Fix.INVERT, "leave --fix invert away"),
+        (UP_DOWN, Fix.INVERT, "try --fix mirror instead of invert"),
+        (UP_DOWN, Fix.MIRROR, "try --fix invert instead of mirror"),
+        (LEFT_RIGHT, Fix.INVERT, "Z negated; leave --fix invert away"),
+        (UPSIDE_DOWN, Fix.MIRROR, "Z negated; leave --fix mirror away"),
+    ],
+)
+def test_what_mends_it_counts_from_what_was_done(
+    changed: dict[str, object], fix: Fix, told: str
+) -> None:
+    """The reference's own reasons, which know of no fix, are not told then."""
+    comparison = answer(31.0, reasons=("try --fix something",), **changed)
+    found = Reference(Path("camera.mp4"), True, comparison, fix)
+    beside = side_by_side(found, seen(31.0), load_calibration(), tolerance_deg=10)
+
+    assert told in beside.together.reasons[0]
+    assert "--fix" not in beside.note
+
+
+@pytest.mark.parametrize("tilt_deg", [58.0, 120.0, 178.0])
+def test_a_tilt_that_may_be_none_withholds_nothing(tilt_deg: float) -> None:
+    comparison = answer(31.0, tilt_deg=tilt_deg, tilt_interval_deg=(10.0, 180.0))
+
+    assert together(comparison, seen(31.0)).verdict is Verdict.MISALIGNED
 
 
 def test_a_reference_that_tells_nothing_changes_nothing() -> None:
