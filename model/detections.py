@@ -10,8 +10,7 @@ seam; `score` (default 1) is how sure the detector is. What is worth a box is fo
 detector to say: people, instruments and vehicles, not chairs.
 
 The cue `OBJECTS` is evidence of the yaw beside the others: objects are where it sounds. It sees
-what stands still and still sounds, which motion cannot (science: people detection, even a poor one,
-was as good as a training-free cue on real clips).
+what stands still and still sounds, which motion cannot.
 """
 
 from __future__ import annotations

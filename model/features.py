@@ -3,7 +3,7 @@
 Sound: one short-time Fourier transform, reduced at once to the ten real covariance terms of
 (W, X, Y, Z) per mel band. A beam with real weights, the intensity vector and the power of every
 rotated channel are linear in these terms, so the features of all yaws follow without another
-transform (science: |X'|² = P + Q cos 2d - R sin 2d with P, Q = (|X|² ± |Y|²)/2, R = Re XY*).
+transform (|X'|² = P + Q cos 2d - R sin 2d with P, Q = (|X|² ± |Y|²)/2, R = Re XY*).
 
 Picture: where it moves, per azimuth and frame.
 
