@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from model.take import Progress, Take, Track
 from model.trajectory import Trajectory
 from model.turning import YawAlong
 
-VERSION = "0.1.0"
+VERSION = metadata.version("avsa-align")
 
 
 @dataclass(frozen=True)
