@@ -102,18 +102,18 @@ def find_reference(take: Take, given: Path | None) -> Reference | None:
     ------
     OptionError : `given` cannot serve. What the camera has by itself is left out with a warning.
     """
+    unasked = given is None
     if given is None:
         if take.orientation or take.shared or not take.video.has_sound:
             return None
-        given, own = take.video.path, True
-    else:
-        own = given == take.video.path
+        given = take.video.path
+    own = _same_file(given, take.video.path)
     try:
         with open_audio(given) as opened:
-            if own and opened.info.convention is None:
+            if unasked and opened.info.convention is None:
                 return None
             known = take.placement.sync if own else None
-            if known is not None and known.belonging is not Belonging.SYNCHRONISED:
+            if unasked and known is not None and known.belonging is not Belonging.SYNCHRONISED:
                 return None  # the placement's own note tells of it
             found = reference.compare(
                 Recording(opened),
@@ -121,11 +121,16 @@ def find_reference(take: Take, given: Path | None) -> Reference | None:
                 synchronisation=known,
             )
     except AvsaError as error:
-        if own:
+        if unasked:
             take.warnings.append(f"The camera's own ambisonic track was left out: {error}")
             return None
         raise OptionError(f"The reference {given} cannot serve: {error}") from error
     return Reference(given, own, found, take.track.fix)
+
+
+def _same_file(path: Path, other: Path) -> bool:
+    """Whether both are one file, by whatever names; what is not there is none."""
+    return path.exists() and path.samefile(other)
 
 
 def side_by_side(

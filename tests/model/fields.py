@@ -37,6 +37,11 @@ def with_ambisonic_track(video: Path, field: np.ndarray, path: Path) -> Path:
     return _with_sound(video, field, path, codec="libopus", layout="ambisonic 1", options=options)
 
 
+def with_plain_track(video: Path, field: np.ndarray, path: Path) -> Path:
+    """The video with a first-order track of its own that declares nothing (16-bit PCM in mov)."""
+    return _with_sound(video, field, path, codec="pcm_s16le", layout="4.0", options={})
+
+
 def _with_sound(
     video: Path, samples: np.ndarray, path: Path, *, codec: str, layout: str,
     options: dict[str, str],

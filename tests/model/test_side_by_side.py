@@ -21,9 +21,9 @@ from model.evidence import yaws_deg
 from model.options import Options
 from model.posterior import NEAR_DEG, credible_arcs
 from model.scoring import Judgement, Verdict
-from model.side_by_side import Reference, belief_in_reference, side_by_side
-from model.take import Track
-from tests.model.fields import RATE, field_of, with_ambisonic_track
+from model.side_by_side import Reference, belief_in_reference, find_reference, side_by_side
+from model.take import Take, Track
+from tests.model.fields import RATE, field_of, with_ambisonic_track, with_plain_track
 from training.data.takes import TakeFiles
 
 LEFT_RIGHT = {"outcome": Outcome.MIRRORED, "flip": "Y"}
@@ -229,11 +229,46 @@ def test_another_recording_is_named(
 
 
 def test_a_reference_that_cannot_serve_is_told(take: TakeFiles, tmp_path: Path) -> None:
+    """The picture's own file too, where it is named: this one has no sound."""
     soundfile.write(tmp_path / "stereo.wav", np.zeros((RATE * 4, 2)), RATE)
 
-    for path, why in ((tmp_path / "stereo.wav", "stereo.wav"), (tmp_path / "no.wav", "no.wav")):
-        with pytest.raises(OptionError, match=why):
-            align(take.video, Track((take.audio,)), Outputs(), Options(reference=path))
+    with Take(take.video, Track((take.audio,))) as opened:
+        assert find_reference(opened, None) is None
+        for path in (tmp_path / "stereo.wav", tmp_path / "no.wav", take.video):
+            with pytest.raises(OptionError, match=f"reference {path} cannot serve"):
+                find_reference(opened, path)
+
+
+@pytest.mark.parametrize("name", ["camera.mp4", "link.mp4"])
+def test_the_pictures_own_sound_serves_undeclared_if_it_is_named(
+    take: TakeFiles, fitting: np.ndarray, tmp_path: Path, name: str
+) -> None:
+    """By whatever name; where it is not, it may be anything."""
+    camera = with_plain_track(take.video, fitting, tmp_path / "camera.mp4")
+    (tmp_path / "link.mp4").symlink_to(camera)
+
+    with Take(camera, Track((take.audio,))) as opened:
+        assert find_reference(opened, None) is None
+        found = find_reference(opened, tmp_path / name)
+
+    assert found is not None
+    assert found.own
+    assert found.comparison.rotate_field_ccw_deg == pytest.approx(-take.rotated_deg, abs=1)
+
+
+def test_a_named_reference_of_other_sound_says_so(
+    camera: Path, fitting: np.ndarray, tmp_path: Path
+) -> None:
+    noise = np.random.default_rng(1).standard_normal(fitting.shape) * 0.1
+    soundfile.write(tmp_path / "other.wav", noise.T, RATE)
+
+    with Take(camera, Track((tmp_path / "other.wav",))) as opened:
+        assert find_reference(opened, None) is None
+        found = find_reference(opened, camera)
+
+    assert found is not None
+    assert found.comparison.outcome is Outcome.UNDECIDABLE
+    assert "could not be laid" in found.comparison.reasons[0]
 
 
 def test_a_reference_is_never_overwritten(take: TakeFiles, tmp_path: Path) -> None:
