@@ -22,7 +22,7 @@ from model.comparison import INTERVAL_LEVEL, Comparison, Outcome
 from model.errors import AvsaError, OptionError
 from model.evidence import N_YAWS, yaws_deg
 from model.media import open_audio
-from model.posterior import mass_near
+from model.posterior import NEAR_DEG, mass_near
 from model.reference import Recording
 from model.scoring import Judgement, Verdict, verdict_of
 from model.sync import Belonging
@@ -151,7 +151,11 @@ def side_by_side(
     belief = belief_in_reference(near, picture.confidence)
     together = _together(c, picture, belief, near, calibration, tolerance_deg)
     if together.verdict is Verdict.UNDECIDABLE:
-        reason = f"{found.name[0].upper()}{found.name[1:]} and the picture disagree."
+        reason = f"{found.name[0].upper()}{found.name[1:]} "
+        if belief < INTERVAL_LEVEL:
+            reason += "and the picture disagree."
+        else:
+            reason += f"tells the rotation only to ±{_half_deg(c):.0f}°, and the picture no better."
         together = replace(together, reasons=[reason, *picture.reasons])
     return SideBySide(found, picture, together, belief, f"{told} {seen}")
 
@@ -179,26 +183,61 @@ def _together(
     calibration: Calibration,
     tolerance_deg: float,
 ) -> Judgement:
-    """The reference as far as it is believed, else the picture."""
-    posterior = belief * _peak(c) + (1 - belief) * picture.posterior
-    if belief >= 0.5:
-        best, arc = c.rotate_field_ccw_deg, _wrapped_arc(c)
-        confidence = belief + (1 - belief) * near
-        others = [] if belief >= INTERVAL_LEVEL else picture.arcs_deg[:1]
-        arcs = [arc, *others]
+    """The surer of the reference's angle and the picture's; the picture's if its arc is narrower.
+
+    Where the reference is right, the truth lies as its interval says. The picture's angle is then
+    as sure as both say together, else as it was alone.
+    """
+    peak, arc = _peak(c), _wrapped_arc(c)
+    both = peak * _seen(picture)
+    both /= both.sum()
+    of_reference = belief * _reach(c) + (1 - belief) * near
+    of_picture = belief * mass_near(both, picture.rotate_field_ccw_deg)
+    of_picture += (1 - belief) * picture.confidence
+    narrower = _width(picture.arcs_deg[0]) < _width(arc) and of_picture >= of_reference
+    if belief >= 0.5 and not narrower:
+        best, confidence, arcs = c.rotate_field_ccw_deg, of_reference, [arc, picture.arcs_deg[0]]
     else:
-        best, confidence = picture.rotate_field_ccw_deg, (1 - belief) * picture.confidence
-        arcs = [picture.arcs_deg[0], _wrapped_arc(c)]
+        best, confidence, arcs = (
+            picture.rotate_field_ccw_deg,
+            of_picture,
+            [picture.arcs_deg[0], arc],
+        )
     verdict = verdict_of(best, confidence, calibration, tolerance_deg=tolerance_deg)
+    arcs = arcs[:1] if belief >= INTERVAL_LEVEL else arcs
+    posterior = belief * (both if narrower else peak) + (1 - belief) * picture.posterior
     return Judgement(verdict, best, arcs, confidence, posterior, [])
+
+
+def _seen(picture: Judgement) -> Tensor:
+    """What the picture says of the truth: as far as it is wrong, nothing."""
+    return picture.confidence * picture.posterior + (1 - picture.confidence) / N_YAWS
 
 
 def _peak(c: Comparison) -> Tensor:
     """The reference's answer as a posterior over `yaws_deg`: a normal bell, at least a bin wide."""
-    low, high = c.interval_deg
-    deviation = max((high - low) / 2 / _QUANTILE, 180 / N_YAWS)
+    deviation = max(_deviation_deg(c), 180 / N_YAWS)
     off = [math.remainder(yaw - c.rotate_field_ccw_deg, 360) / deviation for yaw in yaws_deg()]
     return (-0.5 * torch.tensor(off, dtype=torch.float64) ** 2).softmax(0)
+
+
+def _reach(c: Comparison) -> float:
+    """Probability that a reference that is right is within `NEAR_DEG`."""
+    return math.erf(NEAR_DEG / _deviation_deg(c) / math.sqrt(2))
+
+
+def _deviation_deg(c: Comparison) -> float:
+    return _half_deg(c) / _QUANTILE
+
+
+def _half_deg(c: Comparison) -> float:
+    low, high = c.interval_deg
+    return (high - low) / 2
+
+
+def _width(arc: tuple[float, float]) -> float:
+    """Degrees from an arc's low end to its high one; a whole turn where they are the same."""
+    return (arc[1] - arc[0]) % 360 or 360.0
 
 
 def _wrapped_arc(c: Comparison) -> tuple[float, float]:

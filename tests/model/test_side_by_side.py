@@ -99,6 +99,54 @@ def test_where_both_agree_the_reference_gives_the_angle() -> None:
     assert yaws_deg()[int(both.posterior.argmax())] == 30
 
 
+@pytest.mark.parametrize("half_deg", [1.5, 10.0, 25.0])
+@pytest.mark.parametrize("confidence", [0.8, 0.95])
+def test_confidence_is_how_often_the_answer_is_within_15_degrees(
+    half_deg: float, confidence: float
+) -> None:
+    """By counting, with references as wide as they say; each right as often as it should be."""
+    rng, told, hits = np.random.default_rng(0), [], []
+    for _ in range(400):
+        truth, anywhere, elsewhere = rng.uniform(-180, 180, 3)
+        wanders = truth + rng.normal() * half_deg / 1.645
+        reference_deg = wanders if rng.random() < 0.95 else anywhere
+        picture_deg = truth + 6 * rng.normal() if rng.random() < confidence else elsewhere
+        interval = (reference_deg - half_deg, reference_deg + half_deg)
+        both = together(
+            answer(math.remainder(reference_deg, 360), interval_deg=interval),
+            seen(math.remainder(picture_deg, 360), confidence=confidence),
+        )
+        told.append(both.confidence)
+        hits.append(abs(math.remainder(both.rotate_field_ccw_deg - truth, 360)) <= NEAR_DEG)
+
+    assert np.mean(told) == pytest.approx(np.mean(hits), abs=0.05)
+
+
+def test_the_picture_keeps_its_angle_where_it_knows_better() -> None:
+    wide = {"interval_deg": (6.0, 56.0)}
+    both, alone = together(answer(31.0, **wide), seen(36.0)), together(answer(31.0), seen(36.0))
+
+    assert both.rotate_field_ccw_deg == 36.0
+    assert both.arcs_deg == seen(36.0).arcs_deg[:1]
+    assert 0.95 < both.confidence < alone.confidence
+
+
+def test_a_wide_reference_alone_is_no_verdict() -> None:
+    nothing = replace(
+        seen(36.0, confidence=0.2), posterior=torch.full((72,), 1 / 72, dtype=torch.float64),
+        arcs_deg=[(-180.0, 180.0)],
+    )  # fmt: skip
+    wide, narrow = (
+        together(answer(31.0, interval_deg=(31.0 - half, 31.0 + half)), nothing)
+        for half in (29.0, 2.0)
+    )
+
+    assert narrow.verdict is Verdict.MISALIGNED
+    assert wide.verdict is Verdict.UNDECIDABLE
+    assert "only to ±29°" in wide.reasons[0]
+    assert wide.confidence == pytest.approx(0.95 * math.erf(15 * 1.645 / 29 / 2**0.5), abs=0.01)
+
+
 @pytest.mark.parametrize("confidence", [0.8, 0.9, 0.95, 0.97])
 def test_where_they_disagree_neither_is_sure_and_both_are_told(confidence: float) -> None:
     picture = seen(120.0, confidence=confidence)
