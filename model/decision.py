@@ -171,7 +171,8 @@ def decide(take: Take, by: Judge, options: Options, watch: Watch) -> Decision:
         beside = _beside(take, judgement, calibration, options)
     if beside:
         notes.append(beside.note)
-    if beside and not (changes and options.follow):
+    if beside and (beside.fault or not (changes and options.follow)):
+        # A reference has one angle for the whole take; where that is followed, the picture's stays.
         judgement = beside.together
     if changes and follow:
         judgement = following.never_aligned(judgement)

@@ -24,7 +24,7 @@ from model.evidence import N_YAWS, yaws_deg
 from model.media import open_audio
 from model.posterior import NEAR_DEG, mass_near
 from model.reference import Recording
-from model.scoring import Judgement, Verdict, verdict_of
+from model.scoring import Judgement, Verdict, verdict_of, withheld
 from model.sync import Belonging
 from model.take import Take
 
@@ -66,6 +66,7 @@ class SideBySide:
     together : what is made of both.
     belief : probability that the reference's rotation is right; None where it tells none.
     note : both answers in a sentence.
+    fault : why no rotation makes the track fit the reference, and what to do; None if one does.
     """
 
     reference: Reference
@@ -73,6 +74,7 @@ class SideBySide:
     together: Judgement
     belief: float | None
     note: str
+    fault: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Both answers for the report."""
@@ -143,8 +145,8 @@ def side_by_side(
     seen = f"By the picture: {picture.rotate_field_ccw_deg:+.1f}° ({picture.verdict.value}, "
     seen += f"confidence {picture.confidence:.0%})."
     if fault:
-        doubted = replace(picture, verdict=Verdict.UNDECIDABLE, reasons=[fault, *picture.reasons])
-        return SideBySide(found, picture, doubted, None, f"{told} {seen}")
+        doubted = withheld(picture, fault)
+        return SideBySide(found, picture, doubted, None, f"{told} {seen}", fault)
     if c.outcome is Outcome.UNDECIDABLE:
         return SideBySide(found, picture, picture, None, told)
     near = mass_near(picture.posterior, c.rotate_field_ccw_deg)

@@ -23,6 +23,7 @@ from model.posterior import NEAR_DEG, credible_arcs
 from model.scoring import Judgement, Verdict
 from model.side_by_side import Reference, belief_in_reference, find_reference, side_by_side
 from model.take import Take, Track
+from model.trajectory import Kind, Trajectory
 from tests.model.fields import RATE, field_of, with_ambisonic_track, with_plain_track
 from training.data.takes import TakeFiles
 
@@ -262,6 +263,30 @@ def test_a_mirrored_track_is_told_and_mended(
     assert "--fix mirror" in report["reasons"][0]
     assert mended["verdict"] == "aligned"
     assert abs(mended["rotate_field_ccw_deg"]) < 0.5
+
+
+@pytest.mark.parametrize("mirrored", [True, False])
+def test_a_fault_is_told_also_where_the_rotation_is_followed(
+    take: TakeFiles, upright: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mirrored: bool
+) -> None:
+    """The picture's angle stays, for the reference knows of one only."""
+    field = field_of(take.audio) * np.array(Fix.MIRROR.signs(1) if mirrored else (1,) * 4)[:, None]
+    soundfile.write(tmp_path / "track.wav", field.T, RATE)
+    moving = Trajectory(Kind.MOVING, [], np.array([0.0, 6.0]), np.array([0.0, 40.0]))
+    monkeypatch.setattr("model.following.traced", lambda *_: moving)
+
+    report = align(
+        take.video, Track((tmp_path / "track.wav",)), Outputs(tmp_path / "out.wav"),
+        Options(follow=True, reference=upright),
+    )  # fmt: skip
+
+    copied = (tmp_path / "out.wav").read_bytes() == (tmp_path / "track.wav").read_bytes()
+    alone = report["reference"]["picture"]
+    assert report["rotate_field_ccw_deg"] == alone["rotate_field_ccw_deg"]
+    assert copied is mirrored
+    assert report["trajectory"]["followed"] is not mirrored
+    assert mirrored is (report["verdict"] == "undecidable")
+    assert mirrored is ("try --fix mirror" in " ".join(report["reasons"]))
 
 
 def test_another_recording_is_named(
