@@ -124,7 +124,6 @@ router = APIRouter()
 
 _NOT_FOUND: Responses = {404: problems.described("no such job")}
 _RESULT: Responses = {
-    307: {"description": "it lies in an object store, there"},
     404: problems.described("no such job or track"),
     409: problems.described("not ended yet, or cancelled"),
     422: problems.described("the job failed for its input"),
@@ -370,14 +369,16 @@ def _result(job: Job, track: int) -> dict[str, Any]:
     "/jobs/{job_id}/audio/{track}",
     response_class=FileResponse,
     operation_id="get_audio",
-    responses=_RESULT,
+    responses={307: {"description": "it lies in an object store, there"}, **_RESULT},
 )
 async def get_audio(job: JobDep, track: int, service: ServiceDep) -> Response:
     """The corrected file of a track."""
     result = _result(job, track)
     media_type, name = "application/octet-stream", result["name"]
     if "objects" in result:
-        return await _redirect(service, result["objects"]["audio"], name, media_type)
+        at = ObjectName.parse(result["objects"]["audio"])
+        link = await run_sync(service.objects.link, at, name, media_type)
+        return RedirectResponse(link, 307, headers={"Cache-Control": "no-store"})
     path = service.result_file(job, result["audio"])
     return FileResponse(path, filename=name, media_type=media_type)
 
@@ -390,11 +391,7 @@ async def get_audio(job: JobDep, track: int, service: ServiceDep) -> Response:
 )
 async def get_report(job: JobDep, service: ServiceDep, track: TrackNumber = 0) -> Response:
     """The report of a track."""
-    result, media_type = _result(job, track), "application/json"
-    if "objects" in result:
-        return await _redirect(service, result["objects"]["report"], "report.json", media_type)
-    path = service.result_file(job, f"report-{track}.json")
-    return FileResponse(path, media_type=media_type)
+    return await _beside(service, job, track, "report", "json", "application/json")
 
 
 @router.get(
@@ -405,13 +402,17 @@ async def get_report(job: JobDep, service: ServiceDep, track: TrackNumber = 0) -
 )
 async def get_plot(job: JobDep, service: ServiceDep, track: TrackNumber = 0) -> Response:
     """The picture of a track's result."""
-    result, media_type = _result(job, track), "image/png"
+    return await _beside(service, job, track, "plot", "png", "image/png")
+
+
+async def _beside(
+    service: Service, job: Job, track: int, kind: str, suffix: str, media_type: str
+) -> Response:
+    """A small file beside a track's audio. From an object store it is passed on, for a page may
+    load nothing from elsewhere.
+    """
+    result = _result(job, track)
     if "objects" in result:
-        return await _redirect(service, result["objects"]["plot"], "plot.png", media_type)
-    return FileResponse(service.result_file(job, f"plot-{track}.png"), media_type=media_type)
-
-
-async def _redirect(service: Service, uri: str, name: str, media_type: str) -> Response:
-    """To an object of the store, at an address that holds for some hours."""
-    link = await run_sync(service.objects.link, ObjectName.parse(uri), name, media_type)
-    return RedirectResponse(link, 307, headers={"Cache-Control": "no-store"})
+        at = ObjectName.parse(result["objects"][kind])
+        return Response(await run_sync(service.objects.read, at), media_type=media_type)
+    return FileResponse(service.result_file(job, f"{kind}-{track}.{suffix}"), media_type=media_type)

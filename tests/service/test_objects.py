@@ -8,10 +8,12 @@ from typing import Any, cast
 
 import httpx
 import pytest
+from playwright.sync_api import expect
 
 from model.errors import MediaError, OptionError
 from service.objectstore import ObjectName, ObjectStore
 from service.settings import Settings
+from tests.service.browser import opened
 from tests.service.conftest import Server
 from tests.service.ports import free_port
 from tests.service.s3_server import S3Server
@@ -75,31 +77,40 @@ def test_inputs_and_outputs_by_uri(
     assert [p for p in local.rglob("*") if p.is_file()] == []
 
     audio = httpx.get(s3_server.url + result["audio_url"], follow_redirects=True)
-    report = httpx.get(s3_server.url + result["report_url"], follow_redirects=True)
-    plot = httpx.get(s3_server.url + result["plot_url"], follow_redirects=True)
+    report = httpx.get(s3_server.url + result["report_url"])
+    plot = httpx.get(s3_server.url + result["plot_url"])
     assert audio.content == (folder / "audio-0.wav").read_bytes()
     assert 'filename="take_aligned.wav"' in audio.headers["content-disposition"]
     assert report.json()["reference"]["path"] == "upright.wav"
     assert report.json()["rotate_field_ccw_deg"] == result["rotate_field_ccw_deg"]
+    assert report.headers["content-type"] == "application/json"
     assert plot.content.startswith(b"\x89PNG")
+    assert plot.headers["content-type"] == "image/png"
     # What the request asked to be written to its own place is its own.
     assert httpx.delete(f"{s3_server.url}/jobs/{job['id']}").status_code == 204
     assert (folder / "audio-0.wav").exists()
 
 
+@pytest.mark.needs("chromium")
 def test_results_of_all_jobs_in_the_store(
-    own_server: Server, bucket: S3Server, take: TakeFiles
+    own_server: Server, bucket: S3Server, take: TakeFiles, tmp_path: Path
 ) -> None:
+    """The page, which may load nothing from elsewhere, shows them nevertheless."""
     own_server.settings |= bucket.settings() | {"AVSA_RESULTS_URL": "s3://takes/results/"}
     own_server.start()
-    with take.video.open("rb") as video, take.audio.open("rb") as audio:
-        response = httpx.post(
-            f"{own_server.url}/align", files={"video": video, "audio": audio},
-            timeout=LONG,
-        )  # fmt: skip
-    job = response.headers["location"]
-    done = own_server.wait_for(response.json()["id"], "succeeded", "failed")
-    assert [r["verdict"] for r in done["results"]] == ["misaligned"]  # type: ignore[attr-defined]
+    with opened(own_server.url) as page:
+        page.set_input_files("#video", take.video)
+        page.set_input_files("#audio", take.audio)
+        with page.expect_response("**/align") as sent:
+            page.click("#start")
+        job = sent.value.headers["location"]
+        expect(page.locator(".verdict")).to_have_text("misaligned", timeout=90_000)
+        page.wait_for_function("document.querySelector('.plot').naturalWidth > 600")
+        with page.expect_download() as download:
+            page.click("a.audio")
+        download.value.save_as(tmp_path / "out.wav")
+        assert download.value.suggested_filename == "take_aligned.wav"
+    assert (tmp_path / "out.wav").stat().st_size > take.audio.stat().st_size
     folder = bucket.folder / "results" / job.rsplit("/", 1)[1]
     assert len([p for p in folder.rglob("*") if p.is_file()]) == 3
 

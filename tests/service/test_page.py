@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
-import shutil
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
+from tests.service.browser import opened
 from tests.service.conftest import Server
 from training.data.takes import TakeFiles
 
 pytestmark = pytest.mark.needs("chromium")
-_FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def page(server: Server) -> Iterator[Page]:
-    with sync_playwright() as playwright:
-        path = shutil.which("chromium")
-        browser = playwright.chromium.launch(executable_path=path, args=_FLAGS)
-        opened = browser.new_page()
-        opened.set_default_timeout(90_000)
-        faults: list[str] = []
-        opened.on("pageerror", lambda error: faults.append(str(error)))
-        opened.goto(server.url)
-        yield opened
-        browser.close()
-        assert faults == []
+    with opened(server.url) as page:
+        yield page
 
 
 def test_a_take_is_aligned_on_the_page(page: Page, take: TakeFiles, tmp_path: Path) -> None:
@@ -65,6 +53,36 @@ def test_a_bad_file_is_explained(page: Page, take: TakeFiles, tmp_path: Path) ->
 
     expect(page.locator("#error")).to_contain_text("text.wav cannot be read", timeout=90_000)
     expect(page.locator(".result")).to_have_count(0)
+
+
+def test_a_refused_stream_of_events_is_made_up_for(
+    page: Page, server: Server, take: TakeFiles
+) -> None:
+    """A browser gives up on an answer that is no stream, as a proxy gives one for a while."""
+    this_job = re.compile(r"/jobs/[0-9a-f]{32}$")
+    gone = {"code": "job_not_found", "detail": "There is no such job any more."}
+    page.set_input_files("#audio", take.audio)
+    page.route("**/events", lambda route: route.fulfill(status=503))
+    page.route(this_job, lambda route: route.fulfill(status=404, json=gone))
+    page.route(this_job, lambda route: route.fulfill(status=502), times=1)
+    page.click("#start")
+    expect(page.locator("#error")).to_have_text(gone["detail"], timeout=90_000)
+    expect(page.locator("#start")).to_be_enabled()
+
+    page.unroute(this_job)
+    page.click("#start")
+    expect(page.locator(".verdict")).to_have_text("misaligned", timeout=90_000)
+    page.unroute("**/events")
+
+
+def test_a_report_that_cannot_be_had_is_told(page: Page, take: TakeFiles) -> None:
+    page.set_input_files("#audio", take.audio)
+    page.route("**/report.json*", lambda route: route.abort(), times=1)
+    expect(page.locator("#start")).to_be_enabled()
+    page.click("#start")
+    reached = "The service cannot be reached."
+    expect(page.locator("#error")).to_have_text(reached, timeout=90_000)
+    expect(page.locator("#start")).to_be_enabled()
 
 
 def test_a_job_is_cancelled(page: Page, server: Server, take: TakeFiles) -> None:

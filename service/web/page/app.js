@@ -1,7 +1,9 @@
 // Upload, watch, show. Everything the page does, a tool can do over the same HTTP interface.
 
+import { UNREACHABLE, json, sentence } from "./answers.js";
 import { lock } from "./door.js";
 
+const PAUSE_S = 2;
 const $ = (id) => document.getElementById(id);
 let job = null;
 let upload = null;
@@ -42,7 +44,7 @@ $("form").addEventListener("submit", async (event) => {
 });
 
 $("cancel").addEventListener("click", () => {
-  if (job) fetch(`/jobs/${job.id}/cancel`, { method: "POST" });
+  if (job) fetch(`/jobs/${job.id}/cancel`, { method: "POST" }).catch(() => fail(UNREACHABLE));
   else if (upload) upload.abort();
 });
 
@@ -75,7 +77,7 @@ function submit() {
       else if (upload.status === 401) { lock(); reject(new Error("The key is no longer good.")); }
       else reject(new Error(upload.response?.detail ?? `The service answered ${upload.status}.`));
     };
-    upload.onerror = () => reject(new Error("The service cannot be reached."));
+    upload.onerror = () => reject(new Error(UNREACHABLE));
     upload.onabort = () => reject(new Error("Cancelled."));
     upload.send(body());
   });
@@ -86,24 +88,49 @@ const STAGES = {
   compare: "Asking the reference", write: "Writing the corrected file", done: "Finishing",
 };
 
-function watch(id) {
-  return new Promise((resolve, reject) => {
+async function watch(id) {
+  let info = await follow(id);
+  while (!info) info = await look(id) ?? await follow(id);
+  if (info.state === "cancelled") throw new Error("Cancelled.");
+  if (info.error) throw new Error(info.error.detail);
+  for (const result of info.results) await render(result);
+}
+
+// The job as it has ended; null where its events cannot be had now. A browser connects again by
+// itself while the service restarts, but gives up for good on any answer that is no stream.
+function follow(id) {
+  return new Promise((resolve) => {
     const events = new EventSource(`/jobs/${id}/events`);
     events.addEventListener("progress", (event) => {
       const info = JSON.parse(event.data);
       show(STAGES[info.stage] ?? info.stage, info.progress);
     });
-    events.addEventListener("end", async (event) => {
+    events.addEventListener("end", (event) => {
       events.close();
-      const info = JSON.parse(event.data);
-      if (info.state === "cancelled") { reject(new Error("Cancelled.")); return; }
-      if (info.error) { reject(new Error(info.error.detail)); return; }
-      for (const result of info.results) await render(result);
-      resolve();
+      resolve(JSON.parse(event.data));
     });
-    // The browser reconnects by itself while the service restarts.
-    events.onerror = () => show("Waiting for the service", null);
+    events.onerror = () => {
+      show("Waiting for the service", null);
+      if (events.readyState === EventSource.CLOSED) resolve(null);
+    };
   });
+}
+
+// The same asked for without events, after a pause; throws where waiting is of no use.
+async function look(id) {
+  for (let pause = PAUSE_S; ; ) {
+    await new Promise((resolve) => setTimeout(resolve, 1000 * pause));
+    const answer = await fetch(`/jobs/${id}`).catch(() => null);
+    if (answer?.ok) {
+      const info = await answer.json();
+      return info.finished_at ? info : null;
+    }
+    if (answer && answer.status < 500 && answer.status !== 429) {
+      if (answer.status === 401) lock();
+      throw new Error(await sentence(answer));
+    }
+    pause = Math.max(PAUSE_S, Number(answer?.headers.get("Retry-After")) || 0);
+  }
 }
 
 async function render(result) {
@@ -114,7 +141,7 @@ async function render(result) {
     part("words").textContent = result.error.detail;
     for (const name of ["plot", "links"]) part(name).remove();
   } else {
-    const report = await (await fetch(result.report_url)).json();
+    const report = await json(result.report_url);
     part("verdict").textContent = result.verdict;
     part("verdict").classList.add(result.verdict);
     part("name").textContent = result.name;
