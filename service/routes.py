@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import Path as PathParameter
 from fastapi.responses import FileResponse, JSONResponse, RedirectResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
@@ -371,7 +372,9 @@ def _result(job: Job, track: int) -> dict[str, Any]:
     operation_id="get_audio",
     responses={307: {"description": "it lies in an object store, there"}, **_RESULT},
 )
-async def get_audio(job: JobDep, track: int, service: ServiceDep) -> Response:
+async def get_audio(
+    job: JobDep, track: Annotated[int, PathParameter(ge=0)], service: ServiceDep
+) -> Response:
     """The corrected file of a track."""
     result = _result(job, track)
     media_type, name = "application/octet-stream", result["name"]

@@ -196,6 +196,8 @@ def test_several_tracks_one_of_them_bad(server: Server, take: TakeFiles, tmp_pat
     assert_problem(httpx.get(f"{base}/audio/0"), 422, "unsupported_media", words)
     assert httpx.get(f"{base}/audio/1").status_code == 200
     assert_problem(httpx.get(f"{base}/audio/2"), 404, "track_not_found")
+    for below in (-1, -5):
+        assert_problem(httpx.get(f"{base}/audio/{below}"), 422, "invalid_request", "track")
 
 
 # What is not a file cannot be sent: the command line's tests name these.
