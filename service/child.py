@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import re
 import sys
 import threading
 import traceback
@@ -201,10 +202,13 @@ def _align(job: Job, track: dict[str, Any], index: int, notify: Any) -> dict[str
 
 
 def _labelled(text: str, names: dict[str, str]) -> str:
-    """A sentence with the names users gave their files in place of ours."""
-    for path, label in sorted(names.items(), key=lambda item: -len(item[0])):
-        text = text.replace(path, label).replace(Path(path).name, label)
-    return text
+    """A sentence with the names users gave their files in place of ours, where those are whole.
+
+    In one pass, for a user's name may hold one of ours.
+    """
+    told = {Path(path).name: label for path, label in names.items()} | names
+    ours = "|".join(map(re.escape, sorted(told, key=len, reverse=True)))
+    return re.sub(rf"(?<![\w.-])(?:{ours})(?!\.?\w)", lambda match: told[match[0]], text)
 
 
 if __name__ == "__main__":

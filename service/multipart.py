@@ -95,7 +95,7 @@ class _Receiver:
             self._field = (name, bytearray())
             return
         label = safe_label(options[b"filename"].decode("utf-8", "replace"))
-        path = self._folder / f"{self._n_parts}{safe_suffix(label)}"
+        path = self._folder / f"file-{self._n_parts}{safe_suffix(label)}"
         self._current = StoredFile(path, label)
         self._file = path.open("xb")
         self.received.files.setdefault(name, []).append(self._current)

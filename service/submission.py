@@ -122,7 +122,7 @@ class Intake:
         if isinstance(source, OnServer):
             return self._below_roots(source.path)
         if isinstance(source, Uploaded):
-            file = self.uploads.take(source.upload, self.folder, str(number), owner=self.owner)
+            file = self.uploads.take(source.upload, self.folder, f"file-{number}", owner=self.owner)
             _refuse_empty(file.label, file.size)
             return file
         name = self.allowed(source.uri)

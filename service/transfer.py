@@ -52,7 +52,7 @@ def fetch_inputs(job: dict[str, Any], notify: Callable[[float], None]) -> dict[s
         def tell(fraction: float, size: int = entry["size"], before: int = before) -> None:
             notify((before + fraction * size) / max(1, total))
 
-        path = folder / f"{number}{safe_suffix(label)}"
+        path = folder / f"file-{number}{safe_suffix(label)}"
         store.fetch(ObjectName.parse(uri), ObjectFacts(entry["size"], entry["etag"]), path, tell)
         before += entry["size"]
         paths[uri] = str(path)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from service.child import _labelled
 from service.jobs import Job, NewJob, State
 from service.jobs.sqlite import SqliteJobTable
 from service.settings import Settings
@@ -36,6 +37,22 @@ def stored(table: SqliteJobTable, folder: Path) -> str:
     audio.write_bytes(b"a sound")
     spec = {"video": {"path": str(video)}, "tracks": [{"paths": [str(audio)]}]}
     return table.submit(NewJob(spec)).id
+
+
+def test_users_names_stand_in_place_of_ours_once() -> None:
+    """Whatever they are called: one may hold another's name on the disk."""
+    names = {
+        "/d/uploads/x/file-1.mp4": "takefile-1.mp4", "/d/uploads/x/file-2.wav": "file-1.mp4",
+        "/d/uploads/x/file-2": "day 2", "/d/uploads/x/file-22": r"\g<0> (1).wav",
+    }  # fmt: skip
+    told = {
+        "/d/uploads/x/file-1.mp4 and file-2.wav differ.": "takefile-1.mp4 and file-1.mp4 differ.",
+        "Run ffmpeg -i file-1.mp4 out.mp4.": "Run ffmpeg -i takefile-1.mp4 out.mp4.",
+        "file-2 is empty, /d/uploads/x/file-22 not.": r"day 2 is empty, \g<0> (1).wav not.",
+        "my-file-1.mp4, a.file-2.wav, file-2.wave": "my-file-1.mp4, a.file-2.wav, file-2.wave",
+    }
+    for text, expected in told.items():
+        assert _labelled(text, names) == expected
 
 
 def test_a_child_that_dies_while_it_has_no_job_is_no_jobs_fault(
