@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from model.errors import OptionError
+from model.errors import AvsaError, OptionError
 from model.output import whole_file
 from training.distributed import Ranks
 
@@ -84,6 +84,12 @@ class Course(ABC):
         torch.manual_seed(schedule.seed)
         self.schedule, self.at, self.step = schedule, at, 0
         self.conditions: dict[str, Any] = {}
+        self._first_bad = torch.full((), math.inf, device=at.device)  # step, of its gradients
+
+    @property
+    def precision(self) -> str:
+        """What steps are computed in: the schedule's, where device and network bear it."""
+        return self.schedule.precision
 
     @abstractmethod
     def loss(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
@@ -109,28 +115,50 @@ class Course(ABC):
         self.step = step
 
     def train_step(self, batch: Any) -> dict[str, Tensor]:
-        """One step of the optimizer; what to log."""
+        """One step of the optimizer; what to log.
+
+        Raises
+        ------
+        AvsaError : on a CPU, its gradients are not finite (`check`); no weight has moved.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate() * group.get("share", 1.0)
-        with torch.autocast(
-            self.at.device.type, torch.bfloat16, enabled=self.schedule.precision == "bf16"
-        ):
+        with torch.autocast(self.at.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             loss, log = self.loss(batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.trained.parameters(), self.schedule.clip_norm)
+        norm = nn.utils.clip_grad_norm_(self.trained.parameters(), self.schedule.clip_norm)
+        bad = torch.where(norm.isfinite(), math.inf, float(self.step + 1))
+        self._first_bad = torch.minimum(self._first_bad, bad)
+        if self.at.device.type == "cpu":  # elsewhere asking waits for the device
+            self.check()
         self.optimizer.step()
         self.stepped()
         self.at_step(self.step + 1)
         return dict(log)
+
+    def check(self) -> None:
+        """Refuse to go on where a step's gradients were not finite: no such weights are kept.
+
+        Raises
+        ------
+        AvsaError : they were not.
+        """
+        step = float(self._first_bad)
+        if step < math.inf:
+            raise AvsaError(
+                f"The gradients of step {step:.0f} are not finite: begin anew with a lower "
+                "--learning-rate, or with --precision f32."
+            )
 
     def save(self, path: Path) -> None:
         """Write everything a resumed run needs, whole or not at all.
 
         Raises
         ------
-        OutputError, DiskFull : it cannot be written.
+        OutputError, DiskFull : it cannot be written. AvsaError : as `check`.
         """
+        self.check()
         cuda = self.at.device.type == "cuda"
         state = {
             "settings": self._settings(),
@@ -186,7 +214,18 @@ def run(course: Course, batches: Dataset[Any], output: Path) -> None:
         generator=torch.Generator(),  # else it draws from the one that dropout draws from
     )  # fmt: skip
     log = _Log(output, course) if at.first else None
-    meter = _Meter(schedule)
+    try:
+        _train(course, loader, log, checkpoint)
+        if log:
+            course.save(checkpoint)
+    finally:
+        if log:
+            log.close()
+
+
+def _train(course: Course, loader: DataLoader[Any], log: _Log | None, checkpoint: Path) -> None:
+    """Every step that is left, or until told to stop."""
+    schedule, at, meter = course.schedule, course.at, _Meter(course.schedule)
     with _stop_requests() as requests:
         asked = time.monotonic()
         for batch in loader:
@@ -194,6 +233,7 @@ def run(course: Course, batches: Dataset[Any], output: Path) -> None:
             meter.add(course.train_step(batch.to(at.device)), waited_s)
             stop = False
             if course.step % schedule.report_every == 0 or course.step == schedule.steps:
+                course.check()
                 means = at.mean(meter.means(schedule.steps - course.step))
                 stop = at.any(bool(requests))
                 if log:
@@ -202,16 +242,15 @@ def run(course: Course, batches: Dataset[Any], output: Path) -> None:
             if stop:
                 break
             asked = time.monotonic()
-    if log:
-        course.save(checkpoint)
-        log.close()
 
 
 def _keep(course: Course, log: _Log | None, checkpoint: Path) -> None:
     """Checkpoint and validation, where they are due."""
     schedule, step = course.schedule, course.step
-    if log and step % schedule.save_every == 0:
-        course.save(checkpoint)
+    if step % schedule.save_every == 0:
+        course.check()  # all ranks: one that alone gave up would leave the others waiting
+        if log:
+            course.save(checkpoint)
     if step % schedule.validate_every == 0 or step == schedule.steps:
         figures = course.validate()
         if log and figures:

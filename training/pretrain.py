@@ -84,7 +84,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
     for name in ("steps", "batch", "seed", "workers"):
         parser.add_argument(f"--{name}", type=int, help=f"instead of the preset's {name}")
-    parser.add_argument("--precision", choices=("bf16", "f32"), help="instead of the preset's")
+    parser.add_argument(
+        "--precision", choices=("bf16", "f32"),
+        help="instead of the preset's (AVSA on a CPU: always f32)",
+    )  # fmt: skip
     parser.add_argument("--learning-rate", type=float, help="instead of the preset's")
     parser.add_argument("--compile", action="store_true", help="compile the network (AVSA)")
     parser.add_argument(

@@ -83,6 +83,11 @@ class AvsaCourse(loop.Course):
         self._enter(0)
 
     @property
+    def precision(self) -> str:
+        """f32 on a CPU: oneDNN's bf16 gradients of convolutions over two frames are not finite."""
+        return "f32" if self.at.device.type == "cpu" else super().precision
+
+    @property
     def objective(self) -> Objective:
         """What is learned now."""
         return self.pretext.objective
@@ -280,7 +285,7 @@ def _validation(
 def _provenance(course: AvsaCourse, clips: ClipData | ShardData) -> dict[str, Any]:
     return {
         "command": "python -m training.pretrain",
-        "settings": asdict(course.config),
+        "settings": asdict(course.config) | {"precision": course.precision},
         "translated": course.config.task.translated,
         "steps": course.step,
         "clips": len(clips.clips),

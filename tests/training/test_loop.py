@@ -1,0 +1,83 @@
+"""The loop on a network of one weight: what ends a run, and what it then leaves behind."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from model.errors import AvsaError
+from training.distributed import Ranks
+from training.loop import Course, Schedule, run
+
+ALONE = Ranks(0, 1, torch.device("cpu"))
+SCHEDULE = Schedule(
+    steps=6, batch=1, learning_rate=0.1, weight_decay=0.0, warmup_steps=1, precision="f32",
+    workers=0, report_every=100, validate_every=100, save_every=2,
+)  # fmt: skip
+
+
+class Slope(Course):
+    """A weight that falls with whatever it is given."""
+
+    def __init__(self, schedule: Schedule, at: Ranks = ALONE) -> None:
+        super().__init__(schedule, at)
+        self.slope = self.trained = nn.Linear(1, 1, bias=False)
+        self.optimizer = torch.optim.SGD(self.trained.parameters(), lr=1.0)
+
+    def loss(self, batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        loss: Tensor = self.slope(batch).sum()
+        return loss, {"loss": loss.detach()}
+
+    def modules(self) -> Mapping[str, nn.Module]:
+        return {"slope": self.slope}
+
+    def validate(self) -> dict[str, float]:
+        return {}
+
+
+class Ones(Dataset[Tensor]):
+    """Batches of ones, but for one step."""
+
+    def __init__(self, strange: float, at_step: int) -> None:
+        self._strange, self._at_step = strange, at_step
+
+    def __getitem__(self, step: int) -> Tensor:
+        return torch.full((1,), self._strange if step == self._at_step else 1.0)
+
+
+@pytest.mark.parametrize("strange", [math.nan, math.inf])
+def test_gradients_that_are_not_finite_end_a_run_before_they_are_kept(
+    tmp_path: Path, strange: float
+) -> None:
+    course = Slope(SCHEDULE)
+
+    with pytest.raises(AvsaError, match=r"gradients of step 4 are not finite.*--learning-rate"):
+        run(course, Ones(strange, at_step=3), tmp_path)
+
+    assert bool(course.slope.weight.isfinite().all())
+    kept = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert kept["step"] == 2
+    assert bool(kept["modules"]["slope"]["weight"].isfinite().all())
+
+
+def test_where_steps_do_not_ask_nothing_is_kept_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, where the question is put with a report and before a checkpoint."""
+    course = Slope(SCHEDULE)
+    check = course.check
+    monkeypatch.setattr(course, "check", lambda: None)
+    course.train_step(torch.ones(1))
+    course.train_step(torch.full((1,), math.nan))
+    course.train_step(torch.ones(1))
+    monkeypatch.setattr(course, "check", check)
+
+    with pytest.raises(AvsaError, match="gradients of step 2 are not finite"):
+        course.save(tmp_path / "checkpoint.pt")
+    assert not list(tmp_path.iterdir())
