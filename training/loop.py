@@ -216,32 +216,33 @@ def run(course: Course, batches: Dataset[Any], output: Path) -> None:
     log = _Log(output, course) if at.first else None
     try:
         _train(course, loader, log, checkpoint)
-        if log:
-            course.save(checkpoint)
     finally:
         if log:
             log.close()
 
 
 def _train(course: Course, loader: DataLoader[Any], log: _Log | None, checkpoint: Path) -> None:
-    """Every step that is left, or until told to stop."""
+    """Every step that is left, or until told to stop: whoever says so kills within seconds, so
+    each step asks, and a validation that is due then is left out.
+    """
     schedule, at, meter = course.schedule, course.at, _Meter(course.schedule)
     with _stop_requests() as requests:
         asked = time.monotonic()
         for batch in loader:
             waited_s = time.monotonic() - asked
             meter.add(course.train_step(batch.to(at.device)), waited_s)
-            stop = False
-            if course.step % schedule.report_every == 0 or course.step == schedule.steps:
+            left = schedule.steps - course.step
+            if course.step % schedule.report_every == 0 or not left:
                 course.check()
-                means = at.mean(meter.means(schedule.steps - course.step))
-                stop = at.any(bool(requests))
+                means = at.mean(meter.means(left))
                 if log:
                     log.write(course.step, means)
-            _keep(course, log, checkpoint)
-            if stop:
+            if at.any(bool(requests)) and left:
                 break
+            _keep(course, log, checkpoint)
             asked = time.monotonic()
+        if log:
+            course.save(checkpoint)
 
 
 def _keep(course: Course, log: _Log | None, checkpoint: Path) -> None:

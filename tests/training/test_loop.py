@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from model.errors import AvsaError
+from tests.training.ranks import N_RANKS, on_two_ranks
 from training.distributed import Ranks
 from training.loop import Course, Schedule, run
 
@@ -42,7 +45,7 @@ class Slope(Course):
 
 
 class Ones(Dataset[Tensor]):
-    """Batches of ones, but for one step."""
+    """Batches of ones, but for one step (counted from 0)."""
 
     def __init__(self, strange: float, at_step: int) -> None:
         self._strange, self._at_step = strange, at_step
@@ -81,3 +84,38 @@ def test_where_steps_do_not_ask_nothing_is_kept_either(
     with pytest.raises(AvsaError, match="gradients of step 2 are not finite"):
         course.save(tmp_path / "checkpoint.pt")
     assert not list(tmp_path.iterdir())
+
+
+# --- told to stop ---------------------------------------------------------------------------------
+
+
+class Stopped(Dataset[Tensor]):
+    """Batches of ones; while that of step 1 (counted from 0) is made, SIGTERM comes."""
+
+    def __getitem__(self, step: int) -> Tensor:
+        if step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return torch.ones(1)
+
+
+def test_a_signal_is_heeded_by_the_next_step_whenever_reports_are_due(tmp_path: Path) -> None:
+    course = Slope(SCHEDULE)
+
+    run(course, Stopped(), tmp_path)
+
+    assert course.step == 2
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 2
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def stopped_rank(rank: int, folder: str) -> None:
+    """One of two ranks is told to stop."""
+    course = Slope(SCHEDULE, Ranks(rank, N_RANKS, torch.device("cpu")))
+    run(course, Ones(1.0, 0) if rank == 0 else Stopped(), Path(folder) / "run")
+    (Path(folder) / f"{rank}.txt").write_text(str(course.step))
+
+
+def test_ranks_stop_together(tmp_path: Path) -> None:
+    on_two_ranks(stopped_rank, tmp_path)
+
+    assert [(tmp_path / f"{rank}.txt").read_text() for rank in range(N_RANKS)] == ["2", "2"]
