@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from model.checkpoint import LEARNED, Calibration, load_calibration
-from model.errors import MediaError
+from model.errors import MediaError, OptionError
 from model.evidence import CUES, N_YAWS, yaws_deg
 from model.learned import scorers_for
 from model.scoring import training_free
@@ -102,6 +102,28 @@ def test_manifests_that_are_none(tmp_path: Path, text: str, words: str) -> None:
         read_manifest(tmp_path / "m.jsonl")
     with pytest.raises(MediaError, match="cannot be read"):
         read_manifest(tmp_path / "none.jsonl")
+
+
+def test_takes_of_one_name_stay_apart(tmp_path: Path) -> None:
+    tracks = ["day/take.wav", "night/take.wav", "other.wav", "same.wav", "./same.wav"]
+    lines = [json.dumps({"video": "v.mp4", "audio": track}) for track in tracks]
+    (tmp_path / "m.jsonl").write_text("\n".join(lines))
+
+    known = read_manifest(tmp_path / "m.jsonl")
+
+    assert [take.name for take in known] == [
+        "day/take.wav", "night/take.wav", "other", "same.wav", "same.wav (2)",
+    ]  # fmt: skip
+
+
+def test_boxes_that_may_be_of_two_videos_are_refused(tmp_path: Path) -> None:
+    lines = [json.dumps({"video": f"{day}/take.mp4", "audio": f"{day}/take.wav"}) for day in "ab"]
+    (tmp_path / "m.jsonl").write_text("\n".join(lines))
+    box = {"clip": "take", "time_s": 1.0, "box": [0.1, 0.2, 0.3, 0.4], "score": 0.9}
+    (tmp_path / "boxes.jsonl").write_text(json.dumps(box))
+
+    with pytest.raises(OptionError, match="clip take, which 2 videos"):
+        yaw._objects(tmp_path / "boxes.jsonl", read_manifest(tmp_path / "m.jsonl"))
 
 
 def test_a_missing_file_ends_with_a_sentence(

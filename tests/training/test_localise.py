@@ -155,7 +155,7 @@ def test_azimuths_of_the_scorer_add_up_to_its_score() -> None:
 def test_a_take_is_turned_to_fit_and_its_sound_says_where_it_comes_from(tmp_path: Path) -> None:
     scene = draw_scene(3, replace(EXAMPLE, duration_s=4.0))
     made = write_take(scene, tmp_path, "take", rotate_deg=70.0, height=64, rate_hz=10.0)
-    known = KnownTake(made.video, made.audio, "a", "strong", "", 70.0, (0.0,))
+    known = KnownTake("take", made.video, made.audio, "a", "strong", "", 70.0, (0.0,))
 
     seen = localise.filmed(known)
 

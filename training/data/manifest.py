@@ -7,12 +7,17 @@
 minus `rotated_deg` (default 0). `rotations_deg` are field rotations to apply before asking (default
 [0]). `group` names takes of one place, which are counted once when averaging; `tier` is how much
 there is to see: in "weak" ones nothing visible sounds, and the right verdict is undecidable.
+
+A take is called by its track's name without the suffix; by its path as the manifest has it, where
+several are called alike; with a number behind it, where several lines name one track.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from model.errors import MediaError
@@ -22,8 +27,12 @@ WEAK = "weak"
 
 @dataclass(frozen=True)
 class KnownTake:
-    """A line of a manifest, with absolute paths."""
+    """A line of a manifest, with absolute paths.
 
+    name : for tables; no other take of the manifest has it.
+    """
+
+    name: str
     video: Path
     audio: Path
     group: str
@@ -31,11 +40,6 @@ class KnownTake:
     scene: str
     rotated_deg: float
     rotations_deg: tuple[float, ...]
-
-    @property
-    def name(self) -> str:
-        """For tables."""
-        return self.audio.stem
 
 
 def read_manifest(path: Path) -> list[KnownTake]:
@@ -57,6 +61,7 @@ def read_manifest(path: Path) -> list[KnownTake]:
             fields = json.loads(line)
             takes.append(
                 KnownTake(
+                    name=str(Path(fields["audio"])),
                     video=path.parent / fields["video"],
                     audio=path.parent / fields["audio"],
                     group=fields.get("group", fields["audio"]),
@@ -70,4 +75,20 @@ def read_manifest(path: Path) -> list[KnownTake]:
             raise MediaError(f"Line {number} of {path} is not a take: {error!r}.") from error
     if not takes:
         raise MediaError(f"The manifest {path} names no takes.")
-    return takes
+    names = _distinct([take.name for take in takes])
+    return [replace(take, name=name) for take, name in zip(takes, names, strict=True)]
+
+
+def _distinct(tracks: Sequence[str]) -> list[str]:
+    """A name for each track, no two alike: as short as may be."""
+    stems = Counter(Path(track).stem for track in tracks)
+    names: dict[str, None] = {}
+    for track in tracks:
+        stem = Path(track).stem
+        plain = name = stem if stems[stem] == 1 else track
+        number = 1
+        while name in names:
+            number += 1
+            name = f"{plain} ({number})"
+        names[name] = None
+    return list(names)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -215,8 +215,20 @@ def run(
 
 
 def _objects(detections: Path, takes: Sequence[KnownTake]) -> dict[str, list[Scorer]]:
-    """The detections of each take as a scorer: one without any is no mistake among many."""
+    """The detections of each take as a scorer: one without any is no mistake among many.
+
+    Raises
+    ------
+    OptionError : none are of any take, or some may be of several videos.
+    """
     found = read_detections(detections)
+    stems = Counter(video.stem for video in {known.video for known in takes})
+    for clip in found:
+        if stems[clip] > 1:
+            raise OptionError(
+                f"The detections {detections} are of the clip {clip}, which {stems[clip]} videos "
+                "of the manifest are called: rename these."
+            )
     own = {known.name: own_of(found, known.video.stem) for known in takes}
     if not any(own.values()):
         raise OptionError(
