@@ -18,6 +18,19 @@ def check_tolerance(tolerance_deg: float) -> None:
         raise OptionError(f"The tolerance is {tolerance_deg}°; it must be in [0, 180).")
 
 
+def check_device(device: str) -> None:
+    """See that a device can be computed on.
+
+    Raises
+    ------
+    OptionError : it is not known, or not here.
+    """
+    if device.partition(":")[0] not in ("cpu", "cuda"):
+        raise OptionError(f"The device {device} is not known: say cpu, cuda or cuda:N.")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise OptionError(f"The device {device} is not here: PyTorch sees no CUDA GPU; use cpu.")
+
+
 @dataclass(frozen=True)
 class Options:
     """How a job is done.
@@ -88,12 +101,7 @@ class Options:
                 f"The objects of {objects} do not go with the method avsa, which weighs no other "
                 "evidence: leave --detections, --detector or --method away."
             )
-        if self.device.partition(":")[0] not in ("cpu", "cuda"):
-            raise OptionError(f"The device {self.device} is not known: say cpu, cuda or cuda:N.")
-        if self.device.startswith("cuda") and not torch.cuda.is_available():
-            raise OptionError(
-                f"The device {self.device} is not here: PyTorch sees no CUDA GPU; use cpu."
-            )
+        check_device(self.device)
 
     @property
     def files(self) -> list[Path]:

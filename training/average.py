@@ -71,8 +71,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         mean = mean_of(networks, options.shares)
         if options.windows:
             held_out = kept_windows(options.windows)
-            if not held_out:
-                raise OptionError(f"{options.windows} holds no windows (training.data.windows).")
             for name, network in zip([*options.scorers, "mean"], [*networks, mean], strict=True):
                 figures = validate(
                     network, held_out, torch.device("cpu"), microphones=options.microphones

@@ -388,6 +388,11 @@ def _scored_takes(options: argparse.Namespace) -> tuple[list[ScoredTake], Path |
     if scorer:
         scorers.append(LearnedScorer(load_scorer(scorer)))
     paths = [mixed_windows(folders) for folders in (options.windows, [options.long])]
+    if min(map(len, paths)) < _FOLDS:
+        raise OptionError(
+            f"--windows hold {len(paths[0])} windows and --long {len(paths[1])}: it takes at least "
+            f"{_FOLDS} of each."
+        )
     takes = [
         replace(scored(kind, windows, scorers), scenes=scenes)
         for kind, scenes, windows in tqdm(takes_of(*paths), unit="take", desc="scoring")

@@ -13,6 +13,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from model.options import check_device
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -59,7 +61,12 @@ def ranks(device: str) -> Iterator[Ranks]:
     """Join the run that torchrun started, or be alone.
 
     device : `cpu` or `cuda`; with several ranks each takes the GPU of its local rank.
+
+    Raises
+    ------
+    OptionError : there is no such device.
     """
+    check_device(device)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         yield Ranks(0, 1, torch.device(device))

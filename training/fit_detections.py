@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from model.checkpoint import OBJECTS, Calibration, Method, load_calibration, weights_path
 from model.detections import Detection, ObjectScorer
+from model.errors import AvsaError
 from model.evidence import N_YAWS, yaws_deg
 from model.learned import scorers_for
 from model.output import whole_file
@@ -149,6 +150,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_materials_arguments(parser)
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
+    try:
+        _fit(options)
+    except AvsaError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _fit(options: argparse.Namespace) -> None:
+    """Find the weight on half of the windows, tell what it does on the others, perhaps keep it."""
     materials = read_materials(options.panoramas, options.sounds, options.rooms)
     paths = kept_windows(options.windows)
     for method in (Method.FUSED, Method.EVIDENCE):
@@ -167,7 +178,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.write:
             with whole_file(weights_path(method)) as part:
                 replace(calibration, weights=without | {OBJECTS: weight}).save(part)
-    return 0
 
 
 if __name__ == "__main__":

@@ -43,6 +43,10 @@ from training.pretrain_avsa import AvsaPretrainConfig, ClipData, ShardData
 
 C = TypeVar("C")
 
+_OF_AVSA = (
+    "compile", "ids", "validation_ids", "objective", "curriculum", "viewpoints", "translator",
+    "depth", "sound", "whitened", "guide", "detections",
+)  # fmt: skip
 _SCHEDULE = ("steps", "batch", "seed", "workers", "precision", "learning_rate")
 
 
@@ -89,11 +93,11 @@ def _parser() -> argparse.ArgumentParser:
         help="instead of the preset's (AVSA on a CPU: always f32)",
     )  # fmt: skip
     parser.add_argument("--learning-rate", type=float, help="instead of the preset's")
-    parser.add_argument("--compile", action="store_true", help="compile the network (AVSA)")
     parser.add_argument(
         "--start-from", type=Path, help="scorer, or AVSA network (its encoders), to begin with"
     )
-    avsa = parser.add_argument_group("AVSA")
+    avsa = parser.add_argument_group("AVSA alone")
+    avsa.add_argument("--compile", action="store_true", default=None, help="compile the network")
     avsa.add_argument("--ids", type=Path, help="list of recordings to train on (default: all)")
     avsa.add_argument("--validation-ids", type=Path, help="list of those in --clips to measure on")
     avsa.add_argument("--objective", type=Task, choices=list(Task), help="default avsa")
@@ -125,6 +129,11 @@ def _preset(presets: Mapping[str, C], name: str) -> C:
 
 
 def _train_scorer(options: argparse.Namespace) -> None:
+    if foreign := _given(options, _OF_AVSA):
+        flag = next(iter(foreign)).replace("_", "-")
+        raise OptionError(
+            f"--{flag} is of AVSA, which learns from --clips or --shards: leave it away."
+        )
     preset = _preset(pretrain_scorer.PRESETS, options.preset or "default")
     config = replace(preset, **_given(options, _SCHEDULE))
     held_out = kept_windows(options.validation) if options.validation else []

@@ -19,6 +19,7 @@ import torch
 from model.checkpoint import load_scorer, save_scorer
 from model.errors import DiskFull, OptionError
 from model.networks.equivariant import EquivariantConfig, EquivariantScorer
+from training import pretrain
 from training.data.batches import WindowBatches
 from training.data.scenes import Conditions
 from training.data.windows import kept_windows, load_window, render_all, save_window
@@ -176,13 +177,41 @@ def test_two_ranks_have_the_gradients_of_one(windows: list[Path], tmp_path: Path
         )
 
 
+NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--batch", "12"], "8 windows do not fill a batch of 12"),
+        (["--windows", "WINDOWS", "not-there"], "not-there holds no windows"),
+        (["--validation", "not-there"], "not-there holds no windows"),
+        (["--objective", "avc"], "--objective is of AVSA"),
+        (["--validation-ids", "few.txt"], "--validation-ids is of AVSA"),
+        (["--compile"], "--compile is of AVSA"),
+        (["--device", "gpu"], "The device gpu is not known"),
+        pytest.param(["--device", "cuda"], "PyTorch sees no CUDA GPU", marks=NO_GPU),
+    ],
+)
 def test_bad_use_is_one_line(
-    windows: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    windows: list[Path],
+    tmp_path: Path,
+    more: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert main([*arguments(windows, tmp_path / "run"), "--batch", "12"]) == 2
+    more = [str(windows[0].parent) if word == "WINDOWS" else word for word in more]
+
+    assert main([*arguments(windows, tmp_path / "run"), *more]) == 2
 
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.endswith("8 windows do not fill a batch of 12")
+    assert message in line
+
+
+def test_what_is_of_avsa_alone_is_refused_for_the_scorer() -> None:
+    """All of it, as the help has it."""
+    (group,) = (g for g in pretrain._parser()._action_groups if g.title == "AVSA alone")
+    assert {action.dest for action in group._group_actions} == set(pretrain._OF_AVSA)
 
 
 def test_it_learns(windows: list[Path], tmp_path: Path) -> None:

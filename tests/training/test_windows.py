@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from training import calibrate, fit_detections
 from training.data.scenes import Conditions, draw_scene
 from training.data.windows import load_window, main, mixed_windows, render_window
+from training.evaluate.__main__ import main as evaluate
 
 ASKED = Conditions(duration_s=2.0, plain=True, n_sources=2, n_distractors=3, envelope="sustained")
 
@@ -33,6 +35,38 @@ def test_a_kind_of_envelope_that_cannot_be_drawn_is_refused(
         main([str(tmp_path), "--envelope", "recorded"])
 
     assert "recorded" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--panoramas", "--sounds", "--rooms"])
+def test_materials_that_are_none_end_with_a_sentence(
+    tmp_path: Path, flag: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty = tmp_path / "empty"
+
+    assert main([str(tmp_path / "kept"), flag, str(empty)]) == 2
+
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{empty} holds no" in line
+
+
+def test_a_folder_without_windows_is_no_folder_of_windows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Missing, empty, or with too few of them, by every command that measures on one."""
+    few = tmp_path / "few"
+    few.mkdir()
+    (few / "scene-0.safetensors").touch()
+    for folder, words in ((tmp_path / "none", "none holds no windows"), (few, "windows")):
+        kept = str(folder)
+        assert evaluate(["rig", "--windows", kept]) == 2
+        assert calibrate.main(["--windows", kept, "--long", kept]) == 2
+        told = capsys.readouterr().err.splitlines()
+        assert len(told) == 2
+        assert all(words in line for line in told)
+    missing = str(tmp_path / "none")
+    assert evaluate(["lag", "--windows", missing]) == 2
+    assert fit_detections.main([missing]) == 2
+    assert capsys.readouterr().err.count("holds no windows") == 2
 
 
 def test_windows_of_all_folders_are_mixed(tmp_path: Path) -> None:

@@ -25,9 +25,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from model import features
-from model.errors import AvsaError
+from model.errors import AvsaError, MediaError
 from model.media import VideoReader
 from model.media.encode import through_vorbis, write_video
+from model.options import check_device
 from model.output import whole_file
 from model.scoring import Window
 from training.data.bodies import BODY_KINDS
@@ -129,8 +130,16 @@ def load_window(path: Path) -> Window:
 
 
 def kept_windows(folder: Path) -> list[Path]:
-    """The windows of a folder, by name."""
-    return sorted(folder.glob("*.safetensors"))
+    """The windows of a folder, by name.
+
+    Raises
+    ------
+    MediaError : there are none, or there is no such folder.
+    """
+    paths = sorted(folder.glob("*.safetensors"))
+    if not paths:
+        raise MediaError(f"{folder} holds no windows (python -m training.data.windows makes them).")
+    return paths
 
 
 def mixed_windows(folders: Sequence[Path]) -> list[Path]:
@@ -204,7 +213,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add_materials_arguments(parser)
     options = parser.parse_args(argv)
-    materials = read_materials(options.panoramas, options.sounds, options.rooms)
     seeds = range(options.seed, options.seed + options.count)
     conditions = Conditions(
         duration_s=options.duration_s, body=options.body, plain=options.plain,
@@ -213,11 +221,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     kinds = {"plain": options.plain, "ensemble": options.ensemble}
     name = options.body or next((kind for kind, asked in kinds.items() if asked), "scene")
-    rendered = render_all(
-        options.folder, name, conditions, seeds, materials, workers=options.workers,
-        device=options.device,
-    )  # fmt: skip
     try:
+        check_device(options.device)
+        materials = read_materials(options.panoramas, options.sounds, options.rooms)
+        rendered = render_all(
+            options.folder, name, conditions, seeds, materials, workers=options.workers,
+            device=options.device,
+        )  # fmt: skip
         for _ in tqdm(rendered, total=len(seeds), unit="scene", desc="rendering"):
             pass
     except AvsaError as error:

@@ -11,6 +11,7 @@ from typing import Any
 
 from model.checkpoint import Method, load_calibration
 from model.errors import AvsaError, OptionError
+from model.options import check_device
 from training.evaluate import (
     action,
     avsa_commands,
@@ -50,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         command.add_argument("--report", type=Path, help="write all figures as JSON")
     arguments = parser.parse_args(argv)
     try:
+        check_device(getattr(arguments, "device", "cpu"))
         arguments.run(arguments)
     except AvsaError as error:
         print(f"error: {error}", file=sys.stderr)

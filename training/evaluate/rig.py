@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from model.checkpoint import Calibration
+from model.errors import OptionError
 from model.evidence import N_YAWS
 from model.learned import scorers_for
 from model.output import whole_file
@@ -88,12 +89,20 @@ def misplaced(known: Tensor, size: int, calibration: Calibration) -> dict[str, f
 
 
 def run(windows: Path, *, report: Path | None, calibration: Calibration) -> dict[str, Any]:
-    """Score, pool, print, and return the figures."""
+    """Score, pool, print, and return the figures.
+
+    Raises
+    ------
+    MediaError : there are no windows. OptionError : fewer than the largest rig has takes.
+    """
+    paths = kept_windows(windows)
+    if len(paths) < max(SIZES):
+        raise OptionError(f"{windows} holds {len(paths)} windows; rigs are of up to {max(SIZES)}.")
     scorers = scorers_for(calibration)
     known = torch.stack(
         [
             scored("matched", [load_window(path)], scorers).posterior(calibration)
-            for path in tqdm(kept_windows(windows), unit="take", desc="scoring")
+            for path in tqdm(paths, unit="take", desc="scoring")
         ]
     )
     figures: dict[str, Any] = {

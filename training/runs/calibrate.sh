@@ -1,5 +1,6 @@
 # Refits fused.json and evidence.json in model/weights on scenes that no training has seen.
 set -e
+: "${MATERIALS:?a folder with panoramas/, sounds/ and rooms/}"
 python=.venv/bin/python
 from="--panoramas $MATERIALS/panoramas --sounds $MATERIALS/sounds --rooms $MATERIALS/rooms"
 $python -m training.data.windows runs/calibration --count 260 --seed 100000 --workers 2 $from

@@ -3,6 +3,7 @@
 # MATERIALS is a folder with panoramas/, sounds/ and rooms/; without the three flags everything is procedural. On two CPU
 # cores this takes some hours; on a GPU give pretrain `--preset gpu --device cuda` and ten times the windows.
 set -e
+: "${MATERIALS:?a folder with panoramas/, sounds/ and rooms/}"
 python=.venv/bin/python
 from="--panoramas $MATERIALS/panoramas --sounds $MATERIALS/sounds --rooms $MATERIALS/rooms"
 $python -m training.data.windows runs/windows --count 2516 --seed 2100000 --duration-s 6 --workers 2 $from
