@@ -12,7 +12,7 @@ A run is resumed from RUN/checkpoint.pt, to the step; SIGTERM and Ctrl-C write o
 GPUs, or several machines (torchrun's --nnodes):
 
     torchrun --nproc-per-node 8 -m training.pretrain --device cuda ...
-    torchrun --nnodes 4 --node-rank N --rdzv-backend c10d --rdzv-endpoint FIRST:29500 \
+    torchrun --nnodes 2 --node-rank N --rdzv-backend c10d --rdzv-endpoint FIRST:29500 \
         --nproc-per-node 8 -m training.pretrain --device cuda --shards SHARDS ...
 
 RUN/log.jsonl has a line for each report (loss, clips a second, share of time spent waiting for

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
+import shlex
 import signal
 import threading
 import time
@@ -20,9 +22,10 @@ from model.errors import OptionError
 from model.networks.avsa import PUBLISHED, AvsaConfig
 from model.viewpoints import Sound, SoundInput
 from tests.training.ranks import N_RANKS, on_two_ranks
+from training import pretrain, pretrain_scorer
 from training.data import yt360_synthetic
 from training.data.clips import ClipCrops, Cropping
-from training.data.crop_batches import CropBatches, Stretch
+from training.data.crop_batches import CropBatches, Stretch, check_parts
 from training.data.kept_clips import KeptClips, Stage, keep_clips
 from training.data.scenes import Conditions
 from training.data.yt360 import build_index, read_index
@@ -37,6 +40,7 @@ from training.pretrain_avsa import (
     train_avsa,
 )
 
+README = Path(__file__).resolve().parents[2] / "README.md"
 ALONE = Ranks(0, 1, torch.device("cpu"))
 SCENE = Conditions(duration_s=4.0, n_sources=1, n_distractors=0, snr_db=25.0, body="patch")
 STAGE = Stage(SCENE, height=48)
@@ -158,8 +162,42 @@ def test_batches_are_functions_of_seed_and_step_whatever_the_ranks(clips: ClipDa
     assert not batches(seed=1)[0].pictures.equal(whole[0].pictures)
     first = torch.cat([whole[step].recordings for step in (0, 1)])
     assert sorted(first.tolist()) == list(range(8))  # each recording once before any twice
-    with pytest.raises(ValueError, match="4 samples a step are no equal parts for 3 ranks"):
+    with pytest.raises(OptionError, match="4 samples a step are no equal parts for 3 ranks"):
         batches(world=3)
+
+
+def torchruns() -> list[tuple[int, list[str]]]:
+    """Trainings by several ranks that README names: how many ranks, and their arguments."""
+    text = README.read_text().replace("\\\n", " ")
+    found = []
+    for line in re.findall(r"torchrun .*-m training\.pretrain .*", text):
+        launch, _, arguments = line.partition("-m training.pretrain")
+        counts = re.findall(r"--(?:nnodes|nproc-per-node) (\d+)", launch)
+        found.append((math.prod(map(int, counts)), shlex.split(arguments, comments=True)))
+    return found
+
+
+@pytest.mark.parametrize(("world", "words"), torchruns())
+def test_ranks_that_the_readme_names_have_equal_parts(
+    clips: ClipData, world: int, words: list[str]
+) -> None:
+    options = pretrain._parser().parse_args(words)
+    if options.windows:
+        assert pretrain_scorer.PRESETS[options.preset or "default"].batch % (4 * world) == 0
+        return
+    stretches = clips.stretches(pretrain._avsa_config(options))
+    check_parts(stretches, world)
+    if options.preset == "published":
+        with pytest.raises(
+            OptionError, match=r"28 .* 8 ranks: take 1, 2, 4, 7, 14 or 28 ranks, or"
+        ):
+            check_parts(stretches, 8)
+        options.batch = 224
+        check_parts(clips.stretches(pretrain._avsa_config(options)), 8)
+
+
+def test_four_commands_of_the_readme_are_of_several_ranks() -> None:
+    assert [world for world, _ in torchruns()] == [8, 2, 4, 14]
 
 
 # --- ranks ----------------------------------------------------------------------------------------

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from torch.utils.data import Dataset
 
+from model.errors import OptionError
 from training.data.clips import ClipCrops, Crops
 
 
@@ -25,6 +27,27 @@ class Stretch:
     items: ClipCrops
 
 
+def check_parts(stretches: Sequence[Stretch], world: int) -> None:
+    """See that ranks can have equal parts of every step.
+
+    Raises
+    ------
+    OptionError : they cannot; it says how many could, and what batches would do.
+    """
+    sizes = [stretch.n_samples for stretch in stretches]
+    if not any(size % world for size in sizes):
+        return
+    common = math.gcd(*sizes)
+    *fewer, most = [str(n) for n in range(1, common + 1) if common % n == 0]
+    ranks = f"{', '.join(fewer)} or {most} ranks" if fewer else "one rank"
+    larger = math.lcm(*(world // math.gcd(world, size) for size in sizes))
+    uneven = next(size for size in sizes if size % world)
+    raise OptionError(
+        f"{uneven} samples a step are no equal parts for {world} ranks: take {ranks}, or a --batch "
+        f"{larger} times as large."
+    )
+
+
 class CropBatches(Dataset[Crops]):
     """Item i is this rank's part of the batch of step i.
 
@@ -33,18 +56,13 @@ class CropBatches(Dataset[Crops]):
 
     Raises
     ------
-    ValueError : ranks cannot have equal parts.
+    OptionError : ranks cannot have equal parts.
     """
 
     def __init__(
         self, stretches: Sequence[Stretch], *, seed: int = 0, rank: int = 0, world: int = 1
     ) -> None:
-        for stretch in stretches:
-            if stretch.n_samples % world:
-                raise ValueError(
-                    f"{stretch.n_samples} samples a step are no equal parts for {world} ranks: "
-                    "give another --batch"
-                )
+        check_parts(stretches, world)
         self._stretches = stretches
         self._seed, self._rank, self._world = seed, rank, world
 

@@ -40,7 +40,7 @@ from model.errors import AvsaError, MediaError, OptionError
 from model.networks.avsa import AvsaConfig
 from model.output import whole_file
 from training.data.clips import Clip, ClipFiles, Crops
-from training.data.crop_batches import Stretch
+from training.data.crop_batches import Stretch, check_parts
 from training.data.crops import FloatArray
 from training.data.yt360 import read_index, read_list
 
@@ -215,7 +215,7 @@ class ShardBatches(Dataset[Crops]):
 
     Raises
     ------
-    OptionError : fewer shards than lanes. ValueError : ranks cannot have equal parts.
+    OptionError : fewer shards than lanes, or ranks cannot have equal parts.
     """
 
     def __init__(
@@ -227,12 +227,7 @@ class ShardBatches(Dataset[Crops]):
                 f"{len(shards)} shards are too few for {world} ranks of {lanes} workers: give "
                 f"fewer --workers, or write more shards (--clips-per-shard)."
             )
-        for stretch in stretches:
-            if stretch.n_samples % world:
-                raise ValueError(
-                    f"{stretch.n_samples} samples a step are no equal parts for {world} ranks: "
-                    "give another --batch"
-                )
+        check_parts(stretches, world)
         self._shards, self._stretches, self._media = shards, stretches, media
         self._seed, self._rank, self._world, self._lanes = seed, rank, world, lanes
         self._streams: dict[int, tuple[int, _Ahead]] = {}
