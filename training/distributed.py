@@ -47,6 +47,11 @@ class Ranks:
         dist.all_reduce(tensor)
         return dict(zip(values, (tensor / self.world).tolist(), strict=True))
 
+    def agree(self, number: int) -> bool:
+        """Whether it is the same on all ranks; all are told so."""
+        mean = self.mean({"number": float(number)})["number"]
+        return not self.any(mean != number)
+
     def any(self, flag: bool) -> bool:
         """Whether it is so on any rank. Processors ask each other: no GPU is waited for."""
         if self.world == 1:

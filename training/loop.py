@@ -174,13 +174,22 @@ class Course(ABC):
             part.write_bytes(written.getbuffer())
 
     def load(self, path: Path) -> None:
-        """Take up where a checkpoint was written.
+        """Take up where a checkpoint was written, if there is one; all ranks are asked.
 
         Raises
         ------
-        OptionError : it is of a run with other settings.
+        OptionError : it is of a run with other settings, or not all ranks see it.
         """
-        state = torch.load(path, map_location=self.at.device, weights_only=True)
+        state: dict[str, Any] | None = None
+        if path.exists():
+            state = torch.load(path, map_location=self.at.device, weights_only=True)
+        if not self.at.agree(state["step"] if state else 0):
+            raise OptionError(
+                f"Not all ranks find the same {path}: --output must be one folder that all nodes "
+                "see."
+            )
+        if state is None:
+            return
         if state.get("settings") != self._settings():
             raise OptionError(
                 f"{path} is of a run with other settings ({state.get('settings')}): use another "
@@ -205,8 +214,7 @@ def run(course: Course, batches: Dataset[Any], output: Path) -> None:
     """
     output.mkdir(parents=True, exist_ok=True)
     schedule, at, checkpoint = course.schedule, course.at, output / "checkpoint.pt"
-    if checkpoint.exists():
-        course.load(checkpoint)
+    course.load(checkpoint)
     loader = DataLoader(
         batches, batch_size=None, sampler=range(course.step, schedule.steps),
         num_workers=schedule.workers, pin_memory=at.device.type == "cuda",

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from model.errors import AvsaError
+from model.errors import AvsaError, OptionError
 from tests.training.ranks import N_RANKS, on_two_ranks
 from training.distributed import Ranks
 from training.loop import Course, Schedule, run
@@ -108,14 +108,27 @@ def test_a_signal_is_heeded_by_the_next_step_whenever_reports_are_due(tmp_path: 
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
-def stopped_rank(rank: int, folder: str) -> None:
-    """One of two ranks is told to stop."""
-    course = Slope(SCHEDULE, Ranks(rank, N_RANKS, torch.device("cpu")))
-    run(course, Ones(1.0, 0) if rank == 0 else Stopped(), Path(folder) / "run")
-    (Path(folder) / f"{rank}.txt").write_text(str(course.step))
+def stopped_and_resumed(rank: int, folder: str) -> None:
+    """One of two ranks is told to stop; both go on, first in folders of their own."""
+    at, ones = Ranks(rank, N_RANKS, torch.device("cpu")), Ones(1.0, 0)
+    shared, told = Path(folder) / "run", []
+    course = Slope(SCHEDULE, at)
+    run(course, Stopped() if rank else ones, shared)
+    told.append(f"stopped at {course.step}")
+    try:
+        run(Slope(SCHEDULE, at), ones, Path(folder) / "elsewhere" if rank else shared)
+    except OptionError as error:
+        told.append(str(error).partition(": ")[2])
+    course = Slope(SCHEDULE, at)
+    run(course, ones, shared)
+    told.append(f"ended at {course.step}")
+    (Path(folder) / f"{rank}.txt").write_text("\n".join(told))
 
 
-def test_ranks_stop_together(tmp_path: Path) -> None:
-    on_two_ranks(stopped_rank, tmp_path)
+def test_ranks_stop_together_and_go_on_from_one_folder(tmp_path: Path) -> None:
+    on_two_ranks(stopped_and_resumed, tmp_path)
 
-    assert [(tmp_path / f"{rank}.txt").read_text() for rank in range(N_RANKS)] == ["2", "2"]
+    for rank in range(N_RANKS):
+        assert (tmp_path / f"{rank}.txt").read_text().splitlines() == [
+            "stopped at 2", "--output must be one folder that all nodes see.", "ended at 6",
+        ]  # fmt: skip
