@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     avsa.add_argument("--objective", type=Task, choices=list(Task), help="default avsa")
     avsa.add_argument(
         "--curriculum", action=argparse.BooleanOptionalAction, default=None,
-        help="AVC first, as published (default, but for AVC itself)",
+        help="AVC first, as published (default, but for avc and easy)",
     )  # fmt: skip
     avsa.add_argument("--viewpoints", type=int, help="K, crops of a sample")
     avsa.add_argument("--translator", choices=get_args(TranslatorKind))
@@ -166,7 +166,8 @@ def _train_avsa(options: argparse.Namespace) -> None:
 
 
 def _avsa_config(options: argparse.Namespace) -> AvsaPretrainConfig:
-    preset = _preset(pretrain_avsa.AVSA_PRESETS, options.preset or "narrow")
+    name = options.preset or "narrow"
+    preset = _preset(pretrain_avsa.AVSA_PRESETS, name)
     chosen = ("viewpoints", "translator", "depth", "whitened")
     network = replace(preset.network, **_given(options, chosen))
     if options.sound is not None:
@@ -180,15 +181,18 @@ def _avsa_config(options: argparse.Namespace) -> AvsaPretrainConfig:
             ),
         )
     task = options.objective or preset.task
-    curriculum = task is not Task.AVC if options.curriculum is None else options.curriculum
+    curriculum = task.follows_avc if options.curriculum is None else options.curriculum
     guide = options.guide or preset.cropping.guide
     if guide is Guide.OBJECTS and options.detections is None:
         raise OptionError("--guide objects needs --detections, a file of boxes.")
-    return replace(
+    config = replace(
         preset, network=network, task=task, curriculum=curriculum and task is not Task.AVC,
         cropping=replace(preset.cropping, guide=guide), compile=options.compile or preset.compile,
         **_given(options, _SCHEDULE),
     )  # fmt: skip
+    if options.steps is None and name in pretrain_avsa.AVSA_SAMPLES:
+        return pretrain_avsa.lasting(config, pretrain_avsa.AVSA_SAMPLES[name])
+    return config
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from training.data.clips import Clip, ClipCrops, ClipMedia, Cropping, Crops
 from training.data.crop_batches import CropBatches, Stretch
 from training.data.shards import Shard, ShardBatches, ShardMedia
 from training.distributed import Ranks
-from training.objectives.curriculum import steps_of
+from training.objectives.curriculum import steps_for, steps_of
 from training.objectives.named import Task, phases
 from training.objectives.pretext import Pretext
 from training.objectives.samples import Objective
@@ -55,13 +55,24 @@ class AvsaPretrainConfig(loop.Schedule):
     weight_decay: float = 1e-5
 
 
-# 100 epochs of 32 draws of 4506 recordings: 64 372 steps of 112 samples, then 257 486 of 28.
+def lasting(config: AvsaPretrainConfig, samples: int) -> AvsaPretrainConfig:
+    """The same run, as long as takes so many samples in the steps of its phases."""
+    of = phases(config.task, config.network, n_crops=config.batch, curriculum=config.curriculum)
+    return replace(config, steps=steps_for(of, samples))
+
+
+# Samples of a whole run, by presets that are as long whatever is learned: 100 epochs of 32 draws of
+# 4506 recordings. With the curriculum, 64 372 steps of 112, then 257 486 of 28.
+AVSA_SAMPLES = {"published": 100 * 32 * 4506}
 AVSA_PRESETS = {
     "narrow": AvsaPretrainConfig(),
-    "published": AvsaPretrainConfig(
-        network=PUBLISHED, draws=32, steps=321_858, batch=112, learning_rate=1e-4, warmup_steps=1,
-        last_rate=1.0, clip_norm=float("inf"), workers=16, report_every=100, validate_every=5000,
-        save_every=1000,
+    "published": lasting(
+        AvsaPretrainConfig(
+            network=PUBLISHED, draws=32, batch=112, learning_rate=1e-4, warmup_steps=1,
+            last_rate=1.0, clip_norm=float("inf"), workers=16, report_every=100,
+            validate_every=5000, save_every=1000,
+        ),
+        AVSA_SAMPLES["published"],
     ),
 }  # fmt: skip
 

@@ -30,6 +30,7 @@ from training.data.kept_clips import KeptClips, Stage, keep_clips
 from training.data.scenes import Conditions
 from training.data.yt360 import build_index, read_index
 from training.distributed import Ranks
+from training.objectives.curriculum import steps_of
 from training.objectives.named import Task, layout, phases
 from training.pretrain import main
 from training.pretrain_avsa import (
@@ -302,6 +303,35 @@ def test_the_published_preset_is_the_papers_run() -> None:
     course_steps = 50 * epoch / 112 + 50 * epoch / 28
     assert config.steps == pytest.approx(course_steps, abs=1)
     assert (config.learning_rate, config.weight_decay, config.last_rate) == (1e-4, 1e-5, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("words", "samples"),
+    [
+        ("--objective avsa", [112, 28]),
+        ("--objective avsa --no-curriculum", [28]),
+        ("--objective avsa --viewpoints 8 --batch 224", [224, 28]),
+        ("--objective avc", [112]),
+        ("--objective easy", [28]),
+        ("--objective easy --curriculum", [112, 28]),
+        ("--objective avts", [112, 28]),
+    ],
+)
+def test_the_published_length_is_100_epochs_of_any_objective(
+    words: str, samples: list[int]
+) -> None:
+    arguments = ["--clips", "ROOT", "--output", "RUN", "--preset", "published", *words.split()]
+    options = pretrain._parser().parse_args(arguments)
+
+    config = pretrain._avsa_config(options)
+
+    of = phases(config.task, config.network, n_crops=config.batch, curriculum=config.curriculum)
+    assert [phase.n_samples for phase in of] == samples
+    for phase, steps in zip(of, steps_of(of, config.steps), strict=True):
+        taken = steps * phase.n_samples
+        assert taken == pytest.approx(100 * 32 * 4506 / len(of), abs=2 * phase.n_samples)
+    options.steps = 10
+    assert pretrain._avsa_config(options).steps == 10
 
 
 def test_the_published_network_takes_a_step(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -62,6 +63,11 @@ def single_phase(
     """Training without a curriculum (100 epochs as published), of as many crops a step."""
     together = n_viewpoints * n_moments
     return Phase(objective, share, n_viewpoints, n_moments, max(2, n_crops // together))
+
+
+def steps_for(phases: Sequence[Phase], samples: int) -> int:
+    """The least steps in which a training takes so many samples."""
+    return math.ceil(samples * sum(phase.share / phase.n_samples for phase in phases))
 
 
 def steps_of(phases: Sequence[Phase], steps: int) -> list[int]:

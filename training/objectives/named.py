@@ -59,6 +59,11 @@ class Task(StrEnum):
         return self in _TRANSLATED
 
     @property
+    def follows_avc(self) -> bool:
+        """Whether a first phase of AVC comes before, as published: not where it is AVC itself."""
+        return self not in (Task.AVC, Task.EASY)
+
+    @property
     def rotated(self) -> bool:
         """Whether fields are rotated before they are heard."""
         return self is Task.REGRESSION
