@@ -24,6 +24,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from model.arcs import wrapped_deg
 from model.coherence import CrossSpectra
 from model.intensity import Moments
 from model.sync import Synchronisation
@@ -226,7 +227,7 @@ def solve(
         reasons += tilt.sentences()
     return Comparison(
         outcome=outcome,
-        rotate_field_ccw_deg=_degrees(yaw),
+        rotate_field_ccw_deg=wrapped_deg(math.degrees(yaw)),
         interval_deg=(math.degrees(yaw - half), math.degrees(yaw + half)),
         rotation=rotation,
         tilt_deg=None if tilt is None else tilt.deg,
@@ -360,12 +361,6 @@ def _windows(cross: FloatArray, starts: FloatArray, length_s: float) -> tuple[Wi
     weights = np.hypot(cross[:, 0, 0] + cross[:, 1, 1], cross[:, 1, 0] - cross[:, 0, 1])
     weights = weights / (weights.sum() or 1.0)
     return tuple(
-        WindowYaw(float(start), length_s, _degrees(float(yaw)), float(weight))
+        WindowYaw(float(start), length_s, wrapped_deg(math.degrees(float(yaw))), float(weight))
         for start, yaw, weight in zip(starts, yaw_of(cross), weights, strict=True)
     )
-
-
-def _degrees(angle_rad: float) -> float:
-    """Degrees in (-180, 180]."""
-    degrees = math.remainder(math.degrees(angle_rad), 360)
-    return 180.0 if degrees == -180.0 else degrees

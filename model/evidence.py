@@ -18,13 +18,13 @@ Maps are [shape=(T, A)] over azimuth bins in picture order; cues are [shape=(R,)
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from model import features
+from model.arcs import wrapped_deg
 from model.features import WW, WX, WY
 
 N_YAWS = 72
@@ -248,5 +248,4 @@ def best_yaw_deg(scores: Tensor) -> float:
     left, centre, right = (float(scores[(peak + offset) % n]) for offset in (-1, 0, 1))
     bend = left - 2 * centre + right
     part = 0.5 * (left - right) / bend if bend < 0 else 0.0
-    degrees = 360 / n * (peak + 1 + part) - 180
-    return math.remainder(degrees, 360) if degrees != 180 else 180.0
+    return wrapped_deg(360 / n * (peak + 1 + part) - 180)

@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor
 
+from model.arcs import wrapped_deg
 from model.checkpoint import Calibration
 from model.evidence import best_yaw_deg
 
@@ -110,11 +111,6 @@ def credible_arcs(posterior: Tensor, mass: float) -> list[tuple[float, float]]:
     peak = int(order[0])
     runs.sort(key=lambda run: (peak - run[0]) % n_bins > run[1] - run[0])
     return [
-        (_wrapped((low + 0.5) * step - 180), _wrapped((high + 1.5) * step - 180))
+        (wrapped_deg((low + 0.5) * step - 180), wrapped_deg((high + 1.5) * step - 180))
         for low, high in runs
     ]
-
-
-def _wrapped(degrees: float) -> float:
-    """The same angle in (-180, 180]."""
-    return 180.0 - (180.0 - degrees) % 360

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from model import reference
 from model.ambisonics import Fix
+from model.arcs import width_deg, wrapped_deg
 from model.checkpoint import Calibration
 from model.comparison import INTERVAL_LEVEL, Comparison, Outcome
 from model.errors import AvsaError, OptionError
@@ -196,7 +197,7 @@ def _together(
     of_reference = belief * _reach(c) + (1 - belief) * near
     of_picture = belief * mass_near(both, picture.rotate_field_ccw_deg)
     of_picture += (1 - belief) * picture.confidence
-    narrower = _width(picture.arcs_deg[0]) < _width(arc) and of_picture >= of_reference
+    narrower = width_deg(picture.arcs_deg[0]) < width_deg(arc) and of_picture >= of_reference
     if belief >= 0.5 and not narrower:
         best, confidence, arcs = c.rotate_field_ccw_deg, of_reference, [arc, picture.arcs_deg[0]]
     else:
@@ -237,13 +238,8 @@ def _half_deg(c: Comparison) -> float:
     return (high - low) / 2
 
 
-def _width(arc: tuple[float, float]) -> float:
-    """Degrees from an arc's low end to its high one; a whole turn where they are the same."""
-    return (arc[1] - arc[0]) % 360 or 360.0
-
-
 def _wrapped_arc(c: Comparison) -> tuple[float, float]:
-    low, high = (180.0 - (180.0 - edge) % 360 for edge in c.interval_deg)
+    low, high = map(wrapped_deg, c.interval_deg)
     return low, high
 
 

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.arcs import wrapped_deg
 from model.course import Course, Views, level_shares
 from model.evidence import N_YAWS
 from model.leaps import Leaps
@@ -243,8 +244,7 @@ def _better(best: Step | None, at_s: float, gains: Tensor, *, in_picture: bool =
     gain = float(gains[bins])
     if best is not None and best.gain >= gain:
         return best
-    by_deg = math.remainder(bins * STEP_DEG, 360)
-    return Step(at_s, 180.0 if by_deg == -180 else by_deg, gain, in_picture)
+    return Step(at_s, wrapped_deg(bins * STEP_DEG), gain, in_picture)
 
 
 def _near_zero() -> Tensor:

@@ -19,12 +19,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from model.arcs import cover, width_deg
 from model.checkpoint import Calibration
 from model.errors import OptionError
 from model.evidence import N_YAWS
 from model.learned import scorers_for
 from model.output import whole_file
-from model.rig import DISAGREES, RigSolution, solve
+from model.rig import DISAGREES, solve
 from training.data.windows import kept_windows, load_window
 from training.scored_takes import scored
 
@@ -32,15 +33,6 @@ SIZES = (1, 2, 4, 8, 16)
 _DRAWS = 300
 _LEAST_MISPLACED_BINS = 6  # 30 degrees
 _SURE = 0.8
-
-
-def _width(solution: RigSolution) -> float:
-    return sum((high - low) % 360 or 360.0 for low, high in solution.arcs_deg)
-
-
-def _covers(solution: RigSolution) -> bool:
-    return any(-low % 360 <= (high - low) % 360 or high - low == 360
-               for low, high in solution.arcs_deg)  # fmt: skip
 
 
 def of_size(known: Tensor, size: int, calibration: Calibration) -> dict[str, float]:
@@ -54,8 +46,10 @@ def of_size(known: Tensor, size: int, calibration: Calibration) -> dict[str, flo
     return {
         "median_error_deg": round(float(np.median(errors)), 2),
         "within_10_deg": round(float(np.mean(errors <= 10)), 4),
-        "median_width_deg": round(float(np.median([_width(s) for s in found])), 2),
-        "covers": round(float(np.mean([_covers(s) for s in found])), 4),
+        "median_width_deg": round(
+            float(np.median([sum(map(width_deg, s.arcs_deg)) for s in found])), 2
+        ),
+        "covers": round(float(np.mean([cover(s.arcs_deg, 0.0) for s in found])), 4),
     }
 
 

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from model.arcs import cover
 from model.checkpoint import LEARNED, Calibration, Method, load_calibration
 from model.learned import scorers_for
 from model.output import whole_file
@@ -117,10 +118,7 @@ def judged(posterior: Tensor, calibration: Calibration) -> Result:
     confidence = confidence_of(posterior, calibration)
     verdict = verdict_of(best, confidence, calibration, tolerance_deg=10)
     arcs = credible_arcs(posterior, calibration.arc_mass)
-    covered = any(
-        -low % 360 <= (high - low) % 360 or high - low == 360 for low, high in arcs
-    )  # fmt: skip
-    return Result(abs(best), covered, verdict is not Verdict.UNDECIDABLE, confidence)
+    return Result(abs(best), cover(arcs, 0.0), verdict is not Verdict.UNDECIDABLE, confidence)
 
 
 def _judges(take: ScoredTake, fused: Calibration, evidence: Calibration) -> dict[str, Result]:

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from model import features
+from model.arcs import cover
 from model.checkpoint import Calibration
 from model.detections import ObjectScorer, own_of, read_detections
 from model.errors import OptionError
@@ -99,8 +100,7 @@ def answer(
         error_deg=off(judgement.rotate_field_ccw_deg),
         confidence=judgement.confidence,
         verdict=judgement.verdict.value,
-        covered=any((right_deg - low) % 360 <= (high - low) % 360 or high - low == 360
-                    for low, high in judgement.arcs_deg),
+        covered=cover(judgement.arcs_deg, right_deg),
         cue_errors_deg={name: off(best_yaw_deg(cue)) for name, cue in cues.items()},
     )  # fmt: skip
 

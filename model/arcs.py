@@ -1,0 +1,27 @@
+"""Angles in degrees on the circle, and arcs of them.
+
+An arc is (low, high): from low counter-clockwise to high. One whose ends are the same angle is the
+whole circle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+Arc = tuple[float, float]
+
+
+def wrapped_deg(degrees: float) -> float:
+    """The same angle in (-180, 180]."""
+    return 180.0 - (180.0 - degrees) % 360
+
+
+def width_deg(arc: Arc) -> float:
+    """How many degrees an arc spans, in (0, 360]."""
+    low, high = arc
+    return (high - low) % 360 or 360.0
+
+
+def cover(arcs: Iterable[Arc], degrees: float) -> bool:
+    """Whether one of the arcs holds an angle."""
+    return any((degrees - arc[0]) % 360 <= width_deg(arc) for arc in arcs)
