@@ -111,7 +111,7 @@ def align(
         hashes = [background.submit(file_sha256, path) for path in (video, *track.paths)]
         decision = decide(take, by, options, watch)
         correction = None
-        with watch.stage("write", 0.9 if decision.trajectory else 0.8, 1.0) as progress:
+        with watch.stage("write", until=1.0) as progress:
             if outputs.audio is not None:
                 correction = correct(
                     take, track, outputs.audio, decision.applied_deg, options.float_output,

@@ -48,12 +48,12 @@ class Watch:
     _reached: float = field(default=0.0, init=False)
 
     @contextmanager
-    def stage(self, name: str, start: float, end: float) -> Iterator[Progress]:
-        """Time a stage; its progress from 0 to 1 is the job's from `start` to `end`."""
-        began = time.perf_counter()
+    def stage(self, name: str, *, until: float) -> Iterator[Progress]:
+        """Time a stage; its progress from 0 to 1 is the job's from what it has reached."""
+        began, start = time.perf_counter(), self._reached
         self.notify(name, start)
-        yield lambda fraction: self.notify(name, start + (end - start) * fraction)
-        self._reached = end
+        yield lambda fraction: self.notify(name, start + (until - start) * fraction)
+        self._reached = until
         spent = time.perf_counter() - began
         self.seconds[name] = self.seconds.get(name, 0.0) + spent
 
@@ -82,10 +82,10 @@ def judge_take(
     UnusableContent : no window could be used.
     """
     watch = watch or Watch()
-    with watch.stage("scan", 0.0, 0.2) as progress:
+    with watch.stage("scan", until=0.2) as progress:
         places = take.choose_windows(n_windows, progress)
     scored, snapshot = [], None
-    with watch.stage("score", 0.2, 0.8) as progress:
+    with watch.stage("score", until=0.8) as progress:
         for index, (start_s, duration_s) in enumerate(places):
             window = take.window(start_s, duration_s)
             if window is not None:
@@ -167,7 +167,7 @@ def decide(take: Take, by: Judge, options: Options, watch: Watch) -> Decision:
         judgement = following.judge_along(
             found.windows, trajectory, calibration, tolerance_deg=options.tolerance_deg
         )
-    with watch.stage("compare", 0.9 if trajectory else 0.8, 0.9 if trajectory else 0.8):
+    with watch.stage("compare", until=0.95):
         beside = _beside(take, judgement, calibration, options)
     if beside:
         notes.append(beside.note)
@@ -257,7 +257,7 @@ def _trajectory(take: Take, by: Judge, options: Options, watch: Watch) -> Trajec
         return following.known(take.orientation, take.video.duration_s)
     if not (options.over_time or options.follow):
         return None
-    with watch.stage("trace", 0.8, 0.9) as progress:
+    with watch.stage("trace", until=0.9) as progress:
         calibration = load_calibration(method=Method.EVIDENCE)
         return following.traced(take, calibration, _learned(by), progress)
 

@@ -83,13 +83,8 @@ def build_report(
     total = sum(window.information for window in windows) or 1.0
     return {
         "schema_version": SCHEMA_VERSION,
-        "verdict": judgement.verdict.value,
-        "rotate_field_ccw_deg": round(judgement.rotate_field_ccw_deg, 2),
-        "interval_deg": list(judgement.arcs_deg[0]),
-        "second_interval_deg": list(judgement.arcs_deg[1]) if judgement.arcs_deg[1:] else None,
+        **judgement.as_json(),
         "interval_level": INTERVAL_LEVEL,
-        "confidence": round(judgement.confidence, 4),
-        "reasons": judgement.reasons,
         "posterior": {
             "yaw_deg": yaws_deg(),
             "p": [round(float(p), 6) for p in judgement.posterior],

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -120,6 +121,18 @@ class Judgement:
     confidence: float
     posterior: Tensor
     reasons: list[str]
+
+    def as_json(self) -> dict[str, Any]:
+        """All but the posterior, as reports have it."""
+        first, *others = self.arcs_deg
+        return {
+            "verdict": self.verdict.value,
+            "rotate_field_ccw_deg": round(self.rotate_field_ccw_deg, 2),
+            "interval_deg": list(first),
+            "second_interval_deg": list(others[0]) if others else None,
+            "confidence": round(self.confidence, 4),
+            "reasons": self.reasons,
+        }
 
 
 def score(window: Window, scorers: Sequence[Scorer], calibration: Calibration) -> ScoredWindow:

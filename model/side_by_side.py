@@ -79,19 +79,12 @@ class SideBySide:
 
     def as_json(self) -> dict[str, Any]:
         """Both answers for the report."""
-        picture = self.picture
         return {
             "path": str(self.reference.path),
             "own": self.reference.own,
             "belief": None if self.belief is None else round(self.belief, 4),
             **reference.as_json(self.reference.comparison),
-            "picture": {
-                "verdict": picture.verdict.value,
-                "rotate_field_ccw_deg": round(picture.rotate_field_ccw_deg, 2),
-                "interval_deg": list(picture.arcs_deg[0]),
-                "confidence": round(picture.confidence, 4),
-                "reasons": picture.reasons,
-            },
+            "picture": self.picture.as_json(),
         }
 
 
