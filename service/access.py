@@ -120,8 +120,11 @@ class Gate:
             return None
         return known.caller
 
-    def caller(self, secret: str | None) -> Caller:
+    def caller(self, secret: str | None, *, by_cookie: bool = False) -> Caller:
         """Who holds a secret.
+
+        As long as there is no key, a cookie of one that is no more shuts nobody out: a page's
+        visitor cannot see it.
 
         Raises
         ------
@@ -129,7 +132,9 @@ class Gate:
         TableUnreachable : the keys cannot be read.
         """
         try:
-            return self._remembered(secret, *self._caller(secret))
+            caller, key = self._caller(secret, by_cookie)
+            # Some are let in for want of any key, not for what they hold.
+            return self._remembered(None if caller is LOCAL else secret, caller, key)
         except Problem:
             self._lately.pop(_name(secret), None)
             raise
@@ -147,10 +152,10 @@ class Gate:
             self._lately[_name(secret)] = _Known(caller, now + _LATELY_S, now + _LATELY_S / 2)
         return caller
 
-    def _caller(self, secret: str | None) -> tuple[Caller, Key | None]:
+    def _caller(self, secret: str | None, by_cookie: bool) -> tuple[Caller, Key | None]:
+        if (secret is None or by_cookie) and self.loopback and not self.locked():
+            return LOCAL, None
         if secret is None:
-            if self.loopback and not self.locked():
-                return LOCAL, None
             detail = "A key is needed: send Authorization: Bearer KEY."
             raise Problem(401, "key_needed", detail, headers=_CHALLENGE)
         key = self._valid(secret)
@@ -213,7 +218,7 @@ async def authorise(
     secret = bearer.credentials if bearer else cookie
     caller = gate.caller_of_late(secret)
     if caller is None:
-        caller = await run_sync(gate.caller, secret)
+        caller = await run_sync(lambda: gate.caller(secret, by_cookie=bearer is None))
     needed = _SCOPES.get(operation or "") or (
         Scope.READ if request.method in ("GET", "HEAD") else Scope.SUBMIT
     )

@@ -124,6 +124,8 @@ def test_every_operation_but_the_open_ones_needs_a_key(locked: Locked) -> None:
 def test_wrong_keys(locked: Locked) -> None:
     for wrong in ("", "x", locked.alice + "x", locked.alice[:-1], "avsa_"):
         assert code(locked.ask(wrong or None, "GET", "/jobs"))[0] == 401
+    stale = locked.ask(None, "GET", "/jobs", headers={"Cookie": "avsa_key=avsa_stale"})
+    assert code(stale) == (401, "key_unknown")
     answer = locked.ask("avsa_wrong", "GET", "/jobs")
     assert code(answer) == (401, "key_unknown")
     assert answer.headers["www-authenticate"].startswith("Bearer")

@@ -5,16 +5,47 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import httpx
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.service.browser import opened
 from tests.service.conftest import Server
 from training.data.takes import TakeFiles
 
 pytestmark = pytest.mark.needs("chromium")
+# Everything that the page may say, at once.
+ALL_SHOWN = """() => {
+  const $ = (id) => document.getElementById(id);
+  for (const id of ["door", "error", "door-error", "status", "cancel"]) $(id).hidden = false;
+  $("results").append($("result").content.cloneNode(true));
+  document.querySelector(".notes").append(document.createElement("li"));
+  const empty = "#error, #door-error, #stage, .result :empty:not(img)";
+  for (const element of document.querySelectorAll(empty)) element.textContent = "Words";
+  document.querySelector("details").open = true;
+}"""
+# Of all text that is shown and not switched off: what it stands in, and its contrast.
+CONTRASTS = """() => {
+  const numbers = (colour) => colour.match(/[\\d.]+/g).map(Number);
+  const light = (colour) => numbers(colour).slice(0, 3).map((c) => c / 255)
+    .map((c) => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = (element) => {
+    const colour = getComputedStyle(element).backgroundColor;
+    return numbers(colour)[3] === 0 ? behind(element.parentElement) : colour;
+  };
+  const written = (element) => [...element.childNodes].some(
+    (node) => node.nodeType === Node.TEXT_NODE && node.data.trim());
+  return [...document.body.querySelectorAll("*")]
+    .filter((element) => written(element) && element.checkVisibility() && !element.disabled)
+    .map((element) => {
+      const pair = [light(getComputedStyle(element).color), light(behind(element))];
+      const ratio = (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05);
+      return [element.outerHTML.slice(0, 80), ratio];
+    });
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +62,8 @@ def test_a_take_is_aligned_on_the_page(page: Page, take: TakeFiles, tmp_path: Pa
     expect(page.locator("#start")).to_be_disabled()
     expect(page.locator("#bar")).to_be_visible()
 
+    expect(page.get_by_role("progressbar", name=re.compile(r"\(\d+ %\)"))).to_be_visible()
+
     result = page.locator(".result")
     expect(result.locator(".verdict")).to_have_text("misaligned", timeout=90_000)
     expect(result.locator(".words")).to_contain_text("to the left (counter-clockwise)")
@@ -43,6 +76,20 @@ def test_a_take_is_aligned_on_the_page(page: Page, take: TakeFiles, tmp_path: Pa
     assert (tmp_path / "out.wav").stat().st_size > take.audio.stat().st_size
     expect(page.locator("#start")).to_be_enabled()
     expect(page.locator("#status")).to_be_hidden()
+
+
+def test_what_is_written_can_be_read(page: Page) -> None:
+    """At 4.5 to 1 or more, as WCAG 2.2 asks of small text; with a result, of every verdict."""
+    page.evaluate(ALL_SHOWN)
+    schemes: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+    for scheme in schemes:
+        page.emulate_media(color_scheme=scheme)
+        for verdict in ("aligned", "misaligned", "undecidable"):
+            page.evaluate(f"document.querySelector('.verdict').className = 'verdict {verdict}'")
+            ratios = page.evaluate(CONTRASTS)
+            assert len(ratios) > 25
+            assert [one for one in ratios if one[1] < 4.5] == [], scheme
+    page.reload()
 
 
 def test_a_bad_file_is_explained(page: Page, take: TakeFiles, tmp_path: Path) -> None:
@@ -113,6 +160,8 @@ def test_options_reach_the_report(page: Page, server: Server, take: TakeFiles) -
     page.click("#start")
 
     expect(page.locator(".result")).to_have_count(1, timeout=90_000)
+    # Mirrored, whatever the verdict: it is not what was sent.
+    expect(page.locator("a.audio")).to_have_text("Download the corrected track")
     newest = httpx.get(f"{server.url}/jobs?limit=1").json()["jobs"][0]["id"]
     report = httpx.get(f"{server.url}/jobs/{newest}/report.json").json()
     assert report["fix"] == "mirror"
@@ -122,7 +171,39 @@ def test_options_reach_the_report(page: Page, server: Server, take: TakeFiles) -
 
 
 def test_nothing_is_sent_without_a_video(page: Page) -> None:
+    """The form answers at once, while it is still asked whether a key is needed."""
+    asked: list[Route] = []
+
+    def hold(route: Route) -> None:
+        asked.append(route)
+
+    page.route("**/jobs?limit=1", hold)
     page.reload()
     page.click("#start")
 
     expect(page.locator("#error")).to_have_text("Choose a 360° video first.")
+    assert len(asked) == 1
+    asked[0].continue_()
+    page.unroute("**/jobs?limit=1")
+
+
+def test_a_time_that_is_no_number_is_told(page: Page, take: TakeFiles) -> None:
+    page.set_input_files("#video", take.video)
+    page.click("summary")
+    page.locator("#offset").press_sequentially("1e")
+    page.click("#start")
+
+    expect(page.locator("#error")).to_contain_text("is no number")
+    expect(page.locator("#start")).to_be_enabled()
+
+
+def test_the_cookie_of_a_key_that_is_no_more_shuts_nobody_out(page: Page, server: Server) -> None:
+    page.context.add_cookies([{"name": "avsa_key", "value": "avsa_stale", "url": server.url}])
+    with page.expect_response("**/jobs?limit=1") as asked:
+        page.reload()
+    assert asked.value.status == 200
+    expect(page.locator("#form")).to_be_visible()
+    expect(page.locator("#door")).to_be_hidden()
+    page.context.clear_cookies()
+    bearer = {"Authorization": "Bearer avsa_stale"}
+    assert httpx.get(f"{server.url}/jobs", headers=bearer).status_code == 401

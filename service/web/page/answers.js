@@ -3,7 +3,6 @@
 export const UNREACHABLE = "The service cannot be reached.";
 
 export async function sentence(answer) {
-  if (answer.status === 401) return "The key is no longer good.";
   const problem = await answer.json().catch(() => null);
   return problem?.detail ?? `The service answered ${answer.status}.`;
 }

@@ -4,6 +4,7 @@ import { UNREACHABLE, json, sentence } from "./answers.js";
 import { lock } from "./door.js";
 
 const PAUSE_S = 2;
+const NO_KEY = "The key is no longer good.";
 const $ = (id) => document.getElementById(id);
 let job = null;
 let upload = null;
@@ -29,6 +30,10 @@ for (const kind of ["video", "audio"]) {
 $("form").addEventListener("submit", async (event) => {
   event.preventDefault();
   if (!$("video").files.length) { fail("Choose a 360° video first."); return; }
+  if ($("offset").validity.badInput) {
+    fail("The time at which the track begins is no number: write seconds, such as 1.5.");
+    return;
+  }
   $("results").replaceChildren();
   $("error").hidden = true;
   busy(true);
@@ -74,7 +79,7 @@ function submit() {
     upload.upload.onprogress = (event) => show("Uploading", event.loaded / event.total);
     upload.onload = () => {
       if (upload.status === 202) resolve(upload.response);
-      else if (upload.status === 401) { lock(); reject(new Error("The key is no longer good.")); }
+      else if (upload.status === 401) { lock(); reject(new Error(NO_KEY)); }
       else reject(new Error(upload.response?.detail ?? `The service answered ${upload.status}.`));
     };
     upload.onerror = () => reject(new Error(UNREACHABLE));
@@ -126,8 +131,9 @@ async function look(id) {
       return info.finished_at ? info : null;
     }
     if (answer && answer.status < 500 && answer.status !== 429) {
-      if (answer.status === 401) lock();
-      throw new Error(await sentence(answer));
+      if (answer.status !== 401) throw new Error(await sentence(answer));
+      lock();
+      throw new Error(NO_KEY);
     }
     pause = Math.max(PAUSE_S, Number(answer?.headers.get("Retry-After")) || 0);
   }
@@ -154,8 +160,8 @@ async function render(result) {
     part("plot").src = result.plot_url;
     part("plot").alt = `The sound over the picture before and after: ${words(report)}`;
     part("audio").href = result.audio_url;
-    part("audio").textContent = report.output.applied_deg
-      ? "Download the corrected track" : "Download the track (untouched)";
+    part("audio").textContent = report.output.untouched_copy
+      ? "Download the track (untouched)" : "Download the corrected track";
     part("report").href = result.report_url;
   }
   $("results").append(view);

@@ -1,6 +1,8 @@
 // Asks for a key where the service wants one. The service keeps it in a cookie that no script can
 // read, and that reaches pictures, downloads and event streams, which cannot carry a header.
 
+import { UNREACHABLE, sentence } from "./answers.js";
+
 const door = document.getElementById("door");
 const fault = document.getElementById("door-error");
 
@@ -15,13 +17,18 @@ door.addEventListener("submit", async (event) => {
   const answer = await fetch("/session", {
     method: "POST", headers: { "Content-Type": "application/json" },
     body: JSON.stringify({ key: document.getElementById("key").value.trim() }),
-  });
-  if (answer.ok) {
+  }).catch(() => null);
+  if (answer?.ok) {
     location.reload();
-  } else {
-    fault.textContent = (await answer.json()).detail;
-    fault.hidden = false;
+    return;
   }
+  fault.textContent = answer ? await sentence(answer) : UNREACHABLE;
+  fault.hidden = false;
 });
 
-if ((await fetch("/jobs?limit=1")).status === 401) lock();
+async function knock() {
+  if ((await fetch("/jobs?limit=1")).status === 401) lock();
+}
+
+// Nothing waits for it: the form works meanwhile. Who cannot be reached is told by what is sent.
+knock().catch(() => {});
