@@ -124,6 +124,36 @@ def test_a_resumed_run_takes_what_it_would_have_taken(written: Path, lanes: int)
     assert not torch.equal(again.pictures, whole[0].pictures)
 
 
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_passes_before_are_not_read_again(
+    written: Path, lanes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twelve clips in six shards, three a step: a pass takes four steps, or a lane's two."""
+    media, all_shards = ShardMedia(), read_shards(written)
+    noting: Any = Noting(media)
+    read: list[Path] = []
+    reading = shards._read
+
+    def noted(shard: shards.Shard) -> Any:
+        read.append(shard.path)
+        return reading(shard)
+
+    def taken(steps: Sequence[int]) -> list[tuple[str, Sequence[int]]]:
+        noting.taken.clear()
+        drawn(ShardBatches(all_shards, [Stretch(40, 3, noting)], media, lanes=lanes), steps)
+        return list(noting.taken)
+
+    whole = taken(range(20))
+    monkeypatch.setattr(shards, "_read", noted)
+
+    for step in (10, 16):  # within the third or fourth pass, and where one begins
+        read.clear()
+        resumed = taken(range(step, step + 2))
+
+        assert resumed == whole[3 * step : 3 * step + 6]
+        assert len(read) <= 2 * len(all_shards)  # of this pass and, at most, the next
+
+
 @pytest.mark.parametrize("broken", [{0}, {3, 4}, {8}])
 def test_a_clip_that_cannot_be_decoded_shifts_nothing(
     written: Path, broken: set[int], monkeypatch: pytest.MonkeyPatch

@@ -207,8 +207,8 @@ class ShardBatches(Dataset[Crops]):
     Lane l of a rank (as many as its loader has workers, 1 at least) serves steps l, l + lanes, ...
     and reads every (world x lanes)th shard, pass after pass of its own; in a pass each clip is
     taken once, and by one lane of one rank. Steps of a lane have to be asked for in order, from any
-    one on: reading begins there anew, so that a resumed run sees what it would have seen, as long
-    as ranks and workers are as many. In the place of a clip that cannot be decoded, which is
+    one on: what is left of its pass is read, so that a resumed run sees what it would have seen, as
+    long as ranks and workers are as many. In the place of a clip that cannot be decoded, which is
     logged, the one after it is taken twice.
 
     stretches : as of `CropBatches`; `items` have `media` for theirs.
@@ -240,15 +240,25 @@ class ShardBatches(Dataset[Crops]):
         lane = step % self._lanes
         due, stream = self._streams.pop(lane, (-1, _Ahead(iter(()))))
         if due != step:
-            stream = _Ahead(self._stream(lane))
-            for _ in range(sum(self._share(s) for s in range(lane, step, self._lanes))):
-                stream.advance()
+            stream = self._as_before(step)
         made: list[Crops] = []
         for _ in range(self._share(step)):
             made.append(self._drawn(stream, stretch))
             stream.advance()
         self._streams[lane] = (step + self._lanes, stream)
         return Crops.stack(made)
+
+    def _as_before(self, step: int) -> _Ahead:
+        """The stream of a step's lane after all steps before: of its passes only the one that the
+        step is in is read.
+        """
+        lane = step % self._lanes
+        n_taken = sum(self._share(s) for s in range(lane, step, self._lanes))
+        turn, n_of_turn = divmod(n_taken, sum(len(shard.clips) for shard in self._own(lane)))
+        stream = _Ahead(self._stream(lane, turn))
+        for _ in range(n_of_turn):
+            stream.advance()
+        return stream
 
     def _drawn(self, stream: _Ahead, stretch: Stretch) -> Crops:
         """Crops of the next clip, or of the first after it that can be decoded."""
@@ -272,11 +282,18 @@ class ShardBatches(Dataset[Crops]):
             step -= stretch.steps
         raise IndexError(step)
 
-    def _stream(self, lane: int) -> Iterator[Taken]:
-        """Clips of a lane, pass after pass, without end."""
-        number = self._rank * self._lanes + lane
-        own = self._shards[number :: self._world * self._lanes]
-        for turn in range(sys.maxsize):
+    def _number(self, lane: int) -> int:
+        """Of a lane of this rank among those of all ranks."""
+        return self._rank * self._lanes + lane
+
+    def _own(self, lane: int) -> Sequence[Shard]:
+        """The shards that a lane reads."""
+        return self._shards[self._number(lane) :: self._world * self._lanes]
+
+    def _stream(self, lane: int, first: int) -> Iterator[Taken]:
+        """Clips of a lane, pass after pass from one on, without end."""
+        number, own = self._number(lane), self._own(lane)
+        for turn in range(first, sys.maxsize):
             order = np.random.default_rng([self._seed, number, turn]).permutation(len(own))
             shuffled = webdataset.shuffle(
                 _SHUFFLED, initial=_SHUFFLED, rng=random.Random(f"{self._seed} {number} {turn}")
