@@ -105,6 +105,17 @@ def test_media_is_the_only_user_of_ffmpeg_and_libsndfile() -> None:
     assert all(starts_with(user, "model.media") for user in users)
 
 
+def test_commands_that_are_told_are_those_of_the_venv() -> None:
+    """Who has run `make setup` has no other torchrun; in a container, all are."""
+    told = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    inside = ("docker compose exec", "the same for containers")
+    bare = re.compile(r"(^|[\s`])(python3?|pip|torchrun) (-|install)")
+
+    for path in told:
+        for line in path.read_text().splitlines():
+            assert not bare.search(line) or any(words in line for words in inside), line
+
+
 def test_files_and_functions_stay_readable() -> None:
     """Caps that call for a split before a reader does: 450 lines a file, 60 a function body."""
     for path in sources():

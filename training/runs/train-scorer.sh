@@ -6,12 +6,13 @@ set -e
 : "${MATERIALS:?a folder with panoramas/, sounds/ and rooms/}"
 python=.venv/bin/python
 from="--panoramas $MATERIALS/panoramas --sounds $MATERIALS/sounds --rooms $MATERIALS/rooms"
+# (Stage 1 had the first 1354 of these and was told to stop at step 3200; stage 2 had 2475, and 88 of runs/extended.)
 $python -m training.data.windows runs/windows --count 2516 --seed 2100000 --duration-s 6 --workers 2 $from
 $python -m training.data.windows runs/extended --count 96 --seed 2500000 --duration-s 6 --body texture --workers 2 $from
 $python -m training.data.windows runs/more --count 2819 --seed 2600000 --duration-s 6 --workers 2 $from
 $python -m training.data.windows runs/held-out --count 60 --seed 2000000 --workers 2 $from
-$python -m training.pretrain --steps 3200 --windows runs/windows --validation runs/held-out --output runs/stage-1
-$python -m training.pretrain --steps 1600 --learning-rate 1.2e-3 --seed 1 --start-from runs/stage-1/scorer.safetensors \
+$python -m training.pretrain --steps 4000 --windows runs/windows --validation runs/held-out --output runs/stage-1
+$python -m training.pretrain --steps 800 --learning-rate 1e-3 --seed 1 --start-from runs/stage-1/scorer.safetensors \
   --windows runs/windows runs/extended --validation runs/held-out --output runs/stage-2
 $python -m training.pretrain --steps 2500 --learning-rate 1e-3 --seed 3 --start-from runs/stage-2/scorer.safetensors \
   --windows runs/windows runs/extended --validation runs/held-out --output runs/stage-3
