@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hmac
 import math
-import sqlite3
 import time
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -138,8 +137,8 @@ class Gate:
         except Problem:
             self._lately.pop(_name(secret), None)
             raise
-        except (sqlite3.OperationalError, redis.RedisError) as error:
-            raise TableUnreachable(f"The keys cannot be read: {error}.") from error
+        except redis.RedisError as error:  # which counts the requests
+            raise TableUnreachable(f"Requests cannot be counted: {error}.") from error
 
     def _remembered(self, secret: str | None, caller: Caller, key: Key | None) -> Caller:
         soon = time.time() + _LATELY_S

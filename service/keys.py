@@ -14,15 +14,20 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
+from functools import wraps
 from pathlib import Path
-from typing import Protocol
+from typing import ParamSpec, Protocol, TypeVar
 
 import redis
 
+from service.jobs import TableUnreachable
+
 PREFIX = "avsa_"
+P = ParamSpec("P")
+T = TypeVar("T")
 _OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 
 
@@ -112,7 +117,10 @@ def admin_key(secret: str) -> Key:
 
 
 class KeyStore(Protocol):
-    """Where keys lie. Every method may be called from any thread."""
+    """Where keys lie. Every method may be called from any thread.
+
+    Each raises `TableUnreachable` where the keys cannot be reached.
+    """
 
     def add(self, key: Key) -> None:
         """Store a key."""
@@ -128,6 +136,20 @@ class KeyStore(Protocol):
 
     def empty(self) -> bool:
         """Whether there is no key at all."""
+
+
+def _reaching(method: Callable[P, T]) -> Callable[P, T]:
+    """Say in our words what the stores' libraries raise where they reach nothing."""
+
+    @wraps(method)
+    def reaching(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return method(*args, **kwargs)
+        except (sqlite3.OperationalError, redis.RedisError) as error:
+            words = str(error).rstrip(".")
+            raise TableUnreachable(f"The keys are out of reach: {words}.") from error
+
+    return reaching
 
 
 class SqliteKeys:
@@ -153,23 +175,28 @@ class SqliteKeys:
             self._local.db = db
         return db
 
+    @_reaching
     def add(self, key: Key) -> None:
         """Store a key."""
         self._db.execute("INSERT INTO keys VALUES (?, ?, ?)", (key.digest, key.id, key.to_json()))
 
+    @_reaching
     def find(self, digest: str) -> Key | None:
         """The key of a digest."""
         row = self._db.execute("SELECT key FROM keys WHERE digest = ?", (digest,)).fetchone()
         return Key.from_json(row[0]) if row else None
 
+    @_reaching
     def all(self) -> list[Key]:
         """Every key, the oldest first."""
         return _by_age(row[0] for row in self._db.execute("SELECT key FROM keys"))
 
+    @_reaching
     def revoke(self, key_id: str) -> bool:
         """Forget a key."""
         return self._db.execute("DELETE FROM keys WHERE id = ?", (key_id,)).rowcount == 1
 
+    @_reaching
     def empty(self) -> bool:
         """Whether there is no key at all."""
         return self._db.execute("SELECT 1 FROM keys LIMIT 1").fetchone() is None
@@ -182,24 +209,29 @@ class RedisKeys:
         self._redis = client
         self._name = name
 
+    @_reaching
     def add(self, key: Key) -> None:
         """Store a key."""
         self._redis.hset(self._name, key.digest, key.to_json())
 
+    @_reaching
     def find(self, digest: str) -> Key | None:
         """The key of a digest."""
         text = self._redis.hget(self._name, digest)
         return Key.from_json(text) if text else None
 
+    @_reaching
     def all(self) -> list[Key]:
         """Every key, the oldest first."""
         return _by_age(self._redis.hvals(self._name))
 
+    @_reaching
     def revoke(self, key_id: str) -> bool:
         """Forget a key."""
         digests = [key.digest for key in self.all() if key.id == key_id]
         return bool(digests and self._redis.hdel(self._name, *digests))
 
+    @_reaching
     def empty(self) -> bool:
         """Whether there is no key at all."""
         return self._redis.hlen(self._name) == 0

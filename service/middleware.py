@@ -146,10 +146,18 @@ class SameSite:
         origin = headers.get("origin")
         if origin is None or scope["method"] in _SAFE_METHODS or origin in self._origins:
             return None
-        if urlsplit(origin).netloc.lower() == host.lower():
+        if host and _netloc(origin) == host.lower():
             return None
         detail = f"A page of {origin[:100]!r} may not do this (AVSA_CORS_ORIGINS)."
         return Problem(403, "foreign_origin", detail)
+
+
+def _netloc(origin: str) -> str:
+    """Host and port of an Origin header; empty if it is none."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
 
 
 def _host_name(host: str) -> str:

@@ -182,7 +182,9 @@ class ErrorInfo(BaseModel):
 class TrackResult(BaseModel):
     """What came out for one track."""
 
-    name: str | None = Field(None, description="file name of the corrected track")
+    name: str | None = Field(
+        None, description="file name of the corrected track; of one that failed, as it was sent"
+    )
     verdict: Literal["aligned", "misaligned", "undecidable"] | None = None
     rotate_field_ccw_deg: float | None = Field(
         None, description="turn the field by this, counter-clockwise seen from above"
@@ -277,7 +279,8 @@ def _time(seconds: float) -> datetime:
 
 def _result(job: Job, index: int, result: dict[str, Any]) -> TrackResult:
     if result.get("error"):
-        return TrackResult(error=ErrorInfo(**result["error"]))
+        sent = job.spec["tracks"][index]["labels"]
+        return TrackResult(name=", ".join(sent), error=ErrorInfo(**result["error"]))
     base = f"/jobs/{job.id}"
     return TrackResult(
         name=result["name"],

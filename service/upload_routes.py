@@ -238,7 +238,8 @@ async def put_upload(
             raise
         exists = True
     async with contextmanager_in_threadpool(store.locked(upload_id, owner=owner)) as upload:
-        if upload.complete and exists:
+        # One that was begun here, and is not empty, may have been sent by another request.
+        if upload.complete and (exists or length != 0):
             detail = f"The upload {upload_id} is finished already."
             raise Problem(409, "upload_exists", detail)
         if not upload.complete:

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 import time
 from collections.abc import Iterator
@@ -91,10 +92,12 @@ class UploadStore:
             detail = f"The upload has {length} bytes; the limit is {self.max_bytes}."
             raise Problem(413, "too_large", detail)
         self._storage.check_space(length or 0)
-        path, building = self._path(upload_id), self._folder / f".{upload_id}.new"
+        path = self._path(upload_id)
+        # Of several at once that begin the same, the first to rename its own has it.
+        building = self._folder / f".{upload_id}.{secrets.token_hex(4)}.new"
         try:
             with full_disk_told():
-                building.mkdir(exist_ok=True)
+                building.mkdir()
                 facts = json.dumps(asdict(_Facts(name, owner, length)))
                 _write_durably(building / "upload.json", facts)
                 (building / ("data" if length == 0 else "data.part")).touch()
@@ -119,8 +122,7 @@ class UploadStore:
         folder = self._path(upload_id)
         try:
             facts = _Facts(**json.loads((folder / "upload.json").read_bytes()))
-            complete = (folder / "data").exists()
-            data = (folder / ("data" if complete else "data.part")).stat()
+            data, complete = _data_of(folder)
             # Bytes whose checksum is still being taken do not count.
             proven = _read_number(folder / "unproven")
         except OSError as error:
@@ -181,7 +183,7 @@ class UploadStore:
 
     def delete(self, upload: Upload) -> None:
         """Forget an upload whose lock is held; jobs that have taken it keep its bytes."""
-        gone = self._folder / f".{upload.id}.gone"
+        gone = self._folder / f".{upload.id}.{secrets.token_hex(4)}.gone"
         self._path(upload.id).rename(gone)
         shutil.rmtree(gone, ignore_errors=True)
 
@@ -322,6 +324,14 @@ class Writer:
             with full_disk_told():
                 _write_durably(self._folder / "sha256", self.digest.hex())
         _finish(self._folder)
+
+
+def _data_of(folder: Path) -> tuple[os.stat_result, bool]:
+    """What is known of an upload's bytes, and whether they are all there."""
+    for name in ("data", "data.part", "data"):  # it may be finished between two looks
+        with suppress(FileNotFoundError):
+            return (folder / name).stat(), name == "data"
+    raise FileNotFoundError(folder)
 
 
 def _finish(folder: Path) -> None:

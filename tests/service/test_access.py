@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from tests.service.conftest import Server
+from tests.service.ports import free_port
 
 ADMIN = "avsa_the-operators-own-key-0123456789abcdef"
 
@@ -273,7 +274,8 @@ def test_a_session_for_pages(locked: Locked) -> None:
 
 def test_a_foreign_page_changes_nothing(locked: Locked) -> None:
     own = {"Origin": locked.server.url}
-    for origin in ("https://evil.example", "null", f"http://127.0.0.1:{locked.server.port + 1}"):
+    near = f"http://127.0.0.1:{locked.server.port + 1}"
+    for origin in ("https://evil.example", "null", near, "http://[", ""):
         answer = locked.ask(locked.alice, "POST", "/jobs/x/cancel", headers={"Origin": origin})
         assert code(answer) == (403, "foreign_origin")
         assert "access-control-allow-origin" not in answer.headers
@@ -428,6 +430,17 @@ def test_the_doctor_and_the_probe(locked: Locked, tmp_path: Path) -> None:
     assert command(locked.server, "probe", "api", **port).returncode == 0
     assert command(locked.server, "probe", "api", AVSA_PORT="1").returncode == 1
     assert command(locked.server, "probe", "worker").returncode == 0
+
+
+@pytest.mark.parametrize("arguments", [("keys", "list"), ("serve", "--host", "0.0.0.0")])
+def test_keys_out_of_reach_are_told_in_a_sentence(
+    own_server: Server, arguments: tuple[str, ...]
+) -> None:
+    done = command(own_server, *arguments, AVSA_REDIS_URL=f"redis://127.0.0.1:{free_port()}/0")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("The keys are out of reach: ")
+    assert line.endswith("Connection refused.")
 
 
 @pytest.mark.parametrize(

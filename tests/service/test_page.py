@@ -122,6 +122,20 @@ def test_a_refused_stream_of_events_is_made_up_for(
     page.unroute("**/events")
 
 
+def test_of_several_tracks_each_is_shown_by_its_name(
+    page: Page, take: TakeFiles, tmp_path: Path
+) -> None:
+    (tmp_path / "text.wav").write_text("no sound " * 100)
+    page.set_input_files("#audio", [tmp_path / "text.wav", take.audio])
+    page.click("#start")
+
+    expect(page.locator(".result .name")).to_have_text(
+        ["text.wav", "take_aligned.wav"], timeout=90_000
+    )
+    expect(page.locator(".verdict")).to_have_text(["Failed", "misaligned"])
+    expect(page.locator(".words").first).to_contain_text("text.wav cannot be read")
+
+
 def test_a_report_that_cannot_be_had_is_told(page: Page, take: TakeFiles) -> None:
     page.set_input_files("#audio", take.audio)
     page.route("**/report.json*", lambda route: route.abort(), times=1)

@@ -192,6 +192,7 @@ def test_several_tracks_one_of_them_bad(server: Server, take: TakeFiles, tmp_pat
     assert report["verdict"] == "misaligned"
     job = httpx.get(server.url + response.headers["content-location"]).json()
     assert job["state"] == "succeeded"
+    assert [result["name"] for result in job["results"]] == [bad.name, "take_aligned.wav"]
     base = f"{server.url}/jobs/{job['id']}"
     assert_problem(httpx.get(f"{base}/audio/0"), 422, "unsupported_media", words)
     assert httpx.get(f"{base}/audio/1").status_code == 200

@@ -257,6 +257,33 @@ def test_of_two_writers_one_is_told_to_wait(server: Server) -> None:
     assert stored(server, url).read_bytes() == b"x" * 100
 
 
+def test_of_several_puts_of_one_id_at_once_one_is_kept(server: Server) -> None:
+    answers: list[tuple[bytes, httpx.Response]] = []
+
+    def put(url: str, data: bytes, together: threading.Barrier) -> None:
+        with httpx.Client(timeout=LONG) as client:
+            client.get(f"{server.url}/livez")  # connected before they start together
+            together.wait(30)
+            answers.append((data, client.put(url, content=data)))
+
+    for _ in range(8):
+        url = f"{server.url}/uploads/{os.urandom(16).hex()}"
+        together = threading.Barrier(6)
+        answers.clear()
+        threads = [threading.Thread(target=put, args=(url, bytes([n]) * 5000, together))
+                   for n in range(6)]  # fmt: skip
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        ((kept, answer),) = [(data, a) for data, a in answers if a.status_code == 201]
+        assert stored(server, url).read_bytes() == kept
+        assert answer.json()["sha256"] == hashlib.sha256(kept).hexdigest()
+        for _, other in answers:
+            if other is not answer:
+                assert_problem(other, 409, "upload_exists")
+
+
 def test_damaged_bytes_are_dropped(server: Server) -> None:
     url = create(server, 200)
     assert patch(url, 0, b"a" * 100, **{"Upload-Checksum": digest(b"a" * 100, "sha1")}).is_success

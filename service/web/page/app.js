@@ -142,6 +142,7 @@ async function look(id) {
 async function render(result) {
   const view = $("result").content.cloneNode(true);
   const part = (name) => view.querySelector(`.${name}`);
+  part("name").textContent = result.name;
   if (result.error) {
     part("verdict").textContent = "Failed";
     part("words").textContent = result.error.detail;
@@ -150,7 +151,6 @@ async function render(result) {
     const report = await json(result.report_url);
     part("verdict").textContent = result.verdict;
     part("verdict").classList.add(result.verdict);
-    part("name").textContent = result.name;
     part("words").textContent = words(report);
     for (const text of [...report.reasons, ...report.warnings]) {
       const item = document.createElement("li");
