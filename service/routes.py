@@ -119,6 +119,7 @@ async def _known_job(job_id: str, service: ServiceDep, caller: CallerDep) -> Job
 JobDep = Annotated[Job, Depends(_known_job)]
 Wait = Annotated[float, Query(ge=0, description="seconds to wait for the job's end")]
 TrackNumber = Annotated[int, Query(ge=0, description="which of the request's tracks")]
+TrackInPath = Annotated[int, PathParameter(ge=0, description="which of the request's tracks")]
 
 router = APIRouter()
 
@@ -372,9 +373,7 @@ def _result(job: Job, track: int) -> dict[str, Any]:
     operation_id="get_audio",
     responses={307: {"description": "it lies in an object store, there"}, **_RESULT},
 )
-async def get_audio(
-    job: JobDep, track: Annotated[int, PathParameter(ge=0)], service: ServiceDep
-) -> Response:
+async def get_audio(job: JobDep, track: TrackInPath, service: ServiceDep) -> Response:
     """The corrected file of a track."""
     result = _result(job, track)
     media_type, name = "application/octet-stream", result["name"]

@@ -37,7 +37,7 @@ class JobTable(Protocol):
         """The job, or None if there is none of this id."""
 
     def of_key(self, owner: str, key: str, *, key_s: float) -> Job | None:
-        """The job that an owner's idempotency key has stood for since `key_s` ago at most."""
+        """The job that an owner's idempotency key stands for, if it is no older than `key_s`."""
 
     def newest(
         self, limit: int, *, before: int | None = None, owner: str | None = None,
