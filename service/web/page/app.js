@@ -90,7 +90,8 @@ function submit() {
 
 const STAGES = {
   queued: "Waiting for a worker", starting: "Starting", scan: "Listening", score: "Comparing",
-  trace: "Following the rotation", compare: "Asking the reference", write: "Writing the corrected file", done: "Finishing",
+  trace: "Following the rotation", compare: "Asking the reference",
+  write: "Writing the corrected file", done: "Finishing",
 };
 
 async function watch(id) {
