@@ -38,6 +38,10 @@ from model.side_by_side import SideBySide, find_reference, side_by_side
 from model.take import Progress, Take
 from model.trajectory import Kind, Trajectory
 
+# Mean of `Motion.energy`: footage in which little moves has 50 times as much.
+_LEAST_MOTION = 1e-5
+_READING = 0.7  # share of scoring that goes into reading: decoding, and the motion of the picture
+
 
 @dataclass
 class Watch:
@@ -84,27 +88,51 @@ def judge_take(
     watch = watch or Watch()
     with watch.stage("scan", until=0.2) as progress:
         places = take.choose_windows(n_windows, progress)
-    scored, snapshot = [], None
+    scored = []
     with watch.stage("score", until=0.8) as progress:
-        for index, (start_s, duration_s) in enumerate(places):
-            window = take.window(start_s, duration_s)
-            if window is not None:
-                scored.append(score(window, scorers, calibration))
-                observe(window, scored[-1])
-                if snapshot is None or 2 * index <= len(places):
-                    snapshot = (start_s + window.duration_s / 2, window.covariance)
-            progress((index + 1) / len(places))
-    if not scored or snapshot is None:
+        windows = _read(take, places, lambda fraction: progress(_READING * fraction))
+        for index, window in enumerate(windows):
+            scored.append(score(window, scorers, calibration))
+            observe(window, scored[-1])
+            progress(_READING + (1 - _READING) * (index + 1) / len(windows))
+    shown = windows[len(windows) // 2]
+    at_s, pose = shown.start_s + shown.duration_s / 2, math.radians(take.video.pose_yaw_deg)
+    moment = Snapshot(
+        at_s, take.frame(at_s, size=FRAME_SIZE), features.rotated(shown.covariance.cpu(), pose)
+    )
+    return judge(scored, calibration, tolerance_deg=tolerance_deg), scored, moment
+
+
+def _read(take: Take, places: Sequence[tuple[float, float]], progress: Progress) -> list[Window]:
+    """The windows at these places in which something moves; all of them if nothing ever does.
+
+    A still picture (a title, black, a frozen frame) fits every rotation alike, and would count
+    against what others say.
+
+    Raises
+    ------
+    UnusableContent : none could be read.
+    """
+    windows = []
+    for index, place in enumerate(places):
+        window = take.window(*place)
+        if window is not None:
+            windows.append(window)
+        progress((index + 1) / len(places))
+    if not windows:
         raise UnusableContent(
             f"{take.video.path} has no readable picture where the sound is: "
             + (take.warnings[-1] if take.warnings else "it is damaged.")
         )
-    at_s, covariance = snapshot
-    pose = math.radians(take.video.pose_yaw_deg)
-    moment = Snapshot(
-        at_s, take.frame(at_s, size=FRAME_SIZE), features.rotated(covariance.cpu(), pose)
-    )
-    return judge(scored, calibration, tolerance_deg=tolerance_deg), scored, moment
+    moving = [window for window in windows if float(window.motion.energy.mean()) > _LEAST_MOTION]
+    still = len(windows) - len(moving)
+    if moving and still:
+        note = (
+            f"The picture stands still in {still} of {len(windows)} windows, which were left out."
+        )
+        if note not in take.warnings:
+            take.warnings.append(note)
+    return moving or windows
 
 
 @dataclass(frozen=True)

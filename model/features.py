@@ -238,6 +238,9 @@ PICTURE_SIZE = (252, 504)
 _MAX_ELEVATION_RAD = math.radians(60)
 # Of a pixel's change: least usual change in grey levels, and the floor and ceiling in its units.
 _NOISE, _FLOOR, _CEILING = 1.0, 4.0, 20.0
+# A coder that begins afresh at more of the frames than this (ProRes, Motion JPEG) leaves no pulse
+# there that tells them from the others.
+_MOST_REFRESHED = 0.4
 _STILL = 0.95  # of the change must be gone with a turn of the camera taken back
 _CHANGE_SCALE = 4.0  # brings the first of the maps to unit size
 # Rows of the picture maps, top to bottom, each of 10 degrees.
@@ -279,7 +282,7 @@ def motion(
     frames : grey uint8, [shape=(T + 1, H, W)], W a multiple of n_azimuths.
     times_s : [shape=(T + 1,)].
     refreshed : whether the coder began afresh at a frame; such an interval, and one with a cut,
-        gets the mean of its neighbours.
+        gets the mean of its neighbours. Where most frames are such, they count as any others.
     """
     height, width = frames.shape[1:]
     elevation = math.pi * (0.5 - (torch.arange(height, device=frames.device) + 0.5) / height)
@@ -296,7 +299,9 @@ def motion(
     for index, columns in enumerate(pan.tolist()):
         torch.sub(_turned_back(picture[index + 1], columns), picture[index], out=signed[index])
     cuts = _cuts(coarse, signed)
-    valid = ~cuts if refreshed is None else ~(cuts | refreshed[1:])
+    valid = ~cuts
+    if refreshed is not None and refreshed[1:].double().mean() <= _MOST_REFRESHED:
+        valid &= ~refreshed[1:]
     usual = _usual_change(signed, valid)
     cells = _Cells(N_ELEVATIONS, n_azimuths)
     maps = _picture_maps(picture, signed, usual, cells)

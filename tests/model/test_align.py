@@ -22,7 +22,7 @@ from model.align import Outputs, align
 from model.ambisonics import ChannelLayout, Convention, Fix, YawRotation, rotate_yaw
 from model.errors import Cancelled, MediaError, OptionError, UnsupportedMedia, UnusableContent
 from model.media import open_audio
-from model.media.encode import write_youtube_audio
+from model.media.encode import write_video, write_youtube_audio
 from model.options import Options
 from model.take import Take, Track, best_apart
 from tests.conftest import EXAMPLE, TAKE_SEED
@@ -397,6 +397,43 @@ def test_windows_have_the_most_interest_in_sum(places: list[tuple[int, int]], wa
 
     assert tuple(chosen) in apart
     assert sum(interests[i] for i in chosen) == max(sum(interests[i] for i in c) for c in apart)
+
+
+def frames_of(video: Path) -> list[np.ndarray]:
+    with av.open(str(video)) as source:
+        return [frame.to_ndarray(format="gray")[..., None] for frame in source.decode(video=0)]
+
+
+def test_a_picture_of_keyframes_alone_is_no_worse(
+    take: TakeFiles, report: Report, tmp_path: Path
+) -> None:
+    """As ProRes and Motion JPEG are, in which every frame begins afresh."""
+    frames = frames_of(take.video)
+    rate_hz = report["input"]["video"]["rate_hz"]
+    write_video(tmp_path / "intra.mp4", frames, rate_hz=rate_hz, keyframe_s=0.001)
+
+    other = run(tmp_path / "intra.mp4", take.audio)
+
+    assert other["verdict"] == "misaligned"
+    assert error_deg(other, report["rotate_field_ccw_deg"]) <= 5
+
+
+def test_windows_in_which_nothing_moves_are_left_out(
+    take: TakeFiles, report: Report, tmp_path: Path
+) -> None:
+    """A frozen frame, or a title, while the sound goes on."""
+    frames = frames_of(take.video)
+    rate_hz = report["input"]["video"]["rate_hz"]
+    frozen = [frames[-1]] * round(20 * rate_hz)
+    write_video(tmp_path / "frozen.mp4", [*frames, *frozen], rate_hz=rate_hz)
+    field = np.tile(field_of(take), 5)[:, : 26 * 48_000]
+    soundfile.write(tmp_path / "t.wav", field.T, 48_000, subtype="PCM_24")
+
+    other = run(tmp_path / "frozen.mp4", tmp_path / "t.wav")
+
+    assert len(other["windows"]) == 1
+    assert any("stands still" in note for note in other["warnings"])
+    assert error_deg(other, report["rotate_field_ccw_deg"]) <= 10
 
 
 def test_a_picture_that_breaks_off_is_used_as_far_as_it_goes(

@@ -15,6 +15,7 @@ import soundfile
 from model.ambisonics import encode
 from model.errors import MediaError
 from training.data.rerecording import (
+    ROOMS,
     coloured,
     noisy,
     on_clock,
@@ -74,6 +75,16 @@ def test_rooms_have_the_ratio_that_is_asked_for(
     field = encode(rng.standard_normal(RATE), 1.0, 0.2, 1)
     again = second_microphone(rng, field, room, RATE, spacing_m=0.3, snr_db=10.0)
     assert again.shape == field.shape
+
+
+@pytest.mark.needs("shared-data")
+@pytest.mark.parametrize("name", ROOMS)
+def test_direct_sound_is_a_plane_wave_from_the_front(shared_data: Path, name: str) -> None:
+    room = read_room(shared_data / "training/rooms" / name, RATE, direct_to_reverberant_db=6.0)
+
+    w, y, z, x = room[:, : RATE // 500]
+    assert np.degrees(np.arctan2(np.sum(w * y), np.sum(w * x))) == pytest.approx(0, abs=0.1)
+    assert np.sum(x**2 + y**2 + z**2) / np.sum(w**2) == pytest.approx(1, abs=0.2)
 
 
 @pytest.mark.needs("shared-data")

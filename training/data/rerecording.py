@@ -6,6 +6,7 @@ Real recordings become takes of two recorders with known offset, drift and rotat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -27,11 +28,12 @@ from model.media import open_audio
 
 FloatArray = NDArray[np.floating]
 
-# Measured room responses (JSAmbisonics, spaudiopy) and how their channels are written.
+# Measured room responses (JSAmbisonics, spaudiopy) and how their channels are written: so that the
+# direct sound, a plane wave, is as strong in X, Y and Z together as in W.
 ROOMS = {
     "IR_Gewandhaus_SH1.wav": Convention.N3D,
     "room_1_bf.wav": Convention.FUMA,
-    "room_2_01-08ch.wav": Convention.AMBIX,
+    "room_2_01-08ch.wav": Convention.N3D,
 }
 _DIRECT_S = 0.002
 _SUFFIXES = (".wav", ".flac", ".ogg")
@@ -74,7 +76,8 @@ def montage(
 def read_room(path: Path, samplerate: int, *, direct_to_reverberant_db: float) -> FloatArray:
     """A measured response from the direct sound on, SN3D [shape=(4, N)], unit energy in W.
 
-    The first 2 ms count as direct; what follows is scaled to the ratio that is asked for.
+    The first 2 ms count as direct; what follows is scaled to the ratio that is asked for. It is
+    turned so that the direct sound comes from the front.
 
     Raises
     ------
@@ -94,6 +97,8 @@ def read_room(path: Path, samplerate: int, *, direct_to_reverberant_db: float) -
     n = round(_DIRECT_S * samplerate)
     direct, late = np.sum(response[0, :n] ** 2), np.sum(response[0, n:] ** 2)
     response[:, n:] *= np.sqrt(direct / late * 10 ** (-direct_to_reverberant_db / 10))
+    left, front = (response[[1, 3], :n] * response[0, :n]).sum(1)
+    response = rotate_yaw(response, -math.atan2(left, front))
     return np.asarray(response / np.sqrt(np.sum(response[0] ** 2)))
 
 
