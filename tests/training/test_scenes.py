@@ -19,6 +19,7 @@ from training.data.picture import Blob, Breaker, Figure, Nearness, Patch, Textur
 from training.data.scenes import Conditions, Scene, draw_scene, render_picture, render_sound
 from training.data.signals import (
     CURVE_RATE,
+    EnvelopeKind,
     at_samples,
     coloured,
     draw_drive,
@@ -118,6 +119,32 @@ def test_the_near_part_of_a_shore_is_tall_and_loud(peak: float) -> None:
     moving = np.ptp(frames[..., 0].astype(float), axis=0) > 12
     rows = {side: moving[:, 252 - round(side * 252 / math.pi)].sum() for side in (peak, -peak)}
     assert rows[peak] > 2 * rows[-peak]
+
+
+def test_a_wide_stretch_is_heard_about_its_middle_and_in_time() -> None:
+    off_deg, late_s = [], []
+    for seed in range(12):
+        scene = replace(shore(), seed=seed, snr_db=60.0)
+        field = render_sound(scene, samplerate=8000).numpy()
+        off_deg.append(heard_deg(field))
+        loudness = np.sqrt(np.square(field[0]).reshape(-1, 80).mean(1))  # a point every 10 ms
+        level = scene.sources[0].envelope.level[: len(loudness)] ** 1.3
+        lags = np.arange(-30, 31)
+        fit = [
+            np.corrcoef(loudness[50:-50], level[50 - k : len(level) - 50 - k])[0, 1] for k in lags
+        ]
+        late_s.append(lags[int(np.argmax(fit))] / 100)
+
+    assert np.median(np.abs(off_deg)) < 5
+    assert abs(np.mean(late_s)) <= 0.02
+
+
+@pytest.mark.parametrize("kind", ["sustained", "swell", "speech"])
+def test_what_sounds_from_the_first_moment_has_begun_before(kind: EnvelopeKind) -> None:
+    for seed in range(10):
+        onsets = draw_envelope(np.random.default_rng(seed), 6.0, kind).onsets
+        assert onsets[0] == 0
+        assert onsets.max() == pytest.approx(1)
 
 
 def test_a_breaker_is_seen_and_heard_where_and_when_it_breaks() -> None:

@@ -41,6 +41,9 @@ from training.data.soundfield import Room, diffuse_noise, place, recorded
 
 FloatArray = NDArray[np.float64]
 
+# By so much at most the waves of one extended source come early or late: none is another's then.
+_WAVES_APART_S = 0.02
+
 
 @dataclass(frozen=True)
 class Conditions:
@@ -324,8 +327,9 @@ def _heard(
     texture = source.body if isinstance(source.body, Texture) else None
     offsets = _spread(rng, source.extent_rad)
     gains = (texture.nearness if texture else Nearness()).at(torch.from_numpy(offsets)).tolist()
+    most = round(_WAVES_APART_S * samplerate)
     sounds = [
-        _sound_of(rng, source, samplerate, device)[:n].roll(int(rng.integers(n // 50)))
+        _moved(_sound_of(rng, source, samplerate, device)[:n], int(rng.integers(-most, most + 1)))
         for _ in offsets
     ]
     waves = [*zip(offsets.tolist(), gains, sounds, strict=True)]
@@ -334,8 +338,9 @@ def _heard(
         waves.append((breaker.offset, breaker.gain, sound))
     field = torch.zeros((order + 1) ** 2, n, dtype=torch.float64, device=device)
     for offset, loudness, sound in waves:
-        # They stay where they are.
-        towards = plane_wave_gains(source.azimuth[0] + offset, source.elevation[0], order)
+        # They stay where they are; and a stretch above or below the horizon is as long as there.
+        aside = np.clip(offset / np.cos(source.elevation[0]), -np.pi, np.pi)
+        towards = plane_wave_gains(source.azimuth[0] + aside, source.elevation[0], order)
         field += torch.from_numpy(loudness * towards).to(device)[:, None] * sound
     field *= gain / len(offsets) ** 0.5
     return field
@@ -358,7 +363,19 @@ def _resampled(sound: FloatArray, samplerate: int) -> FloatArray:
 
 
 def _spread(rng: np.random.Generator, extent_rad: float) -> FloatArray:
-    """Offsets in azimuth of the plane waves of a source: one, or several over its extent."""
+    """Offsets of the plane waves of a source: one, or several, each in a part of its extent.
+
+    So they lie about its middle, where it is seen.
+    """
     if extent_rad == 0:
         return np.zeros(1)
-    return rng.uniform(-extent_rad, extent_rad, max(3, int(np.rad2deg(extent_rad) / 10)))
+    n = max(3, int(np.rad2deg(extent_rad) / 10))
+    return np.asarray((2 * (np.arange(n) + rng.random(n)) / n - 1) * extent_rad)
+
+
+def _moved(sound: Tensor, by: int) -> Tensor:
+    """A sound so many samples later (negative: earlier), as long as it was."""
+    silence = sound.new_zeros(abs(by))
+    return (
+        torch.cat([silence, sound])[: len(sound)] if by > 0 else torch.cat([sound, silence])[-by:]
+    )

@@ -89,8 +89,7 @@ def draw_envelope(
     else:
         level = np.clip(0.8 + 0.06 * smooth_noise(rng, n, 0.3), 0, None)
     level = level / (level.max() + 1e-9)
-    rise = np.clip(np.diff(level, prepend=0.0), 0, None)
-    return Envelope(kind, level, rise / (rise.max() + 1e-9))
+    return Envelope(kind, level, _onsets(level))
 
 
 def envelope_of(sound: FloatArray, samplerate: int) -> Envelope:
@@ -99,8 +98,15 @@ def envelope_of(sound: FloatArray, samplerate: int) -> Envelope:
     power = np.square(sound[: len(sound) // hop * hop]).reshape(-1, hop).mean(axis=1)
     level = np.append(gaussian_filter1d(np.sqrt(power), 1.0), 0.0) ** 0.7
     level = level / (level.max() + 1e-9)
-    rise = np.clip(np.diff(level, prepend=0.0), 0, None)
-    return Envelope("recorded", level, rise / (rise.max() + 1e-9))
+    return Envelope("recorded", level, _onsets(level))
+
+
+def _onsets(level: FloatArray) -> FloatArray:
+    """Strength of each beginning, the largest 1. What sounds from the first moment on has begun
+    before.
+    """
+    rise = np.clip(np.diff(level, prepend=level[0]), 0, None)
+    return np.asarray(rise / (rise.max() + 1e-9))
 
 
 def _strikes(rng: np.random.Generator, n: int) -> FloatArray:
