@@ -31,6 +31,9 @@ LOWEST_HZ, HIGHEST_HZ = 80.0, 10_000.0
 
 # The covariance terms, by position in the last axis.
 WW, XX, YY, ZZ, WX, WY, WZ, XY, XZ, YZ = range(10)
+# An interval of a band is a click as far as it is above this many times the power that so many of
+# the band's intervals stay below.
+_CLICK, _USUAL = 4.0, 0.97
 # What they are of, by axis: 0 W, 1 X, 2 Y, 3 Z.
 TERM_AXES = (
     (0, 0), (1, 1), (2, 2), (3, 3), (0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3),
@@ -204,6 +207,18 @@ def remapped(
     index = [place[frozenset((old[a], old[b]))] for a, b in TERM_AXES]
     factors = torch.tensor([gains[a] * gains[b] for a, b in TERM_AXES], dtype=cov.dtype)
     return cov[..., index] * factors.to(cov.device)
+
+
+def without_clicks(cov: Tensor) -> Tensor:
+    """Covariance terms without what a few intervals have above all others, [shape=(T, F, 10)].
+
+    A slate or a bump may hold more energy than all that is seen, and sound is measured against its
+    mean over time. Levels are taken down, directions stay; bands that are mostly empty are left.
+    """
+    power = cov[..., WW]
+    most = _CLICK * power.quantile(_USUAL, dim=0)
+    share = (most / (power + 1e-30)).clamp(max=1)
+    return cov * torch.where(most > 0, share, torch.ones_like(share))[..., None]
 
 
 def directional(cov: Tensor, n_azimuths: int = 72) -> Tensor:

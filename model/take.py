@@ -241,6 +241,7 @@ class Take:
             torch.from_numpy(field).to(self._device),
             torch.from_numpy(edges_s - start_s).to(self._device),
         )
+        cov = features.without_clicks(cov)
         pose = math.radians(self.video.pose_yaw_deg)
         return features.rotated(cov, -pose) if pose else cov
 

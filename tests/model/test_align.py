@@ -19,7 +19,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from model.align import Outputs, align
-from model.ambisonics import ChannelLayout, Convention, Fix, YawRotation, rotate_yaw
+from model.ambisonics import (
+    ChannelLayout,
+    Convention,
+    Fix,
+    YawRotation,
+    encode,
+    rotate_yaw,
+)
 from model.errors import Cancelled, MediaError, OptionError, UnsupportedMedia, UnusableContent
 from model.media import open_audio
 from model.media.encode import write_video, write_youtube_audio
@@ -397,6 +404,20 @@ def test_windows_have_the_most_interest_in_sum(places: list[tuple[int, int]], wa
 
     assert tuple(chosen) in apart
     assert sum(interests[i] for i in chosen) == max(sum(interests[i] for i in c) for c in apart)
+
+
+def test_a_click_blinds_nobody(take: TakeFiles, report: Report, tmp_path: Path) -> None:
+    """A slate of 20 ms from elsewhere, 50 dB above the rest."""
+    field = field_of(take)
+    field *= 0.2 / 300 / field[0].std()
+    noise = 0.2 * np.random.default_rng(0).uniform(-1, 1, 960)
+    field[:, 60_000:60_960] += encode(noise, np.full(960, 0.3), np.zeros(960), 1)
+    soundfile.write(tmp_path / "t.wav", field.T, 48_000, subtype="FLOAT")
+
+    other = run(take.video, tmp_path / "t.wav")
+
+    assert other["verdict"] == report["verdict"]
+    assert error_deg(other, report["rotate_field_ccw_deg"]) <= 5
 
 
 def frames_of(video: Path) -> list[np.ndarray]:

@@ -26,6 +26,7 @@ from model.features import (
     mvdr_power,
     rotated,
     to_analysis_rate,
+    without_clicks,
 )
 
 HEIGHT, WIDTH = features.PICTURE_SIZE
@@ -84,6 +85,29 @@ def test_the_papers_features_cannot_tell_front_from_back_and_ours_can(cov: Tenso
 
     torch.testing.assert_close(there[..., POWERS], back[..., POWERS])
     torch.testing.assert_close(intensity(there)[..., :2], -intensity(back)[..., :2])
+
+
+def test_a_click_is_brought_down_to_the_rest_and_keeps_its_direction(cov: Tensor) -> None:
+    loud = field()
+    loud[:, 12_000:12_480] += encode(np.full(480, 30.0), np.full(480, 2.0), np.zeros(480), 1)
+    clicked = covariance(torch.tensor(loud))
+
+    heard = without_clicks(clicked)
+
+    power, usual = heard[..., features.WW], cov[..., features.WW]
+    assert clicked[..., features.WW].amax() > 1000 * usual.amax()
+    assert (power.amax(0) < 10 * usual.amax(0)).all()
+    at = int(clicked[..., features.WW].sum(1).argmax())
+    x, y, _ = intensity(heard)[at].sum(0)
+    assert math.atan2(y, x) == pytest.approx(2.0, abs=1e-3)
+    torch.testing.assert_close(without_clicks(cov), cov, rtol=0.05, atol=0)
+
+
+def test_sound_that_is_mostly_silence_is_left_alone() -> None:
+    quiet = torch.zeros(50, 32, 10, dtype=torch.float64)
+    quiet[20] = 1.0
+
+    assert torch.equal(without_clicks(quiet), quiet)
 
 
 def test_rotating_the_terms_equals_rotating_the_field(cov: Tensor) -> None:
