@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields
@@ -20,6 +17,7 @@ from model.errors import MediaError, OptionError
 from model.networks.avsa import AvsaConfig
 from model.viewpoints import Sound, SoundInput
 from tests.service.ports import free_port
+from tests.training.ranks import on_two_nodes
 from training import pretrain
 from training.data import shards, yt360_synthetic
 from training.data.clips import Clip, ClipCrops, Cropping, Crops
@@ -234,34 +232,32 @@ def test_what_cannot_be_read_is_said(written: Path, tmp_path: Path) -> None:
         read_shards(tmp_path)
 
 
+def two_steps(folder: str) -> list[str]:
+    """Arguments of a training on the shards of a folder."""
+    return [
+        "--shards", f"{folder}/shards", "--objective", "avsa", "--no-curriculum",
+        "--viewpoints", "2", "--steps", "2", "--batch", "8", "--workers", "1",
+        "--output", f"{folder}/run",
+    ]  # fmt: skip
+
+
+def trained(folder: str) -> None:
+    assert pretrain.main(two_steps(folder)) == 0
+
+
 def test_two_nodes_train_on_shards(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder, run, port = tmp_path / "shards", tmp_path / "run", free_port()
-    assert shards.main([str(root), str(folder), "--clips-per-shard", "3"]) == 0
-    arguments = [
-        "--shards", str(folder), "--objective", "avsa", "--no-curriculum", "--viewpoints", "2",
-        "--steps", "2", "--batch", "8", "--workers", "1", "--output", str(run),
-    ]  # fmt: skip
-    command = [sys.executable, "-m", "training.pretrain", *arguments]
-    # What torchrun tells the one process of each node (test_pretrain has torchrun itself).
-    common = {"OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1", "LOCAL_RANK": "0",
-              "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # fmt: skip
-    nodes = [
-        subprocess.Popen(
-            command, env={**os.environ, **common, "RANK": str(rank)},
-            stderr=subprocess.PIPE, text=True,
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    for node in nodes:
-        _, errors = node.communicate(timeout=240)
-        assert node.returncode == 0, errors[-3000:]
+    """What torchrun tells them is told here; test_pretrain has torchrun itself."""
+    run = tmp_path / "run"
+    assert shards.main([str(root), str(tmp_path / "shards"), "--clips-per-shard", "3"]) == 0
+    on_two_nodes(trained, tmp_path, free_port())
+
     assert (run / "avsa.safetensors").exists()
     logged = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert all(line["step"] <= 2 for line in logged)
     # Gone on with by one rank it would take other clips than it would have taken.
-    assert pretrain.main(arguments) == 2
+    assert pretrain.main(two_steps(str(tmp_path))) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "other settings" in line]
     assert '"ranks": 2' in line
 
