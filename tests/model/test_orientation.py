@@ -200,6 +200,21 @@ def test_the_output_follows_the_orientation(
     assert off[0] == pytest.approx(report["rotate_field_ccw_deg"] - CONSTANT_DEG, abs=0.3)
 
 
+def test_what_is_undecidable_is_not_turned_along_and_says_so(
+    take: TakeFiles, swinging: tuple[Path, Path], tmp_path: Path
+) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.05, (4 * RATE, 4))
+    soundfile.write(tmp_path / "noise.wav", noise, RATE, subtype="PCM_24")
+
+    report = align(
+        take.video, Track((tmp_path / "noise.wav",)), Outputs(tmp_path / "out.wav"),
+        Options(orientation=swinging[1]),
+    )  # fmt: skip
+
+    assert report["output"]["untouched_copy"]
+    assert any("not turned along gyro.csv" in note for note in report["warnings"])
+
+
 def test_what_changes_is_known_or_looked_for_not_both(swinging: tuple[Path, Path]) -> None:
     for follow in (True, False):
         with pytest.raises(OptionError, match="leave --over-time"):
