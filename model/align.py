@@ -160,8 +160,11 @@ def _notes_on_output(take: Take, correction: Correction | None, options: Options
             f"The output is a new WAV file: what {take.audio.path.name} holds beside its samples "
             "is not carried over."
         )
-    if correction and correction.new_wav and take.layout.convention is not Convention.AMBIX:
-        notes += _note_on_convention(take, correction)
+    if correction and correction.new_wav and _declares_no_more(take, correction.path):
+        name = take.layout.convention.value
+        notes.append(
+            f"Nothing in the output says that it is {name}: say --convention {name} of it."
+        )
     if correction and correction.trim_db:
         notes.append(
             f"The rotated sound would have clipped: all channels were lowered by "
@@ -175,12 +178,11 @@ def _notes_on_output(take: Take, correction: Correction | None, options: Options
     return notes
 
 
-def _note_on_convention(take: Take, correction: Correction) -> list[str]:
-    """A convention that the track declared and a new file cannot."""
-    if take.audio.convention is None or correction.path.suffix.lower() == FUMA_SUFFIX:
-        return []
-    name = take.layout.convention.value
-    return [f"Nothing in the output says that it is {name}: say --convention {name} of it."]
+def _declares_no_more(take: Take, output: Path) -> bool:
+    """Whether a track declared its convention, and a new WAV of it does not."""
+    convention, declared = take.layout.convention, take.audio.convention is not None
+    says_so = convention is Convention.AMBIX or output.suffix.lower() == FUMA_SUFFIX
+    return declared and not says_so
 
 
 def _check_name(take: Take, output: Path, options: Options) -> None:

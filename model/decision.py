@@ -213,7 +213,7 @@ def decide(take: Take, by: Judge, options: Options, watch: Watch) -> Decision:
         trajectory = following.beginning_with(trajectory, judgement.rotate_field_ccw_deg)
     undecided = judgement.verdict is Verdict.UNDECIDABLE
     turn = judgement.verdict is Verdict.MISALIGNED or (undecided and options.apply_undecided)
-    if take.orientation and not turn:
+    if take.orientation and undecided and not turn:
         notes.append(
             f"The output is not turned along {take.orientation.path.name}, for the constant that "
             "is left is undecidable: --apply-undecided turns it all the same."

@@ -33,15 +33,12 @@ def around_data(
     4 GB becomes RF64; where the samples are `stored` in another format, `fmt ` and `fact` say so.
     """
     other = stored != pcm.format
-    bodies = _bodies(pcm, history, stored if other else None)
-    data_size = pcm.n_samples * pcm.n_channels * stored.width
-    # Bytes of a last, incomplete frame.
-    (data,) = (chunk for chunk in pcm.chunks if chunk.name == b"data")
+    data = next(chunk for chunk in pcm.chunks if chunk.name == b"data")
+    # After the samples: bytes of a last, incomplete frame.
     rest: Piece = b"" if other else (pcm.data_offset + pcm.data_size, data.size - pcm.data_size)
-    sizes = [
-        data_size + _piece_size(rest) if name == b"data" else sum(map(_piece_size, body))
-        for name, body in bodies
-    ]
+    bodies = _bodies(pcm, data, history, stored if other else None)
+    data_size = pcm.n_samples * pcm.n_channels * stored.width + _piece_size(rest)
+    sizes = [data_size if body is None else sum(map(_piece_size, body)) for _, body in bodies]
     total = 4 + sum(8 + size + size % 2 for size in sizes)
     is_64 = pcm.container != "wav" or total > _MAX_32
     head: list[Piece] = []
@@ -49,34 +46,33 @@ def around_data(
         total += 8 + _DS64_SIZE
         magic = b"BW64" if pcm.container == "bw64" else b"RF64"
         head.append(struct.pack("<4sI4s", magic, _MAX_32, b"WAVE"))
-        head.append(_ds64(total, data_size + _piece_size(rest), pcm.n_samples))
+        head.append(_ds64(total, data_size, pcm.n_samples))
     else:
         head.append(struct.pack("<4sI4s", b"RIFF", total, b"WAVE"))
     tail: list[Piece] = []
     side = head
     for (name, body), size in zip(bodies, sizes, strict=True):
-        is_data = name == b"data"
-        side.append(struct.pack("<4sI", name, _MAX_32 if is_data and is_64 else size))
-        if is_data:
+        side.append(struct.pack("<4sI", name, _MAX_32 if body is None and is_64 else size))
+        if body is None:
             side = tail
-        side.extend([rest] if is_data else body)
+        side.extend([rest] if body is None else body)
         side.append(b"\0" * (size % 2))
     return head, tail
 
 
 def _bodies(
-    pcm: PcmFile, history: str, stored: SampleFormat | None
-) -> list[tuple[bytes, list[Piece]]]:
-    """Name and content of the chunks to write, in order; `data` has none here.
+    pcm: PcmFile, data: Chunk, history: str, stored: SampleFormat | None
+) -> list[tuple[bytes, list[Piece] | None]]:
+    """Name and content of the chunks to write, in order; None for that of the samples, `data`.
 
     stored : the samples' new format; None if they keep theirs.
     """
-    bodies: list[tuple[bytes, list[Piece]]] = []
+    bodies: list[tuple[bytes, list[Piece] | None]] = []
     for chunk in pcm.chunks:
         name = chunk.name
         if name in (*_STALE, b"ds64") or (stored and name == b"fact"):
             continue
-        bodies.append((name, [] if name == b"data" else _body(pcm, chunk, history)))
+        bodies.append((name, None if chunk is data else _body(pcm, chunk, history)))
         if stored and name == b"fmt ":
             bodies[-1] = (name, [_restored_fmt(pcm, chunk, stored)])
             # Every format but PCM has one (Multimedia Data Standards Update, 1994).

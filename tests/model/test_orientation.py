@@ -215,6 +215,17 @@ def test_what_is_undecidable_is_not_turned_along_and_says_so(
     assert any("not turned along gyro.csv" in note for note in report["warnings"])
 
 
+def test_a_microphone_that_stood_still_is_no_reason_to_say_so(
+    take: TakeFiles, upright: Path, tmp_path: Path
+) -> None:
+    still = written(tmp_path / "gyro.csv", "time_s,yaw_deg", "0,5", "10,5")
+
+    report = align(take.video, Track((upright,)), Outputs(), Options(orientation=still))
+
+    assert report["verdict"] == "aligned"
+    assert not any("not turned along" in note for note in report["warnings"])
+
+
 def test_what_changes_is_known_or_looked_for_not_both(swinging: tuple[Path, Path]) -> None:
     for follow in (True, False):
         with pytest.raises(OptionError, match="leave --over-time"):

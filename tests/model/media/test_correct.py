@@ -105,6 +105,17 @@ def test_every_chunk_is_kept_and_the_history_told(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("floats", [False, True])
+def test_a_second_data_chunk_is_a_chunk_like_any_other(tmp_path: Path, floats: bool) -> None:
+    samples = production_wav(tmp_path / "a.wav")
+    insert_chunks(tmp_path / "a.wav", b"", chunk(b"data", b"left over"))
+
+    write_corrected([tmp_path / "a.wav"], tmp_path / "b.wav", rotation(180), float_output=floats)
+
+    assert chunk(b"data", b"left over") in (tmp_path / "b.wav").read_bytes()
+    np.testing.assert_allclose(samples_of(tmp_path / "b.wav")[1], -samples[1], atol=1e-6)
+
+
 def test_zero_degrees_is_the_same_file(tmp_path: Path) -> None:
     production_wav(tmp_path / "a.wav")
 
