@@ -177,7 +177,8 @@ function words(report) {
   const side = degrees > 0 ? "left (counter-clockwise)" : "right (clockwise)";
   const turn = `${Math.abs(degrees).toFixed(1)}° to the ${side} seen from above`;
   const sure = `90 % interval ${arcs.join(" or ")}, confidence ${(100 * report.confidence).toFixed(0)} %`;
-  if (report.verdict === "aligned") return `The sound fits as it is (${sure}).`;
+  const state = report.fix ? `with the fix "${report.fix}"` : "as it is";
+  if (report.verdict === "aligned") return `The sound fits ${state} (${sure}).`;
   if (report.verdict === "misaligned") return `Turn the sound field ${turn} (${sure}).`;
   return `The evidence does not suffice. Best guess: ${turn} (${sure}).`;
 }
