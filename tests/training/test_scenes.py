@@ -10,12 +10,13 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.signal import butter, fftconvolve, lfilter, sosfilt
+from scipy.stats import mannwhitneyu
 
 from model import features
 from model.ambisonics import plane_wave_gains
 from training.data.bodies import BODY_KINDS, PERFORMERS
 from training.data.canvas import Canvas, blurred, shake
-from training.data.picture import Blob, Breaker, Figure, Nearness, Patch, Texture, sampled
+from training.data.picture import Blob, Body, Breaker, Figure, Nearness, Patch, Texture, sampled
 from training.data.scenes import Conditions, Scene, draw_scene, render_picture, render_sound
 from training.data.signals import (
     CURVE_RATE,
@@ -28,7 +29,7 @@ from training.data.signals import (
     filtered,
     smooth_noise,
 )
-from training.data.soundfield import Room, diffuse_noise, place
+from training.data.soundfield import Room, diffuse_noise, microphone, place
 
 EVEN = Nearness()
 CLEAR = Conditions(
@@ -93,6 +94,39 @@ def test_plain_scenes_hold_large_bodies_that_follow_their_sound() -> None:
                 level = source.envelope.level
                 closeness.append(np.corrcoef(source.body.drive[: len(level)], level)[0, 1])
     assert np.median(closeness) > 0.7
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_how_a_body_moves_does_not_tell_whether_it_is_heard(plain: bool) -> None:
+    conditions = Conditions(
+        n_sources=2, n_distractors=2, calm=False, offscreen=False, plain=plain, duration_s=6.0
+    )
+    heard: list[Body] = []
+    silent: list[Body] = []
+    for seed in range(150):
+        scene = draw_scene(seed, conditions)
+        heard += [source.body for source in scene.sources if source.body is not None]
+        silent += scene.distractors
+
+    for measure in (np.std, np.mean, lambda drive: np.mean(np.abs(np.diff(drive)) < 1e-3)):
+        ours, theirs = (
+            [float(measure(body.drive)) for body in bodies] for bodies in (heard, silent)
+        )
+        # The standard error of 300 against 300 is 0.024 (silent ones' envelopes as they are: 0.61).
+        above = mannwhitneyu(ours, theirs).statistic / len(heard) / len(silent)
+        assert above == pytest.approx(0.5, abs=0.07)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_microphone_turns_no_direction_round(seed: int) -> None:
+    noise = torch.from_numpy(np.random.default_rng(seed).standard_normal(24_000))
+    wave = torch.from_numpy(plane_wave_gains(0.7, 0.2, 1))[:, None] * noise
+
+    heard = torch.fft.rfft(microphone(np.random.default_rng(seed), wave, 24_000))
+
+    intensity = (heard[1:] * heard[0].conj()).real * torch.sign(wave[1:, :1] * wave[0, 0])
+    bands = intensity.unfold(1, 300, 300).sum(-1)
+    assert bool((bands > 0).all())
 
 
 def shore(nearness: Nearness = EVEN, breakers: tuple[Breaker, ...] = ()) -> Scene:

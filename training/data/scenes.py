@@ -157,7 +157,9 @@ def draw_scene(
         conditions=c,
         snr_db=rng.uniform(-5, 30) if c.snr_db is None else c.snr_db,
         sources=tuple(sources),
-        distractors=tuple(_draw_distractor(rng, c, calm=calm) for _ in range(n_distractors)),
+        distractors=tuple(
+            _draw_distractor(rng, c, materials, calm=calm) for _ in range(n_distractors)
+        ),
         shake_rad=rng.uniform(0.001, 0.012) if shaken else 0.0,
         flicker=rng.uniform(0, 0.02),
         noise=rng.uniform(0.3, 4),
@@ -199,31 +201,13 @@ def _draw_source(
     if group is not None:
         kind = str(rng.choice(PERFORMERS))
     kind = c.body or kind if visible else kind
-    envelope_kind = c.envelope
-    if envelope_kind is None and kind == "hammer":
-        envelope_kind = "strikes"
-    if envelope_kind is None and kind in ("vehicle", "texture", "surf"):
-        envelope_kind = "swell" if rng.random() < 0.5 else "sustained"
-    recording = None
     if group is not None and group.envelope is not None:
-        envelope = group.envelope
-    elif envelope_kind is None and materials.recordings and rng.random() < 0.5:
-        recording = materials.sound(rng, c.duration_s)
-        envelope = envelope_of(recording, SAMPLERATE)
+        envelope, recording = group.envelope, None
     else:
-        envelope = draw_envelope(rng, c.duration_s, envelope_kind)
+        envelope, recording = _draw_activity(rng, c, materials, kind, c.envelope)
     anywhere = (-np.pi, np.pi) if group is None else group.azimuths_rad
     azimuth, elevation = draw_path(rng, c.duration_s, kind, anywhere)
-    drive = (
-        draw_drive(rng, envelope, strength=rng.uniform(0.5, 1), lag_s=rng.uniform(-0.03, 0.06),
-                   kind="level")
-        if c.plain
-        else draw_drive(
-            rng, envelope, strength=rng.uniform(0.35, 1.0), lag_s=rng.uniform(-0.15, 0.08)
-        )
-    )  # fmt: skip
-    if kind == "hammer":
-        drive = swing(envelope)
+    drive = _draw_movement(rng, c, kind, envelope)
     body = draw_body(rng, kind, azimuth, elevation, drive, plain=c.plain)
     return Source(
         envelope=envelope,
@@ -236,14 +220,48 @@ def _draw_source(
     )
 
 
-def _draw_distractor(rng: np.random.Generator, c: Conditions, *, calm: bool) -> Body:
-    """A silent body from the same distribution as the sounding ones; a calm one moves less."""
+def _draw_activity(
+    rng: np.random.Generator, c: Conditions, materials: Materials, kind: str,
+    asked: EnvelopeKind | None = None,
+) -> tuple[Envelope, FloatArray | None]:  # fmt: skip
+    """What a body of a kind does over time, and the recording that this was taken from, if any."""
+    if asked is None and kind == "hammer":
+        asked = "strikes"
+    if asked is None and kind in ("vehicle", "texture", "surf"):
+        asked = "swell" if rng.random() < 0.5 else "sustained"
+    if asked is None and materials.recordings and rng.random() < 0.5:
+        recording = materials.sound(rng, c.duration_s)
+        return envelope_of(recording, SAMPLERATE), recording
+    return draw_envelope(rng, c.duration_s, asked), None
+
+
+def _draw_movement(
+    rng: np.random.Generator, c: Conditions, kind: str, envelope: Envelope
+) -> FloatArray:
+    """How what a body does shows."""
+    if c.plain:
+        strength, lag_s = rng.uniform(0.5, 1), rng.uniform(-0.03, 0.06)
+        drive = draw_drive(rng, envelope, strength=strength, lag_s=lag_s, kind="level")
+    else:
+        strength, lag_s = rng.uniform(0.35, 1.0), rng.uniform(-0.15, 0.08)
+        drive = draw_drive(rng, envelope, strength=strength, lag_s=lag_s)
+    return swing(envelope) if kind == "hammer" else drive
+
+
+def _draw_distractor(
+    rng: np.random.Generator, c: Conditions, materials: Materials, *, calm: bool
+) -> Body:
+    """A silent body; a calm one moves less.
+
+    It does what the sounding ones do, to sound that is not there: nothing but the sound's own
+    course and direction tells who is heard.
+    """
     kind = _draw_kind(rng, c)
-    envelope = draw_envelope(rng, c.duration_s, "strikes" if kind == "hammer" else None)
+    envelope, _ = _draw_activity(rng, c, materials, kind)
     azimuth, elevation = draw_path(rng, c.duration_s, kind)
     if calm:
         azimuth = np.full_like(azimuth, azimuth[0])
-    drive = swing(envelope) if kind == "hammer" else envelope.level
+    drive = _draw_movement(rng, c, kind, envelope)
     body = draw_body(rng, kind, azimuth, elevation, drive, plain=c.plain)
     if calm:
         body.still(float(rng.uniform(0.02, 0.35)))

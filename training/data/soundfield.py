@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.fft import next_fast_len
-from scipy.signal import butter
 from torch import Tensor
 
 from model.ambisonics import plane_wave_gains, rotate_yaw
-from training.data.signals import at_samples, coloured, filtered
+from training.data.signals import at_samples, coloured
 
 FloatArray = NDArray[np.float64]
 Device = torch.device | str
@@ -94,17 +93,28 @@ def _norm(response: FloatArray) -> float:
 def microphone(rng: np.random.Generator, field: Tensor, samplerate: int) -> Tensor:
     """A field as real microphones and mixes leave it, [shape=(C, N)].
 
-    Channels of unequal gain; and, for one in five, figures of eight that break down above the
-    capsules' spatial limit.
+    Channels of unequal gain; and, for one in five, figures of eight that fade above the capsules'
+    spatial limit, in phase with the pressure: a converter's filters keep the channels together.
     """
     gains = rng.normal(0, rng.uniform(0, 0.7), len(field))
     gains[0] += rng.normal(0, 0.8)
     field = field * torch.from_numpy(10 ** (gains / 20)).to(field)[:, None]
     if rng.random() < 0.2:
         limit_hz = min(rng.uniform(4000, 8000), 0.45 * samplerate)
-        limit = butter(2, limit_hz, fs=samplerate, output="sos")
-        field = torch.cat([field[:1], filtered(field[1:], limit)])
+        field = torch.cat([field[:1], _faded_above(field[1:], limit_hz, samplerate)])
     return field
+
+
+def _faded_above(channels: Tensor, limit_hz: float, samplerate: int) -> Tensor:
+    """Channels [shape=(C, N)] less and less of which is left above a limit, 12 dB an octave.
+
+    (As a Butterworth filter of order 2 without its phase, which would turn front to back.)
+    """
+    n = next_fast_len(channels.shape[1], real=True)
+    frequencies_hz = torch.fft.rfftfreq(n, 1 / samplerate, dtype=channels.dtype)
+    left = (1 + (frequencies_hz / limit_hz) ** 4).rsqrt().to(channels.device)
+    faded: Tensor = torch.fft.irfft(torch.fft.rfft(channels, n) * left, n)
+    return faded[:, : channels.shape[1]]
 
 
 def recorded(

@@ -122,7 +122,9 @@ def record(
         offset_s=(first - lead) / RATE,
         drift_ppm=(float(clock) - 1) * 1e6,
     )
-    write_wav(pair.camera, noisy(rng, camera, setting.snr_db))
+    # Each of the camera's microphones has noise of its own, by its own level.
+    each = [noisy(rng, channel[None], setting.snr_db) for channel in camera]
+    write_wav(pair.camera, np.concatenate(each))
     # Only W is heard of a track: the other channels are there to be read, and hold the same.
     write_wav(pair.track, np.repeat(noisy(rng, track, setting.snr_db), 4, axis=0))
     return pair
