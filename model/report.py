@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
@@ -179,7 +180,11 @@ def _output_facts(correction: Correction | None, applied_deg: float) -> dict[str
 
 
 def relabelled(report: dict[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:
-    """A report with paths, also inside sentences, replaced by other names."""
+    """A report with paths, also inside sentences, replaced by other names, all of them at once."""
+    if not labels:
+        return report
+    longest_first = sorted(labels, key=len, reverse=True)
+    paths = re.compile("|".join(re.escape(path) for path in longest_first))
 
     def told(value: Any) -> Any:
         if isinstance(value, dict):
@@ -187,8 +192,7 @@ def relabelled(report: dict[str, Any], labels: Mapping[str, str]) -> dict[str, A
         if isinstance(value, list):
             return [told(item) for item in value]
         if isinstance(value, str):
-            for path in sorted(labels, key=len, reverse=True):
-                value = value.replace(path, labels[path])
+            return paths.sub(lambda found: labels[found[0]], value)
         return value
 
     return {key: told(value) for key, value in report.items()}

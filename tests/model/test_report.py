@@ -30,6 +30,12 @@ def test_the_map_peaks_at_the_source(azimuth_deg: float, elevation_deg: float) -
     assert abs(math.remainder(seen - azimuth_deg, 360)) <= 5
 
 
+def test_a_name_that_is_another_file_s_path_is_left_as_it_is() -> None:
+    told = relabelled({"reasons": ["/1/a and b"]}, {"/1/a": "b", "b": "c"})
+
+    assert told == {"reasons": ["b and c"]}
+
+
 def test_other_names_for_paths_also_inside_sentences() -> None:
     report = {
         "paths": ["/a/1.wav"],
