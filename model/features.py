@@ -297,7 +297,7 @@ def motion(
     frames : grey uint8, [shape=(T + 1, H, W)], W a multiple of n_azimuths.
     times_s : [shape=(T + 1,)].
     refreshed : whether the coder began afresh at a frame; such an interval, and one with a cut,
-        gets the mean of its neighbours. Where most frames are such, they count as any others.
+        lies on a line between its neighbours. Where most frames are such, they count as any others.
     """
     height, width = frames.shape[1:]
     elevation = math.pi * (0.5 - (torch.arange(height, device=frames.device) + 0.5) / height)
@@ -395,12 +395,22 @@ def _cuts(coarse: Tensor, signed: Tensor) -> Tensor:
     return sudden & ((flat[1:] * flat[:-1]).sum(1) < 0.4)
 
 
-def _bridged(energy: Tensor, valid: Tensor) -> Tensor:
-    """Energy with each interval that is not valid replaced by the mean of its valid neighbours."""
-    bridged = energy.clone()
-    for index in torch.nonzero(~valid).flatten().tolist():
-        neighbours = [i for i in (index - 1, index + 1) if 0 <= i < len(energy) and valid[i]]
-        bridged[index] = energy[neighbours].mean(0) if neighbours else 0.0
+def _bridged(series: Tensor, valid: Tensor) -> Tensor:
+    """A series [shape=(T, ...)] with what is not valid put on a line between what is.
+
+    At its ends, what is valid first or last is held; where nothing is, all is 0.
+    """
+    kept = torch.nonzero(valid).flatten()
+    if len(kept) == 0:
+        return torch.zeros_like(series)
+    lost = torch.nonzero(~valid).flatten()
+    following = torch.searchsorted(kept, lost)
+    before, after = kept[(following - 1).clamp(min=0)], kept[following.clamp(max=len(kept) - 1)]
+    share = ((lost - before) / (after - before).clamp(min=1)).clamp(0, 1).to(series.dtype)
+    bridged = series.clone()
+    bridged[lost] = torch.lerp(
+        series[before], series[after], share.view(-1, *[1] * (series.ndim - 1))
+    )
     return bridged
 
 

@@ -300,6 +300,21 @@ def test_coder_refreshes_are_bridged() -> None:
     assert bridged[29].sum() <= bridged[[28, 30]].sum()
 
 
+@pytest.mark.parametrize("lost", [[8, 9, 10, 11], [0, 1], [58, 59], [0, 20, 21, 59]])
+def test_what_is_bridged_lies_on_lines(lost: list[int]) -> None:
+    frames = still(n=61, noise=12.0)
+    refreshed = torch.zeros(61, dtype=torch.bool)
+    refreshed[torch.tensor(lost) + 1] = True
+    kept = np.setdiff1d(np.arange(60), lost)
+
+    result = motion(as_frames(frames), times(61), refreshed)
+
+    for series in (result.energy, result.maps.flatten(1)):
+        assert float(series[kept].abs().mean()) > 0
+        expected = [np.interp(lost, kept, column[kept]) for column in series.double().T.numpy()]
+        np.testing.assert_allclose(series[lost].T, expected, atol=1e-5)
+
+
 def test_rolling_the_picture_rolls_the_motion() -> None:
     frames = still()
     for t in range(60):
