@@ -136,6 +136,18 @@ def test_of_several_tracks_each_is_shown_by_its_name(
     expect(page.locator(".words").first).to_contain_text("text.wav cannot be read")
 
 
+def test_of_several_tracks_that_fail_each_is_explained(page: Page, tmp_path: Path) -> None:
+    for name in ("one.wav", "other.wav"):
+        (tmp_path / name).write_text("no sound " * 100)
+    page.set_input_files("#audio", [tmp_path / "one.wav", tmp_path / "other.wav"])
+    page.click("#start")
+
+    expect(page.locator(".verdict")).to_have_text(["Failed", "Failed"], timeout=90_000)
+    for index, name in enumerate(("one.wav", "other.wav")):
+        expect(page.locator(".words").nth(index)).to_contain_text(f"{name} cannot be read")
+    expect(page.locator("#start")).to_be_enabled()
+
+
 def test_a_report_that_cannot_be_had_is_told(page: Page, take: TakeFiles) -> None:
     page.set_input_files("#audio", take.audio)
     page.route("**/report.json*", lambda route: route.abort(), times=1)

@@ -98,7 +98,8 @@ async function watch(id) {
   let info = await follow(id);
   while (!info) info = await look(id) ?? await follow(id);
   if (info.state === "cancelled") throw new Error("Cancelled.");
-  if (info.error) throw new Error(info.error.detail);
+  // The job's own error is that of its first track: where there are more, each has one to show.
+  if (info.error && info.results.length < 2) throw new Error(info.error.detail);
   for (const result of info.results) await render(result);
 }
 
