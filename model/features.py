@@ -396,10 +396,7 @@ def _cuts(coarse: Tensor, signed: Tensor) -> Tensor:
 
 
 def _bridged(series: Tensor, valid: Tensor) -> Tensor:
-    """A series [shape=(T, ...)] with what is not valid put on a line between what is.
-
-    At its ends, what is valid first or last is held; where nothing is, all is 0.
-    """
+    """A series with what is not valid on a line between what is, held at its ends; or all 0."""
     kept = torch.nonzero(valid).flatten()
     if len(kept) == 0:
         return torch.zeros_like(series)
@@ -408,9 +405,8 @@ def _bridged(series: Tensor, valid: Tensor) -> Tensor:
     before, after = kept[(following - 1).clamp(min=0)], kept[following.clamp(max=len(kept) - 1)]
     share = ((lost - before) / (after - before).clamp(min=1)).clamp(0, 1).to(series.dtype)
     bridged = series.clone()
-    bridged[lost] = torch.lerp(
-        series[before], series[after], share.view(-1, *[1] * (series.ndim - 1))
-    )
+    weight = share.view(-1, *[1] * (series.ndim - 1))
+    bridged[lost] = torch.lerp(series[before], series[after], weight)
     return bridged
 
 

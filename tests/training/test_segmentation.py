@@ -130,16 +130,16 @@ def test_synthetic_maps_lie_where_things_are_drawn(seed: int) -> None:
     for body in scene.bodies:
         body.colour = np.where(body.colour > 0.5, 0.0, 1.0)
     after = render_picture(scene, height=90, rate_hz=24.0, colour=True).numpy()[::6].astype(int)
-    changed = np.abs(after - before).max(-1) > 80
+    change = np.abs(after - before).max(-1)
     named = {class_of(body) for body in scene.bodies} - {UNSURE}
 
     drawn = np.isin(classes, list(named))
 
     assert classes.shape == (4, 90, 180)
     assert drawn.any()
-    assert (changed & drawn).sum() > 0.85 * drawn.sum()
+    assert (change[drawn] > 25).mean() > 0.95  # what is dark in either colour changes by little
     rims = np.stack([binary_dilation(frame, iterations=2) for frame in drawn])
-    assert (changed & ~rims).sum() < 0.01 * drawn.sum()
+    assert (change[~rims] > 80).sum() < 0.01 * drawn.sum()
     above, below = classes[:, :40], classes[:, 50:]
     assert set(np.unique(above[~drawn[:, :40]])) - {UNSURE} == {CLASSES["sky"]}
     assert set(np.unique(below[~drawn[:, 50:]])) - {UNSURE} == {CLASSES["grass"]}
