@@ -164,7 +164,7 @@ def test_a_video_without_sound_asks_nothing(take: TakeFiles) -> None:
 def knocked(tmp_path_factory: pytest.TempPathFactory) -> tuple[TakeFiles, np.ndarray]:
     """A take whose microphone is turned by 90 degrees at 13 s, and the right rotation over time."""
     folder = tmp_path_factory.mktemp("knocked")
-    # (In 28 s of the usual scene the silent one moves with the sound for too long.)
+    # (28 s of the usual scene have no verdict, turned or not.)
     scene = draw_scene(TAKE_SEED + 2, replace(EXAMPLE, duration_s=28.0))
     files = write_take(scene, folder, "t", height=256, rate_hz=12.5, colour=False)
     field = field_of(files.audio)

@@ -112,7 +112,7 @@ def test_how_a_body_moves_does_not_tell_whether_it_is_heard(plain: bool) -> None
         ours, theirs = (
             [float(measure(body.drive)) for body in bodies] for bodies in (heard, silent)
         )
-        # The standard error of 300 against 300 is 0.024 (silent ones' envelopes as they are: 0.61).
+        # The standard error of 300 against 300 is 0.024 (by envelopes as they are 0.31 and less).
         above = mannwhitneyu(ours, theirs).statistic / len(heard) / len(silent)
         assert above == pytest.approx(0.5, abs=0.07)
 
