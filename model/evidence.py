@@ -18,7 +18,7 @@ Maps are [shape=(T, A)] over azimuth bins in picture order; cues are [shape=(R,)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -42,9 +42,10 @@ CUES = (
     "place flux",
 )
 
+LAGS = (-2, -1, 0, 1, 2)  # of the sound against the picture, in intervals
+
 _CONCENTRATION = 20.0  # of the von Mises kernel of one direction: 13 degrees
 _PAST = 5  # intervals that say what is not new
-_LAGS = (-2, -1, 0, 1, 2)
 _N_SHIFTS = 24  # of the null
 _LEAST_SHIFT = 10
 _COMPRESSION = 0.4
@@ -94,16 +95,12 @@ def _beyond_past(series: Tensor) -> Tensor:
     return (series[..., None] - past).mean(-1)
 
 
-def evidence(cov: Tensor, motion: Tensor) -> Tensor:
+def compared(maps: Mapping[str, Tensor], motion: Tensor) -> Tensor:
     """All cues of a window, [shape=(len(CUES), R)], each in deviations of its own null.
 
-    cov : [shape=(T, F, 10)]; motion : [shape=(T, A)], of the same T intervals, on one device.
+    maps : `acoustic_maps`, [shape=(T, A)] each.
+    motion : [shape=(T, A)], of the same T intervals, on one device.
     """
-    return compared(acoustic_maps(cov), motion)
-
-
-def compared(maps: Mapping[str, Tensor], motion: Tensor) -> Tensor:
-    """All cues of acoustic maps and a motion map, [shape=(T, A)] each; see `evidence`."""
     motion = smoothed(motion.double())
     shifts = _null_shifts(len(motion), motion.device)
     cues = [synchrony(motion, maps[name], shifts) for name in ("doa", "mvdr", "flux")]
@@ -129,13 +126,13 @@ def synchrony(motion: Tensor, sound: Tensor, shifts: Tensor, *, fast: bool = Fal
     """The synchrony cue; `shifts` are the null's, in intervals."""
     seen, heard = _prepared(motion, fast), _prepared(sound, fast)
     n = len(seen)
-    lags = torch.tensor(_LAGS, device=shifts.device)
+    lags = torch.tensor(LAGS, device=shifts.device)
     all_shifts = torch.cat([shifts.new_zeros(1), shifts])[:, None] + lags
     # heard[t - shift] for every shift and lag: (S, L, T, A)
     times = torch.arange(n, device=shifts.device)
     moved = heard[(times - all_shifts[..., None]) % n]
     pairs = (seen.T @ moved / n).amax(dim=1)  # (S, A seen, A heard), the best lag of each pair
-    return _against_null(_along_diagonals(pairs.clamp(min=0).square()))
+    return _against_null(by_yaw(pairs.clamp(min=0).square()))
 
 
 def tracking(motion: Tensor, sound: Tensor, shifts: Tensor) -> Tensor:
@@ -153,7 +150,7 @@ def _shifted_products(seen: Tensor, heard: Tensor, shifts: Tensor) -> Tensor:
     times = torch.arange(n, device=shifts.device)
     all_shifts = torch.cat([shifts.new_zeros(1), shifts])[:, None]
     moved = spectrum_heard[(times - all_shifts) % n]  # (S + 1, T, frequencies)
-    return _by_yaw(torch.fft.irfft((spectrum_seen * moved).sum(1), n=seen.shape[1]))
+    return _reordered(torch.fft.irfft((spectrum_seen * moved).sum(1), n=seen.shape[1]))
 
 
 def following(cov: Tensor, motion: Tensor) -> Tensor:
@@ -179,7 +176,7 @@ def co_location(motion: Tensor, sound: Tensor, exponent: float) -> Tensor:
     """
     seen, heard = (_standardised((series**exponent).mean(0)) for series in (motion, sound))
     product = torch.fft.rfft(seen) * torch.fft.rfft(heard).conj()
-    return 3 * _by_yaw(torch.fft.irfft(product, n=len(seen))) / len(seen)
+    return 3 * _reordered(torch.fft.irfft(product, n=len(seen))) / len(seen)
 
 
 def _prepared(series: Tensor, fast: bool) -> Tensor:
@@ -223,15 +220,18 @@ def _against_null(scores: Tensor) -> Tensor:
     return (score - null.mean(0)) / (0.5 * null.std(0) + 0.5 * null.std() + _EPS)
 
 
-def _along_diagonals(pairs: Tensor) -> Tensor:
-    """Sum of pairs (seen, heard) [shape=(S, A, A)] along the diagonals of each yaw, (S, R)."""
+def by_yaw(pairs: Tensor, together: Callable[[Tensor, int], Tensor] = torch.sum) -> Tensor:
+    """Pairs (seen, heard) [shape=(..., A, A)] along the diagonal of each yaw, [shape=(..., R)].
+
+    together : what becomes of all pairs of a yaw; takes a dimension.
+    """
     n = pairs.shape[-1]
     seen = torch.arange(n, device=pairs.device)[:, None]
     heard = (seen - torch.arange(n, device=pairs.device)) % n
-    return _by_yaw(pairs[:, seen, heard].sum(1))
+    return _reordered(together(pairs[..., seen, heard], -2))
 
 
-def _by_yaw(by_columns: Tensor) -> Tensor:
+def _reordered(by_columns: Tensor) -> Tensor:
     """Scores by how many columns the sound has to move right, reordered as `yaws_deg`.
 
     Azimuth falls from left to right, so j columns to the right turn the field by -j bins.

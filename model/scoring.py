@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from model.checkpoint import Calibration
-from model.evidence import CUES, N_YAWS, evidence
+from model.evidence import CUES, N_YAWS, acoustic_maps, compared
 from model.features import Motion
+from model.looks import LOOK_CUES, look_evidence
 from model.moments import Moment
 from model.posterior import answer_deg, confidence_of, credible_arcs, pool
 
@@ -65,12 +66,14 @@ class Evidence:
 
 
 Scorer = Callable[[Window], Evidence]
+TRAINING_FREE = (*CUES, *LOOK_CUES)
 
 
 def training_free(window: Window) -> Evidence:
-    """The cues of `model.evidence`."""
-    cues = evidence(window.covariance, window.motion.energy)
-    return Evidence(dict(zip(CUES, cues, strict=True)))
+    """The cues of `model.evidence` and `model.looks`."""
+    sound, motion = acoustic_maps(window.covariance), window.motion
+    cues = torch.cat([compared(sound, motion.energy), look_evidence(sound, motion.maps)])
+    return Evidence(dict(zip(TRAINING_FREE, cues, strict=True)))
 
 
 @dataclass(frozen=True)

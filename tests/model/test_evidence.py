@@ -15,7 +15,7 @@ from model.evidence import (
     acoustic_maps,
     best_yaw_deg,
     co_location,
-    evidence,
+    compared,
     synchrony,
     yaws_deg,
 )
@@ -49,6 +49,10 @@ def movement(azimuth_deg: float, level: np.ndarray, *, seed: int = 0) -> Tensor:
     return torch.tensor(level)[:, None] * near + torch.tensor(noise)
 
 
+def cues_of(cov: Tensor, motion: Tensor) -> Tensor:
+    return compared(acoustic_maps(cov), motion)
+
+
 N = RATE * SECONDS
 LEVEL = bursts(0, N)
 
@@ -59,7 +63,7 @@ def best_deg(cue: Tensor) -> float:
 
 @pytest.mark.parametrize(("seen", "heard"), [(40, -70), (-170, 175), (0, 0), (90, -90)])
 def test_every_cue_finds_one_body_and_its_sound(seen: float, heard: float) -> None:
-    cues = evidence(sound(heard, LEVEL), movement(seen, LEVEL))
+    cues = cues_of(sound(heard, LEVEL), movement(seen, LEVEL))
 
     assert cues.shape == (len(CUES), N_YAWS)
     for name, cue in zip(CUES, cues, strict=True):
@@ -68,7 +72,7 @@ def test_every_cue_finds_one_body_and_its_sound(seen: float, heard: float) -> No
 
 def test_synchrony_tells_the_sounding_body_from_a_busier_silent_one() -> None:
     motion = movement(60, LEVEL) + 2 * movement(-60, bursts(7, N))
-    cues = dict(zip(CUES, evidence(sound(0, LEVEL), motion), strict=True))
+    cues = dict(zip(CUES, cues_of(sound(0, LEVEL), motion), strict=True))
 
     assert abs(best_deg(cues["sync doa"]) - 60) <= 5
     assert abs(best_deg(cues["place doa"]) + 60) <= 5  # co-location alone is fooled
@@ -77,7 +81,7 @@ def test_synchrony_tells_the_sounding_body_from_a_busier_silent_one() -> None:
 def test_movement_a_little_late_or_early_is_synchronous_still() -> None:
     for lag in (-2, 2):
         cues = dict(
-            zip(CUES, evidence(sound(0, LEVEL), movement(30, np.roll(LEVEL, lag))), strict=True)
+            zip(CUES, cues_of(sound(0, LEVEL), movement(30, np.roll(LEVEL, lag))), strict=True)
         )
         assert abs(best_deg(cues["sync doa"]) - 30) <= 5
 
@@ -95,7 +99,7 @@ def test_a_moving_source_is_tracked() -> None:
     edges = torch.linspace(0, SECONDS, N + 1, dtype=torch.float64)
     cov = features.covariance(torch.tensor(field + 0.05 * rng.standard_normal((4, n))), edges)
 
-    cues = dict(zip(CUES, evidence(cov, motion), strict=True))
+    cues = dict(zip(CUES, cues_of(cov, motion), strict=True))
 
     # Flux hears a moving source where it newly is, a little ahead of its middle.
     assert abs(best_deg(cues["track flux"]) - 100) <= 15
@@ -107,35 +111,33 @@ def test_rolling_the_picture_turns_the_answer(k: int) -> None:
     cov, motion = sound(20, LEVEL), movement(80, LEVEL)
 
     # k bins to the left: azimuth + 5 k degrees.
-    rolled = evidence(cov, motion.roll(-k, dims=1))
+    rolled = cues_of(cov, motion.roll(-k, dims=1))
 
-    torch.testing.assert_close(rolled, evidence(cov, motion).roll(k, dims=1), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(rolled, cues_of(cov, motion).roll(k, dims=1), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("k", [1, 17, -30])
 def test_rotating_the_field_turns_the_answer_back(k: int) -> None:
     cov, motion = sound(20, LEVEL), movement(80, LEVEL)
 
-    rotated = evidence(features.rotated(cov, math.radians(5 * k)), motion)
+    rotated = cues_of(features.rotated(cov, math.radians(5 * k)), motion)
 
-    torch.testing.assert_close(
-        rotated, evidence(cov, motion).roll(-k, dims=1), rtol=1e-6, atol=1e-6
-    )
+    torch.testing.assert_close(rotated, cues_of(cov, motion).roll(-k, dims=1), rtol=1e-6, atol=1e-6)
 
 
 def test_turning_both_changes_nothing() -> None:
     cov, motion = sound(20, LEVEL), movement(80, LEVEL)
 
-    both = evidence(features.rotated(cov, math.radians(5 * 9)), motion.roll(-9, dims=1))
+    both = cues_of(features.rotated(cov, math.radians(5 * 9)), motion.roll(-9, dims=1))
 
-    torch.testing.assert_close(both, evidence(cov, motion), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(both, cues_of(cov, motion), rtol=1e-6, atol=1e-6)
 
 
 def test_louder_sound_and_stronger_motion_change_nothing() -> None:
     cov, motion = sound(20, LEVEL), movement(80, LEVEL)
 
     torch.testing.assert_close(
-        evidence(1e4 * cov, 50 * motion), evidence(cov, motion), rtol=1e-3, atol=1e-3
+        cues_of(1e4 * cov, 50 * motion), cues_of(cov, motion), rtol=1e-3, atol=1e-3
     )
 
 
@@ -165,7 +167,7 @@ def test_nothing_moves_and_nothing_sounds() -> None:
         (sound(0, LEVEL), torch.zeros(N, N_YAWS)),
         (silence, torch.zeros(N, N_YAWS)),
     ):
-        assert evidence(cov, motion).isfinite().all()
+        assert cues_of(cov, motion).isfinite().all()
 
 
 def test_co_location_is_a_correlation() -> None:

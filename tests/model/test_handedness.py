@@ -13,16 +13,16 @@ from model import features
 from model.ambisonics import ChannelLayout, Convention, Fix, encode
 from model.checkpoint import LEARNED, Calibration
 from model.conventions import Diagnosis
-from model.evidence import CUES, following
+from model.evidence import following
 from model.features import Motion
 from model.handedness import PRIOR, HandednessTest, Hypothesis, parts, prior_given, undone
 from model.readings import Reading
-from model.scoring import Window, score, training_free
+from model.scoring import TRAINING_FREE, Window, score, training_free
 
 RATE_HZ = 12.5
 SECONDS = 10
 CALIBRATION = Calibration(
-    name="even", weights=dict.fromkeys(CUES, 0.3), pooling_exponent=1.0, pooling_cap=10.0,
+    name="even", weights=dict.fromkeys(TRAINING_FREE, 0.3), pooling_exponent=1.0, pooling_cap=10.0,
     confidence_slope=1.0, confidence_intercept=0.0, arc_mass=0.9, least_confidence=0.5,
 )  # fmt: skip
 
@@ -33,12 +33,13 @@ def window(field: np.ndarray, seen_rad: np.ndarray) -> Window:
     there = torch.from_numpy(seen_rad)[:, None] - features.azimuths(72)
     energy = ((there.cos() - 1) * 30).exp() + 0.01
     nothing = torch.zeros(len(seen_rad))
+    maps = energy.new_zeros(len(seen_rad), len(features.MAPS), features.N_ELEVATIONS, 72)
     covariance = features.covariance(torch.from_numpy(field), times)
     return Window(
         0.0,
         SECONDS,
         covariance,
-        Motion(energy, energy.new_zeros(1), times, nothing.bool(), nothing),
+        Motion(energy, maps, times, nothing.bool(), nothing),
     )
 
 

@@ -16,7 +16,7 @@ from model.checkpoint import LEARNED, Calibration, load_calibration
 from model.errors import MediaError, OptionError
 from model.evidence import CUES, N_YAWS, yaws_deg
 from model.learned import scorers_for
-from model.scoring import training_free
+from model.scoring import TRAINING_FREE, training_free
 from training import calibrate
 from training.calibrate import Outcome
 from training.data import takes
@@ -59,7 +59,7 @@ def test_a_manifest_is_evaluated(
     assert max(errors) <= 10
     assert np.ptp(errors) <= 3
     assert figures["overall"]["within_10_deg"]["takes"] == 1
-    assert set(figures["cues_within_20_deg"]) == {*CUES, LEARNED}
+    assert set(figures["cues_within_20_deg"]) == {*TRAINING_FREE, LEARNED}
 
 
 def test_boxes_of_a_detector_are_one_more_cue(
