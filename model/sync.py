@@ -4,14 +4,13 @@ python -m model.sync CAMERA TRACK [--search-s 30] [--json] [--plot P.png]
 
 Two steps, each over a fixed number of places, so that cost and memory do not grow with the take:
 
-1. Coarse: short frames of the camera's sound are correlated with all of the track within reach.
-   What fits by chance fits anywhere; what fits in truth lies on one line of delay over time. All
-   lines within the reach of offset and drift are tried at once (a Hough transform over the
-   squared deviations).
+1. Coarse: the lines of delay over time that short frames of the camera's sound, correlated with
+   all of the track within reach, agree upon (see `coarse`).
 2. Fine: chunks all over the overlap are correlated near that line (GCC-PHAT, see `correlation`),
    to a fraction of a sample, and a robust line through their delays gives offset and drift (see
    `consensus`). The chunks off that line are rejected; how many are on it, and how closely, is the
-   confidence, for a foreign track's chunks point anywhere.
+   confidence, for a foreign track's chunks point anywhere. Where noise hides the most of them, all
+   of them laid over each other may tell (see `stacking`).
 
 Clocks: the track's time t is the camera's time ``offset_s + (1 + drift_ppm / 10⁶) t``; both count
 from the first sample of their sound.
@@ -33,36 +32,30 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from model.consensus import Line, fitted, log_odds, voted
-from model.correlation import correlated, deviations, refined_peak, search, whitened
-from model.errors import AvsaError, OptionError, UnusableContent
+from model.coarse import BIN_S, MARGIN_S, MAX_SLOPE, coarse_lines
+from model.consensus import Line, fitted, log_odds
+from model.correlation import correlated, deviations, refined_peak, whitened
+from model.errors import AvsaError, OptionError
 from model.listening import Ear, camera_channels, track_channels
 from model.media import AudioReader, open_audio
 from model.output import check_output, whole_file
+from model.stacking import Stack, slant_stack
 
 FloatArray = NDArray[np.float64]
 
 SEARCH_S = 30.0
 MAX_SEARCH_S = 600.0
-LEAST_OVERLAP_S = 3.0
 SURE = 0.95  # of the confidence, for or against: between, the track is not said to belong or not
+_SURE_ODDS = math.log(SURE / (1 - SURE))
 
-_COARSE_RATE, _FINE_RATE = 4_000, 16_000
-_GROUPS, _FRAMES_PER_GROUP, _COARSE_FRAME_S = 16, 4, 2.0
-_BIN_S = 0.002
-_MAX_SLOPE = 300e-6
-_TAIL = (
-    10.0  # of Student's t, whose log-likelihood a frame votes with: no coincidence decides alone
-)
-_PART_BINS = 30_000  # delay bins that are searched at a time, a minute
-
-_N_CANDIDATES, _TRIAL_CHUNKS = 3, 8
+_FINE_RATE = 16_000
+_TRIAL_CHUNKS = 8
 _RIVAL = 0.8  # of the best line's support: another with more is as good
 _MAX_CHUNKS, _CHUNK_S, _FINE_FRAME_S = 60, 8.0, 1.0
 _REACH_S = 0.25  # the fine search to either side of the coarse line
 _LEAST_CHUNKS = 4  # fewer cannot say that a track is foreign
 _NEAR_S = 0.005  # of the line: a chunk that agrees with it
-_MARGIN_S = 0.01  # read beyond what is searched: rounding, and drift within a chunk
+_NEAR_STACK_S = 0.001  # of a line that chunks show together, though most by themselves do not
 
 
 class Belonging(StrEnum):
@@ -89,6 +82,14 @@ class Chunk:
     delay_s: float
     strength: float
     agrees: bool
+
+
+@dataclass(frozen=True)
+class _Heard:
+    """A chunk and its correlation about the coarse line, by rising delay, [shape=(C, lags)]."""
+
+    chunk: Chunk
+    curve: FloatArray
 
 
 @dataclass(frozen=True)
@@ -151,12 +152,13 @@ def synchronise(
             f"lie between 0 and {MAX_SEARCH_S:.0f} s."
         )
     ears = Ear(camera, camera_channels(camera)), Ear(track, track_channels(track))
-    lines = _coarse_lines(*ears, expected_s, search_s)
+    lines = coarse_lines(*ears, expected_s, search_s)
     # Sound that repeats itself fits at many places, but best at the true one.
     trials = [(_support(_fine_chunks(*ears, line, _TRIAL_CHUNKS), line), line) for line in lines]
     trials.sort(key=lambda trial: -trial[0])
     (best, line), *others = trials
-    sync = _judged(_fine_chunks(*ears, line, _MAX_CHUNKS), line, search_s)
+    heard = _fine_chunks(*ears, line, _MAX_CHUNKS)
+    sync = _judged([h.chunk for h in heard], line, search_s, _stacked(heard, line, search_s))
     rivals = [other for support, other in others if support > _RIVAL * best]
     if sync.belonging is Belonging.SYNCHRONISED and rivals:
         return replace(
@@ -169,83 +171,17 @@ def synchronise(
     return sync
 
 
-# --- coarse --------------------------------------------------------------------------------------
-
-
-def _coarse_lines(camera: Ear, track: Ear, expected_s: float, search_s: float) -> list[Line]:
-    """The lines that most frames of the camera's sound agree upon, to about `_BIN_S`."""
-    start = max(0.0, expected_s - search_s)
-    end = min(camera.duration_s, expected_s + search_s + track.duration_s)
-    shorter = min(end - start, track.duration_s)
-    if shorter < LEAST_OVERLAP_S:
-        raise UnusableContent(
-            f"{camera.name} ({camera.duration_s:.1f} s) and {track.name} ({track.duration_s:.1f} "
-            f"s) can share only {max(shorter, 0):.1f} s of sound; {LEAST_OVERLAP_S:.0f} s are "
-            "needed to compare them."
-        )
-    frame_s = min(_COARSE_FRAME_S, shorter / 4)
-    group_s = frame_s * _FRAMES_PER_GROUP
-    n_groups = min(_GROUPS, max(1, math.ceil((end - start) / group_s)))
-    least_s = expected_s - search_s
-    n_bins = max(1, round(2 * search_s / _BIN_S))
-    votes, times = [], []
-    for at in np.linspace(start, max(start, end - group_s), n_groups):
-        parts = [
-            _group_votes(camera, track, float(at), frame_s, least_s + first * _BIN_S,
-                         min(_PART_BINS, n_bins - first))
-            for first in range(0, n_bins, _PART_BINS)
-        ]  # fmt: skip
-        votes.append(np.concatenate(parts, axis=1))
-        times.append(at + (np.arange(_FRAMES_PER_GROUP) + 0.5) * frame_s)
-    table, middles = np.concatenate(votes), np.concatenate(times)
-    heard = table.any(axis=1)
-    if not heard.any():
-        raise UnusableContent(
-            f"{camera.name} or {track.name} is silent wherever the two could overlap."
-        )
-    return voted(
-        table[heard], middles[heard], least_s=least_s, bin_s=_BIN_S, max_slope=_MAX_SLOPE,
-        n_lines=_N_CANDIDATES,
-    )  # fmt: skip
-
-
-def _group_votes(
-    camera: Ear, track: Ear, at_s: float, frame_s: float, least_s: float, n_bins: int
-) -> NDArray[np.float32]:
-    """How well successive frames from `at_s` fit each delay bin, [shape=(frames, bins)]."""
-    rate, size = _COARSE_RATE, round(frame_s * _COARSE_RATE)
-    bin_size = round(_BIN_S * rate)
-    n_places = n_bins * bin_size
-    group_s = _FRAMES_PER_GROUP * frame_s
-    # The greatest delay is the earliest place in the track.
-    earliest_s = at_s - least_s - n_bins * _BIN_S
-    # Frames are of whole samples: together they may be longer than the group.
-    camera_start, seen = camera.listen(at_s, group_s + _MARGIN_S, rate)
-    track_start, heard = track.listen(
-        earliest_s - _MARGIN_S, group_s + n_bins * _BIN_S + 2 * _MARGIN_S, rate
-    )
-    seen, heard = whitened(seen, rate), whitened(heard, rate)
-    late = round((camera_start - at_s - (track_start - earliest_s)) * rate)
-    votes = np.zeros((_FRAMES_PER_GROUP, n_bins), dtype=np.float32)
-    for index in range(_FRAMES_PER_GROUP):
-        begin = index * size
-        hay = heard[:, begin + late : begin + late + n_places + size - 1]
-        fit = search(seen[:, begin : begin + size], hay) ** 2
-        best = fit.sum(axis=0).reshape(n_bins, bin_size).max(axis=1)
-        votes[index] = np.log1p(best[::-1] / _TAIL)
-    return votes
-
-
 # --- fine ----------------------------------------------------------------------------------------
 
 
-def _support(chunks: list[Chunk], line: Line) -> float:
+def _support(heard: list[_Heard], line: Line) -> float:
     """How strongly the chunks near a line speak for it."""
+    chunks = [h.chunk for h in heard]
     near = [c for c in chunks if abs(c.delay_s - line.delay(c.camera_s)) < _NEAR_S]
     return sum(abs(chunk.strength) for chunk in near)
 
 
-def _fine_chunks(camera: Ear, track: Ear, line: Line, most: int) -> list[Chunk]:
+def _fine_chunks(camera: Ear, track: Ear, line: Line, most: int) -> list[_Heard]:
     """Delays of chunks all over the overlap that the line claims; none that is silent."""
     start = max(0.0, line.at_zero_s / (1 - line.slope))
     end = min(camera.duration_s, (track.duration_s + line.at_zero_s) / (1 - line.slope))
@@ -258,11 +194,11 @@ def _fine_chunks(camera: Ear, track: Ear, line: Line, most: int) -> list[Chunk]:
     return [chunk for chunk in chunks if chunk is not None]
 
 
-def _measured(camera: Ear, track: Ear, at_s: float, length_s: float, line: Line) -> Chunk | None:
+def _measured(camera: Ear, track: Ear, at_s: float, length_s: float, line: Line) -> _Heard | None:
     """One chunk's delay near the line: correlations of its frames, each laid along the line."""
     rate = _FINE_RATE
     size, reach = round(_FINE_FRAME_S * rate), round(_REACH_S * rate)
-    margin_s = _REACH_S + _MARGIN_S
+    margin_s = _REACH_S + MARGIN_S
     camera_start, seen = camera.listen(at_s, length_s, rate)
     track_start, heard = track.listen(
         at_s - line.delay(at_s) - margin_s, length_s + 2 * margin_s, rate
@@ -288,24 +224,52 @@ def _measured(camera: Ear, track: Ear, at_s: float, length_s: float, line: Line)
     # A later place in the track is a smaller delay.
     later_s = (low + at - reach + float(np.mean(roundings))) / rate
     middle = camera_start + length_s / 2
-    return Chunk(middle, line.delay(middle) - later_s, height, agrees=False)
+    chunk = Chunk(middle, line.delay(middle) - later_s, height, agrees=False)
+    return _Heard(chunk, strengths[:, ::-1])
 
 
 # --- judging -------------------------------------------------------------------------------------
 
 
-def _judged(chunks: list[Chunk], coarse: Line, search_s: float) -> Synchronisation:
+def _stacked(heard: list[_Heard], coarse: Line, search_s: float) -> tuple[Stack, float] | None:
+    """All chunks' correlations laid over each other, and the log-odds of that line."""
+    if len(heard) < 2:
+        return None
+    times = np.array([h.chunk.camera_s for h in heard])
+    half_span = float(np.ptp(times)) / 2
+    # Steeper by a step, the first and last move by a sample; the coarse slope is off by two bins.
+    step, reach = 1 / (_FINE_RATE * half_span), 2 * BIN_S / half_span
+    least, most = (min(max(at, -MAX_SLOPE), MAX_SLOPE) - coarse.slope
+                   for at in (coarse.slope - reach, coarse.slope + reach))  # fmt: skip
+    slopes = np.arange(least, most + step, step)
+    curves = np.stack([h.curve for h in heard])
+    stack = slant_stack(curves, times, slopes, rate_hz=_FINE_RATE)
+    line = Line(coarse.at_zero_s + stack.line.at_zero_s, coarse.slope + stack.line.slope)
+    n_places = 2 * search_s * _FINE_RATE * len(slopes) * curves.shape[1]
+    return Stack(line, stack.height), stack.log_odds(n_places)
+
+
+def _judged(
+    chunks: list[Chunk], coarse: Line, search_s: float, stacked: tuple[Stack, float] | None = None
+) -> Synchronisation:
+    """By the line near the coarse one that chunks agree on, or by that of all of them together."""
     times = np.array([chunk.camera_s for chunk in chunks])
     delays = np.array([chunk.delay_s for chunk in chunks])
-    agrees = np.abs(delays - coarse.delays(times)) < _NEAR_S
-    line, level_std, slope_std = coarse, math.inf, math.inf
-    if agrees.sum() >= 2:
-        fit = fitted(times, delays, agrees)
-        line, agrees, level_std, slope_std = fit.line, fit.agrees, fit.level_std_s, fit.slope_std
+    line, agrees, level_std, slope_std = _line_near(times, delays, coarse, _NEAR_S)
     odds = log_odds(times, delays - line.delays(times), reach_s=_REACH_S, search_s=search_s)
-    confidence = 1 / (1 + math.exp(-min(odds, 50.0))) if odds > -50 else 0.0
-    belonging, reason = _verdict(len(chunks), int(agrees.sum()), confidence, search_s)
     strengths = [c.strength for c, agree in zip(chunks, agrees, strict=True) if agree]
+    together = stacked is not None and odds < _SURE_ODDS and stacked[1] > 0
+    if stacked is not None:
+        odds = max(odds, stacked[1])
+    if stacked is not None and together:
+        about = stacked[0]
+        line, agrees, level_std, slope_std = _line_near(times, delays, about.line, _NEAR_STACK_S)
+        level_std, slope_std = min(level_std, 1 / _FINE_RATE), min(slope_std, MAX_SLOPE)
+        strengths = [about.height]
+    confidence = 1 / (1 + math.exp(-min(odds, 50.0))) if odds > -50 else 0.0
+    belonging, reason = _verdict(
+        len(chunks), int(agrees.sum()), confidence, search_s, together=together
+    )
     stretch = 1 / (1 - line.slope)
     return Synchronisation(
         belonging=belonging,
@@ -320,12 +284,27 @@ def _judged(chunks: list[Chunk], coarse: Line, search_s: float) -> Synchronisati
     )
 
 
+def _line_near(
+    times: FloatArray, delays: FloatArray, about: Line, near_s: float
+) -> tuple[Line, NDArray[np.bool_], float, float]:
+    """The line through the delays near another, which of them agree, and its deviations.
+
+    Fewer than two leave the other line as it is.
+    """
+    agrees = np.abs(delays - about.delays(times)) < near_s
+    if agrees.sum() < 2:
+        return about, agrees, math.inf, math.inf
+    fit = fitted(times, delays, agrees)
+    return fit.line, fit.agrees, fit.level_std_s, fit.slope_std
+
+
 def _verdict(
-    n_chunks: int, n_agreeing: int, confidence: float, search_s: float
+    n_chunks: int, n_agreeing: int, confidence: float, search_s: float, *, together: bool
 ) -> tuple[Belonging, str]:
     agree = f"{n_agreeing} of {n_chunks} chunks agree on one delay"
     if confidence >= SURE:
-        return Belonging.SYNCHRONISED, f"{agree}."
+        laid = ", and all of them laid over each other show it" if together else ""
+        return Belonging.SYNCHRONISED, f"{agree}{laid}."
     if confidence > 1 - SURE or n_chunks < _LEAST_CHUNKS:
         return Belonging.UNDECIDABLE, f"Only {agree}: too little sound is shared to be sure."
     return (

@@ -104,6 +104,27 @@ def test_offset_and_drift_are_recovered_in_noise_and_rooms(
     assert not sync.inverted
 
 
+@pytest.mark.parametrize("seed", [3, 4])
+def test_noise_hides_chunks_and_not_all_of_them_together(tmp_path: Path, seed: int) -> None:
+    """Ten seconds, noise above the sound in both."""
+    sound = world(seed, 12.0)
+    first, n = round(0.4 * RATE), 10 * RATE
+    camera = microphone(seed + 1, sound, 3.0)[:n]
+    heard = -microphone(seed + 2, sound, 3.0)[first : first + n]
+    silent = np.zeros_like(heard)
+
+    sync = synchronised(
+        write(tmp_path / "camera.wav", camera),
+        write(tmp_path / "track.wav", np.stack([heard, silent, silent, silent])),
+    )
+
+    assert sync.belonging is Belonging.SYNCHRONISED
+    assert sync.inverted
+    assert sync.camera_time(5.0) == pytest.approx(5.4, abs=1e-3)
+    assert 0 < sync.offset_std_s < 1e-3
+    assert ("all of them laid over each other" in sync.reason) is (seed == 4)
+
+
 def test_chunks_of_other_sound_are_rejected(tmp_path: Path) -> None:
     camera, track = recorded(tmp_path, 20, 2.0, Fraction(1), noise_db=-20)
     samples, _ = soundfile.read(track)
