@@ -17,16 +17,15 @@ from model.correlation import search, whitened
 from model.errors import UnusableContent
 from model.listening import Ear
 
-LEAST_OVERLAP_S = 3.0
 BIN_S = 0.002  # of delay
 MAX_SLOPE = 300e-6  # of a line: how far two clocks are apart
 MARGIN_S = 0.01  # read beyond what is searched: rounding, and drift within a chunk
 
+_LEAST_OVERLAP_S = 3.0
 _RATE = 4_000
 _GROUPS, _FRAMES_PER_GROUP, _FRAME_S = 16, 4, 2.0
-_TAIL = (
-    10.0  # of Student's t, whose log-likelihood a frame votes with: no coincidence decides alone
-)
+# Of Student's t, whose log-likelihood a frame votes with: no coincidence decides alone.
+_TAIL = 10.0
 _PART_BINS = 30_000  # delay bins that are searched at a time, a minute
 _N_CANDIDATES = 3
 
@@ -36,10 +35,10 @@ def coarse_lines(camera: Ear, track: Ear, expected_s: float, search_s: float) ->
     start = max(0.0, expected_s - search_s)
     end = min(camera.duration_s, expected_s + search_s + track.duration_s)
     shorter = min(end - start, track.duration_s)
-    if shorter < LEAST_OVERLAP_S:
+    if shorter < _LEAST_OVERLAP_S:
         raise UnusableContent(
             f"{camera.name} ({camera.duration_s:.1f} s) and {track.name} ({track.duration_s:.1f} "
-            f"s) can share only {max(shorter, 0):.1f} s of sound; {LEAST_OVERLAP_S:.0f} s are "
+            f"s) can share only {max(shorter, 0):.1f} s of sound; {_LEAST_OVERLAP_S:.0f} s are "
             "needed to compare them."
         )
     frame_s = min(_FRAME_S, shorter / 4)

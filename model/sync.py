@@ -258,14 +258,18 @@ def _judged(
     line, agrees, level_std, slope_std = _line_near(times, delays, coarse, _NEAR_S)
     odds = log_odds(times, delays - line.delays(times), reach_s=_REACH_S, search_s=search_s)
     strengths = [c.strength for c, agree in zip(chunks, agrees, strict=True) if agree]
-    together = stacked is not None and odds < _SURE_ODDS and stacked[1] > 0
+    together = False
     if stacked is not None:
-        odds = max(odds, stacked[1])
-    if stacked is not None and together:
-        about = stacked[0]
-        line, agrees, level_std, slope_std = _line_near(times, delays, about.line, _NEAR_STACK_S)
-        level_std, slope_std = min(level_std, 1 / _FINE_RATE), min(slope_std, MAX_SLOPE)
-        strengths = [about.height]
+        stack, stack_odds = stacked
+        together = odds < _SURE_ODDS and stack_odds > 0
+        odds = max(odds, stack_odds)
+        if together:
+            line, agrees, level_std, slope_std = _line_near(
+                times, delays, stack.line, _NEAR_STACK_S
+            )
+            strengths = [stack.height]
+            if agrees.sum() < 2:  # the stack's own line: to a sample, its slope to what clocks do
+                level_std, slope_std = 1 / _FINE_RATE, MAX_SLOPE
     confidence = 1 / (1 + math.exp(-min(odds, 50.0))) if odds > -50 else 0.0
     belonging, reason = _verdict(
         len(chunks), int(agrees.sum()), confidence, search_s, together=together

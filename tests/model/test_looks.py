@@ -73,12 +73,12 @@ def test_what_looks_as_loud_as_it_sounds_is_found(seen: float, heard: float, sig
 
 
 def test_a_slow_body_is_found_that_motion_alone_does_not_tell() -> None:
-    """It moves as much when its sound fades as when it swells; another moves now and then."""
+    """It moves as much when its sound fades as when it swells; so does another, to its own."""
     level, found = slow(0), []
+    heard = acoustic_maps(sound(0, level))
     bins = features.azimuths(N_YAWS).rad2deg()
     for seed in range(1, 6):
         others = slow(seed + 20)
-        heard = acoustic_maps(sound(0, level))
         motion = torch.zeros(N, N_YAWS, dtype=torch.float64)
         for azimuth_deg, curve in ((60.0, level), (-100.0, others)):
             near = torch.exp(
@@ -95,6 +95,14 @@ def test_a_slow_body_is_found_that_motion_alone_does_not_tell() -> None:
     by_motion, by_looks = np.abs(np.array(found) - 60).T
     assert (by_looks <= 10).all()
     assert np.median(by_motion) > 20
+
+
+def test_of_two_that_look_alike_the_livelier_counts() -> None:
+    level = slow(0)
+    cues = look_evidence(acoustic_maps(sound(0, level)), picture((60, level), (-100, 0.06 * level)))
+
+    for cue in cues:
+        assert abs(best_deg(cue) - 60) <= 10
 
 
 def test_movement_a_little_late_or_early_is_found_still() -> None:

@@ -16,6 +16,7 @@ from scipy.signal import fftconvolve, lfilter, resample_poly
 from model.consensus import Line
 from model.errors import OptionError, UnusableContent
 from model.media import open_audio
+from model.stacking import Stack
 from model.sync import Belonging, Chunk, Synchronisation, _judged, as_json, main, synchronise
 from training.data.signals import draw_envelope, draw_sound
 
@@ -204,6 +205,25 @@ def test_few_chunks_that_agree_closely_say_neither_foreign_nor_sure(
 
     assert judged.belonging is belonging
     assert f"{n_agreeing} of 8 chunks agree" in judged.reason
+
+
+@pytest.mark.parametrize(
+    ("odds", "belonging"),
+    [(6.0, Belonging.SYNCHRONISED), (-1.0, Belonging.UNDECIDABLE), (-6.0, Belonging.FOREIGN)],
+)
+def test_all_chunks_together_tell_where_none_does(odds: float, belonging: Belonging) -> None:
+    rng = np.random.default_rng(5)
+    off_s = rng.uniform(0.01, 0.24, 8) * rng.choice([-1, 1], 8)
+    chunks = [Chunk(1.2 * i, 2.0 + float(off), 4.0, False) for i, off in enumerate(off_s)]
+
+    judged = _judged(chunks, Line(2.0, 0.0), 30.0, (Stack(Line(2.003, 0.0), -9.0), odds))
+
+    assert judged.belonging is belonging
+    assert judged.confidence == pytest.approx(1 / (1 + np.exp(-odds)))
+    told = belonging is Belonging.SYNCHRONISED
+    assert judged.inverted is told
+    assert judged.offset_s == pytest.approx(2.003 if told else 2.0)
+    assert np.isfinite(judged.offset_std_s) == told
 
 
 def test_what_begins_out_of_reach_is_not_found_and_what_is_expected_is(tmp_path: Path) -> None:
