@@ -45,27 +45,40 @@ class Stack:
 
 
 def slant_stack(
-    curves: FloatArray, times_s: FloatArray, slopes: FloatArray, *, rate_hz: float
-) -> Stack:
-    """The slant stack of curves over delay.
+    curves: FloatArray,
+    times_s: FloatArray,
+    slopes: FloatArray,
+    *,
+    rate_hz: float,
+    n_lines: int = 1,
+    apart_s: float = 0.0,
+) -> list[Stack]:
+    """The slant stack of curves over delay: its highest lines, the highest first.
 
     curves : in deviations of their own noise, [shape=(N, C, 2 reach + 1)]: of N times and C
         channels, the delay 0 in their middle.
     times_s : [shape=(N,)]; slopes : those that are tried; rate_hz : of the curves.
+    n_lines : how many are asked for; apart_s : how far they are apart at the middle of the times.
     """
     n, _, length = curves.shape
     middle = float(times_s.mean())
     shifts = np.round(slopes[:, None] * (times_s - middle) * rate_hz).astype(int)
     most = int(np.abs(shifts).max())
     padded = np.pad(curves, [(0, 0), (0, 0), (most, most)])
-    best = Stack(Line(0.0, 0.0), 0.0)
+    highest, slope_of = np.zeros(length), np.zeros(length)
     for slope, row in zip(slopes.tolist(), shifts.tolist(), strict=True):
         total = np.zeros(curves.shape[1:])
         for curve, shift in zip(padded, row, strict=True):
             total += curve[:, most + shift : most + shift + length]
-        peak = int(np.abs(total).argmax())
-        height = float(total.flat[peak]) / n**0.5
-        if abs(height) > abs(best.height):
-            delay_s = (peak % length - length // 2) / rate_hz
-            best = Stack(Line(delay_s - slope * middle, slope), height)
-    return best
+        channel = np.abs(total).argmax(axis=0)
+        height = np.take_along_axis(total, channel[None], axis=0)[0] / n**0.5
+        higher = np.abs(height) > np.abs(highest)
+        highest[higher], slope_of[higher] = height[higher], slope
+    stacks: list[Stack] = []
+    apart = round(apart_s * rate_hz)
+    while len(stacks) < n_lines and highest.any():
+        peak = int(np.abs(highest).argmax())
+        delay_s, slope = (peak - length // 2) / rate_hz, float(slope_of[peak])
+        stacks.append(Stack(Line(delay_s - slope * middle, slope), float(highest[peak])))
+        highest[max(0, peak - apart) : peak + apart + 1] = 0.0
+    return stacks

@@ -2,15 +2,18 @@
 
 python -m model.sync CAMERA TRACK [--search-s 30] [--json] [--plot P.png]
 
-Two steps, each over a fixed number of places, so that cost and memory do not grow with the take:
+Three steps, each over a fixed number of chunks, so that cost and memory do not grow with the take:
 
 1. Coarse: the lines of delay over time that short frames of the camera's sound, correlated with
    all of the track within reach, agree upon (see `coarse`).
-2. Fine: chunks all over the overlap are correlated near that line (GCC-PHAT, see `correlation`),
-   to a fraction of a sample, and a robust line through their delays gives offset and drift (see
-   `consensus`). The chunks off that line are rejected; how many are on it, and how closely, is the
-   confidence, for a foreign track's chunks point anywhere. Where noise hides the most of them, all
-   of them laid over each other may tell (see `stacking`).
+2. Elsewhere: sound that repeats itself fits at many places. A few chunks, laid over each other,
+   compare those lines and the ones most like the best of them (see `fine`); where one fits about
+   as well, nothing is sure.
+3. Fine: chunks all over the overlap are correlated near the best line (GCC-PHAT, see
+   `correlation`), and a robust line through their delays gives offset and drift (see `consensus`).
+   The chunks off that line are rejected; how many are on it, and how closely, is the confidence,
+   for a foreign track's chunks point anywhere. Where noise hides the most of them, all of them laid
+   over each other may tell (see `stacking`).
 
 Clocks: the track's time t is the camera's time ``offset_s + (1 + drift_ppm / 10⁶) t``; both count
 from the first sample of their sound.
@@ -32,14 +35,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from model.coarse import BIN_S, MARGIN_S, MAX_SLOPE, coarse_lines
+from model.coarse import MAX_SLOPE, coarse_lines, lines_like
 from model.consensus import Line, fitted, log_odds
-from model.correlation import correlated, deviations, refined_peak, whitened
 from model.errors import AvsaError, OptionError
+from model.fine import APART_S, RATE, REACH_S, Chunk, Place, chunks_near, places_of
 from model.listening import Ear, camera_channels, track_channels
 from model.media import AudioReader, open_audio
 from model.output import check_output, whole_file
-from model.stacking import Stack, slant_stack
 
 FloatArray = NDArray[np.float64]
 
@@ -48,11 +50,9 @@ MAX_SEARCH_S = 600.0
 SURE = 0.95  # of the confidence, for or against: between, the track is not said to belong or not
 _SURE_ODDS = math.log(SURE / (1 - SURE))
 
-_FINE_RATE = 16_000
-_TRIAL_CHUNKS = 8
-_RIVAL = 0.8  # of the best line's support: another with more is as good
-_MAX_CHUNKS, _CHUNK_S, _FINE_FRAME_S = 60, 8.0, 1.0
-_REACH_S = 0.25  # the fine search to either side of the coarse line
+_MAX_CHUNKS, _TRIAL_CHUNKS = 60, 8
+_RIVAL = 0.8  # of the best place's height: another that is higher is as good
+_N_ALIKE = 6  # places all over the search that sound which repeats itself may fit
 _LEAST_CHUNKS = 4  # fewer cannot say that a track is foreign
 _NEAR_S = 0.005  # of the line: a chunk that agrees with it
 _NEAR_STACK_S = 0.001  # of a line that chunks show together, though most by themselves do not
@@ -64,32 +64,6 @@ class Belonging(StrEnum):
     SYNCHRONISED = "synchronised"
     FOREIGN = "foreign"
     UNDECIDABLE = "undecidable"
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """A stretch of the camera's sound, found in the track.
-
-    Attributes
-    ----------
-    camera_s : time of its middle on the camera's clock.
-    delay_s : camera's time minus the track's at which both hold the same sound.
-    strength : height of the correlation's peak, in deviations of its noise; negative if inverted.
-    agrees : whether it lies on the common line.
-    """
-
-    camera_s: float
-    delay_s: float
-    strength: float
-    agrees: bool
-
-
-@dataclass(frozen=True)
-class _Heard:
-    """A chunk and its correlation about the coarse line, by rising delay, [shape=(C, lags)]."""
-
-    chunk: Chunk
-    curve: FloatArray
 
 
 @dataclass(frozen=True)
@@ -153,126 +127,74 @@ def synchronise(
         )
     ears = Ear(camera, camera_channels(camera)), Ear(track, track_channels(track))
     lines = coarse_lines(*ears, expected_s, search_s)
-    # Sound that repeats itself fits at many places, but best at the true one.
-    trials = [(_support(_fine_chunks(*ears, line, _TRIAL_CHUNKS), line), line) for line in lines]
-    trials.sort(key=lambda trial: -trial[0])
-    (best, line), *others = trials
-    heard = _fine_chunks(*ears, line, _MAX_CHUNKS)
-    sync = _judged([h.chunk for h in heard], line, search_s, _stacked(heard, line, search_s))
-    rivals = [other for support, other in others if support > _RIVAL * best]
-    if sync.belonging is Belonging.SYNCHRONISED and rivals:
+    told = _told(ears, lines, search_s)
+    if told:
+        alike = lines_like(told[0].line, *ears, expected_s, search_s, _N_ALIKE)
+        told = _highest_first(told + _told(ears, alike, search_s))
+    line = told[0].line if told else lines[0]
+    heard = chunks_near(*ears, line, _MAX_CHUNKS)
+    near = places_of(heard, line, search_s)
+    sync = _judged([h.chunk for h in heard], line, search_s, near[0] if near else None)
+    rivals_s = _rivals_s(told, ears[0].duration_s / 2)
+    if sync.belonging is Belonging.SYNCHRONISED and rivals_s:
         return replace(
             sync,
             belonging=Belonging.UNDECIDABLE,
-            confidence=min(sync.confidence, 1 / (1 + len(rivals))),
+            confidence=min(sync.confidence, 1 / (1 + len(rivals_s))),
             reason="The sound repeats itself: the track fits as well "
-            f"{rivals[0].at_zero_s - line.at_zero_s:+.2f} s from there.",
+            f"{rivals_s[0]:+.2f} s from there.",
         )
     return sync
-
-
-# --- fine ----------------------------------------------------------------------------------------
-
-
-def _support(heard: list[_Heard], line: Line) -> float:
-    """How strongly the chunks near a line speak for it."""
-    chunks = [h.chunk for h in heard]
-    near = [c for c in chunks if abs(c.delay_s - line.delay(c.camera_s)) < _NEAR_S]
-    return sum(abs(chunk.strength) for chunk in near)
-
-
-def _fine_chunks(camera: Ear, track: Ear, line: Line, most: int) -> list[_Heard]:
-    """Delays of chunks all over the overlap that the line claims; none that is silent."""
-    start = max(0.0, line.at_zero_s / (1 - line.slope))
-    end = min(camera.duration_s, (track.duration_s + line.at_zero_s) / (1 - line.slope))
-    length = min(_CHUNK_S, max(_FINE_FRAME_S, (end - start) / 8))
-    n_chunks = min(most, math.floor((end - start) / length))
-    if n_chunks < 1:
-        return []
-    starts = np.linspace(start, end - length, n_chunks)
-    chunks = (_measured(camera, track, float(at), length, line) for at in starts)
-    return [chunk for chunk in chunks if chunk is not None]
-
-
-def _measured(camera: Ear, track: Ear, at_s: float, length_s: float, line: Line) -> _Heard | None:
-    """One chunk's delay near the line: correlations of its frames, each laid along the line."""
-    rate = _FINE_RATE
-    size, reach = round(_FINE_FRAME_S * rate), round(_REACH_S * rate)
-    margin_s = _REACH_S + MARGIN_S
-    camera_start, seen = camera.listen(at_s, length_s, rate)
-    track_start, heard = track.listen(
-        at_s - line.delay(at_s) - margin_s, length_s + 2 * margin_s, rate
-    )
-    seen, heard = whitened(seen, rate), whitened(heard, rate)
-    total = np.zeros((len(seen), 2 * reach + 1))
-    roundings = []
-    for begin in range(0, seen.shape[1] - size + 1, size):
-        begin_s = camera_start + begin / rate
-        place = (begin_s - line.delay(begin_s + _FINE_FRAME_S / 2) - track_start) * rate - reach
-        first = round(place)
-        hay = heard[:, first : first + size + 2 * reach]
-        total += correlated(seen[:, begin : begin + size], hay)
-        roundings.append(first - place)
-    strengths = deviations(total)
-    if not strengths.any():
-        return None
-    # Channels of a pair vote together; the clearer one then says where exactly.
-    joint = int(np.argmax((strengths**2).sum(axis=0)))
-    clearer = strengths[int(np.argmax(np.abs(strengths[:, joint])))]
-    low = max(0, joint - 1)
-    at, height = refined_peak(clearer[low : joint + 2])
-    # A later place in the track is a smaller delay.
-    later_s = (low + at - reach + float(np.mean(roundings))) / rate
-    middle = camera_start + length_s / 2
-    chunk = Chunk(middle, line.delay(middle) - later_s, height, agrees=False)
-    return _Heard(chunk, strengths[:, ::-1])
 
 
 # --- judging -------------------------------------------------------------------------------------
 
 
-def _stacked(heard: list[_Heard], coarse: Line, search_s: float) -> tuple[Stack, float] | None:
-    """All chunks' correlations laid over each other, and the log-odds of that line."""
-    if len(heard) < 2:
-        return None
-    times = np.array([h.chunk.camera_s for h in heard])
-    half_span = float(np.ptp(times)) / 2
-    # Steeper by a step, the first and last move by a sample; the coarse slope is off by two bins.
-    step, reach = 1 / (_FINE_RATE * half_span), 2 * BIN_S / half_span
-    least, most = (min(max(at, -MAX_SLOPE), MAX_SLOPE) - coarse.slope
-                   for at in (coarse.slope - reach, coarse.slope + reach))  # fmt: skip
-    slopes = np.arange(least, most + step, step)
-    curves = np.stack([h.curve for h in heard])
-    stack = slant_stack(curves, times, slopes, rate_hz=_FINE_RATE)
-    line = Line(coarse.at_zero_s + stack.line.at_zero_s, coarse.slope + stack.line.slope)
-    n_places = 2 * search_s * _FINE_RATE * len(slopes) * curves.shape[1]
-    return Stack(line, stack.height), stack.log_odds(n_places)
+def _told(ears: tuple[Ear, Ear], lines: list[Line], search_s: float) -> list[Place]:
+    """Places near lines that some chunks show to be more than chance, the highest first."""
+    places = [
+        place
+        for line in lines
+        for place in places_of(chunks_near(*ears, line, _TRIAL_CHUNKS), line, search_s)
+    ]
+    return _highest_first([place for place in places if place.odds > 0])
+
+
+def _highest_first(places: list[Place]) -> list[Place]:
+    return sorted(places, key=lambda place: -abs(place.height))
+
+
+def _rivals_s(places: list[Place], at_s: float) -> list[float]:
+    """How far from the first of places others lie, at that time, that fit about as well."""
+    apart_s = [0.0]
+    for place in places:
+        away_s = place.line.delay(at_s) - places[0].line.delay(at_s)
+        high = abs(place.height) > _RIVAL * abs(places[0].height)
+        if high and all(abs(away_s - other) > APART_S for other in apart_s):
+            apart_s.append(away_s)
+    return apart_s[1:]
 
 
 def _judged(
-    chunks: list[Chunk], coarse: Line, search_s: float, stacked: tuple[Stack, float] | None = None
+    chunks: list[Chunk], coarse: Line, search_s: float, together: Place | None = None
 ) -> Synchronisation:
     """By the line near the coarse one that chunks agree on, or by that of all of them together."""
     times = np.array([chunk.camera_s for chunk in chunks])
     delays = np.array([chunk.delay_s for chunk in chunks])
     line, agrees, level_std, slope_std = _line_near(times, delays, coarse, _NEAR_S)
-    odds = log_odds(times, delays - line.delays(times), reach_s=_REACH_S, search_s=search_s)
+    odds = log_odds(times, delays - line.delays(times), reach_s=REACH_S, search_s=search_s)
     strengths = [c.strength for c, agree in zip(chunks, agrees, strict=True) if agree]
-    together = False
-    if stacked is not None:
-        stack, stack_odds = stacked
-        together = odds < _SURE_ODDS and stack_odds > 0
-        odds = max(odds, stack_odds)
-        if together:
-            line, agrees, level_std, slope_std = _line_near(
-                times, delays, stack.line, _NEAR_STACK_S
-            )
-            strengths = [stack.height]
-            if agrees.sum() < 2:  # the stack's own line: to a sample, its slope to what clocks do
-                level_std, slope_std = 1 / _FINE_RATE, MAX_SLOPE
+    by_all = together is not None and odds < _SURE_ODDS and together.odds > 0
+    if together is not None:
+        odds = max(odds, together.odds)
+    if together is not None and by_all:
+        line, agrees, level_std, slope_std = _line_near(times, delays, together.line, _NEAR_STACK_S)
+        strengths = [together.height]
+        if agrees.sum() < 2:  # the stack's own line: to a sample, its slope to what clocks do
+            level_std, slope_std = 1 / RATE, MAX_SLOPE
     confidence = 1 / (1 + math.exp(-min(odds, 50.0))) if odds > -50 else 0.0
     belonging, reason = _verdict(
-        len(chunks), int(agrees.sum()), confidence, search_s, together=together
+        len(chunks), int(agrees.sum()), confidence, search_s, by_all=by_all
     )
     stretch = 1 / (1 - line.slope)
     return Synchronisation(
@@ -303,11 +225,11 @@ def _line_near(
 
 
 def _verdict(
-    n_chunks: int, n_agreeing: int, confidence: float, search_s: float, *, together: bool
+    n_chunks: int, n_agreeing: int, confidence: float, search_s: float, *, by_all: bool
 ) -> tuple[Belonging, str]:
     agree = f"{n_agreeing} of {n_chunks} chunks agree on one delay"
     if confidence >= SURE:
-        laid = ", and all of them laid over each other show it" if together else ""
+        laid = ", and all of them laid over each other show it" if by_all else ""
         return Belonging.SYNCHRONISED, f"{agree}{laid}."
     if confidence > 1 - SURE or n_chunks < _LEAST_CHUNKS:
         return Belonging.UNDECIDABLE, f"Only {agree}: too little sound is shared to be sure."

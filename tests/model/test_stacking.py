@@ -31,7 +31,7 @@ def test_a_line_is_found_that_no_curve_shows(slope: float, sign: int) -> None:
         weak = curves(seed, 0.05, slope, 3.0 * sign)
         by_itself.append(np.abs(weak).max(axis=1).argmax(axis=1) == REACH + 50)
 
-        stack = slant_stack(weak, TIMES_S, SLOPES, rate_hz=RATE_HZ)
+        (stack,) = slant_stack(weak, TIMES_S, SLOPES, rate_hz=RATE_HZ)
 
         assert stack.line.slope == pytest.approx(slope, abs=6e-4)
         assert stack.line.delay(TIMES_S.mean()) == pytest.approx(0.05, abs=1.5e-3)
@@ -52,16 +52,29 @@ def test_it_is_the_highest_of_all_sums() -> None:
                 total = noise[np.arange(len(TIMES_S))[inside], channel, places[inside]].sum()
                 plain.append(total / len(TIMES_S) ** 0.5)
 
-    stack = slant_stack(noise, TIMES_S, slopes, rate_hz=RATE_HZ)
+    (stack,) = slant_stack(noise, TIMES_S, slopes, rate_hz=RATE_HZ)
 
     assert stack.height == pytest.approx(max(plain, key=abs))
+
+
+def test_other_lines_are_told_where_they_are_apart() -> None:
+    both = curves(4, 0.05, -2e-3, 8.0) + curves(5, -0.1, 2e-3, 6.0)
+
+    stacks = slant_stack(both, TIMES_S, SLOPES, rate_hz=RATE_HZ, n_lines=5, apart_s=0.02)
+
+    delays_s = np.array([stack.line.delay(TIMES_S.mean()) for stack in stacks])
+    assert delays_s[:2] == pytest.approx([0.05, -0.1], abs=1.5e-3)
+    assert [stack.line.slope for stack in stacks[:2]] == pytest.approx([-2e-3, 2e-3], abs=6e-4)
+    assert np.all(np.diff([abs(stack.height) for stack in stacks]) <= 0)
+    assert abs(stacks[2].height) < 0.6 * abs(stacks[1].height)
+    assert np.abs(np.subtract.outer(delays_s, delays_s))[np.triu_indices(5, 1)].min() > 0.02
 
 
 def test_the_highest_of_many_by_chance_has_odds_against_it() -> None:
     """Noise alone, as many places as are tried; and odds rise by what a height's rarity does."""
     by_chance = []
     for seed in range(20):
-        stack = slant_stack(curves(seed, 0.0, 0.0, 0.0), TIMES_S, SLOPES, rate_hz=RATE_HZ)
+        (stack,) = slant_stack(curves(seed, 0.0, 0.0, 0.0), TIMES_S, SLOPES, rate_hz=RATE_HZ)
         by_chance.append(stack.log_odds(2 * (2 * REACH + 1) * len(SLOPES)))
     assert max(by_chance) < 0
     assert np.median(by_chance) < -3

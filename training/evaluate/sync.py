@@ -140,11 +140,13 @@ def write_wav(path: Path, sound: FloatArray) -> None:
 
 def answers(sounds: Path, rooms: Path, setting: Setting, n_takes: int) -> Iterator[Answer]:
     """Simulate and judge one take after the other; at most two takes' files are kept."""
-    recordings = read_recordings(sounds)
+    # Neighbouring takes, each other's strangers, share no recording.
+    halves = np.array_split(np.array(read_recordings(sounds)), 2)
     responses = [rooms / name for name in ROOMS]
     before: KnownPair | None = None
     with tempfile.TemporaryDirectory() as folder:
         for seed in tqdm(range(n_takes), unit="take", desc="judging"):
+            recordings = halves[seed % 2].tolist()
             pair = record(seed, Path(folder), recordings, responses, setting)
             began = time.process_time()
             found = judged(pair.camera, pair.track)
