@@ -65,7 +65,8 @@ def placed(
     except (MediaError, UnusableContent) as error:
         return Placement(note=f"The camera's own sound does not help to place the track: {error}")
     if sync.belonging is not Belonging.SYNCHRONISED:
-        return Placement(sync=sync, note=f"By the camera's own sound: {sync.reason}")
+        taken = "" if sync.belonging is Belonging.FOREIGN else " It is taken to begin at 0."
+        return Placement(sync=sync, note=f"By the camera's own sound: {sync.reason}{taken}")
     placement = Placement(sync.offset_s + camera_start_s, sync.drift_ppm, sync)
     end_s = placement.picture_s(track.info.duration_s) - track.info.duration_s
     if max(abs(placement.offset_s), abs(end_s)) < _WORTH_TELLING_S:

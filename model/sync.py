@@ -35,7 +35,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from model.coarse import MAX_SLOPE, coarse_lines, lines_like
+from model.coarse import BIN_S, MAX_SLOPE, coarse_lines, lines_like
 from model.consensus import Line, fitted, log_odds
 from model.errors import AvsaError, OptionError
 from model.fine import APART_S, RATE, REACH_S, Chunk, Place, chunks_near, places_of
@@ -127,13 +127,13 @@ def synchronise(
         )
     ears = Ear(camera, camera_channels(camera)), Ear(track, track_channels(track))
     lines = coarse_lines(*ears, expected_s, search_s)
-    told = _told(ears, lines, search_s)
+    told = _told(ears, lines, expected_s, search_s)
     if told:
         alike = lines_like(told[0].line, *ears, expected_s, search_s, _N_ALIKE)
-        told = _highest_first(told + _told(ears, alike, search_s))
+        told = _highest_first(told + _told(ears, alike, expected_s, search_s))
     line = told[0].line if told else lines[0]
     heard = chunks_near(*ears, line, _MAX_CHUNKS)
-    near = places_of(heard, line, search_s)
+    near = _within(places_of(heard, line, search_s), expected_s, search_s)
     sync = _judged([h.chunk for h in heard], line, search_s, near[0] if near else None)
     rivals_s = _rivals_s(told, ears[0].duration_s / 2)
     if sync.belonging is Belonging.SYNCHRONISED and rivals_s:
@@ -141,8 +141,7 @@ def synchronise(
             sync,
             belonging=Belonging.UNDECIDABLE,
             confidence=min(sync.confidence, 1 / (1 + len(rivals_s))),
-            reason="The sound repeats itself: the track fits as well "
-            f"{rivals_s[0]:+.2f} s from there.",
+            reason=_many_places(sync.offset_s, rivals_s),
         )
     return sync
 
@@ -150,14 +149,21 @@ def synchronise(
 # --- judging -------------------------------------------------------------------------------------
 
 
-def _told(ears: tuple[Ear, Ear], lines: list[Line], search_s: float) -> list[Place]:
+def _told(
+    ears: tuple[Ear, Ear], lines: list[Line], expected_s: float, search_s: float
+) -> list[Place]:
     """Places near lines that some chunks show to be more than chance, the highest first."""
     places = [
         place
         for line in lines
         for place in places_of(chunks_near(*ears, line, _TRIAL_CHUNKS), line, search_s)
     ]
-    return _highest_first([place for place in places if place.odds > 0])
+    return _highest_first([p for p in _within(places, expected_s, search_s) if p.odds > 0])
+
+
+def _within(places: list[Place], expected_s: float, search_s: float) -> list[Place]:
+    """Those where a search was asked for: the fine one looks further."""
+    return [p for p in places if abs(p.line.at_zero_s - expected_s) < search_s + BIN_S]
 
 
 def _highest_first(places: list[Place]) -> list[Place]:
@@ -173,6 +179,14 @@ def _rivals_s(places: list[Place], at_s: float) -> list[float]:
         if high and all(abs(away_s - other) > APART_S for other in apart_s):
             apart_s.append(away_s)
     return apart_s[1:]
+
+
+def _many_places(offset_s: float, rivals_s: list[float]) -> str:
+    more = f" and at {len(rivals_s) - 1} more places" if len(rivals_s) > 1 else ""
+    return (
+        f"The sound repeats itself: the track fits at {offset_s:+.2f} s, at "
+        f"{offset_s + rivals_s[0]:+.2f} s{more}. Say where it begins, or search less far."
+    )
 
 
 def _judged(
