@@ -18,28 +18,36 @@ from model.consensus import Line
 
 FloatArray = NDArray[np.float64]
 
+_MOST = 8.0  # deviations of one curve that count
 _HEIGHTS = 20.0  # deviations that a true peak's height may be spread over, a priori
 
 
 @dataclass(frozen=True)
 class Stack:
-    """The line along which curves add up highest.
+    """A line along which curves add up.
 
     Attributes
     ----------
-    height : of the sum's peak, in deviations of its noise; negative if inverted.
+    parts : what each curve has there, in deviations of its noise, [shape=(N,)]; negative if
+        inverted.
     """
 
     line: Line
-    height: float
+    parts: FloatArray
+
+    @property
+    def height(self) -> float:
+        """Of the sum, in deviations of its noise."""
+        return float(np.sum(self.parts)) / math.sqrt(len(self.parts))
 
     def log_odds(self, n_places: float) -> float:
         """Log-odds that the line is true, not the highest of so many places by chance.
 
         Of the height's densities: one over `_HEIGHTS`, and that of the highest of a normal
-        distribution's draws, which is about its height times the chance of exceeding it.
+        distribution's draws, which is about its height times the chance of exceeding it. No curve
+        counts for more than `_MOST`: a sound that two recordings share by chance is clear in one.
         """
-        height = abs(self.height)
+        height = abs(Stack(self.line, self.parts.clip(-_MOST, _MOST)).height)
         exceeded = math.log(2 * n_places) + float(log_ndtr(-height))
         return -exceeded - math.log(max(height, 1.0) * _HEIGHTS)
 
@@ -60,25 +68,26 @@ def slant_stack(
     times_s : [shape=(N,)]; slopes : those that are tried; rate_hz : of the curves.
     n_lines : how many are asked for; apart_s : how far they are apart at the middle of the times.
     """
-    n, _, length = curves.shape
+    n, n_channels, length = curves.shape
     middle = float(times_s.mean())
     shifts = np.round(slopes[:, None] * (times_s - middle) * rate_hz).astype(int)
     most = int(np.abs(shifts).max())
     padded = np.pad(curves, [(0, 0), (0, 0), (most, most)])
-    highest, slope_of = np.zeros(length), np.zeros(length)
-    for slope, row in zip(slopes.tolist(), shifts.tolist(), strict=True):
+    highest = np.zeros((n_channels, length))
+    row_of = np.zeros((n_channels, length), dtype=int)
+    for row, moved in enumerate(shifts.tolist()):
         total = np.zeros(curves.shape[1:])
-        for curve, shift in zip(padded, row, strict=True):
+        for curve, shift in zip(padded, moved, strict=True):
             total += curve[:, most + shift : most + shift + length]
-        channel = np.abs(total).argmax(axis=0)
-        height = np.take_along_axis(total, channel[None], axis=0)[0] / n**0.5
-        higher = np.abs(height) > np.abs(highest)
-        highest[higher], slope_of[higher] = height[higher], slope
+        higher = np.abs(total) > np.abs(highest)
+        highest[higher], row_of[higher] = total[higher], row
     stacks: list[Stack] = []
     apart = round(apart_s * rate_hz)
     while len(stacks) < n_lines and highest.any():
-        peak = int(np.abs(highest).argmax())
-        delay_s, slope = (peak - length // 2) / rate_hz, float(slope_of[peak])
-        stacks.append(Stack(Line(delay_s - slope * middle, slope), float(highest[peak])))
-        highest[max(0, peak - apart) : peak + apart + 1] = 0.0
+        channel, peak = divmod(int(np.abs(highest).argmax()), length)
+        row = int(row_of[channel, peak])
+        slope, delay_s = float(slopes[row]), (peak - length // 2) / rate_hz
+        parts = padded[np.arange(n), channel, most + shifts[row] + peak]
+        stacks.append(Stack(Line(delay_s - slope * middle, slope), parts))
+        highest[:, max(0, peak - apart) : peak + apart + 1] = 0.0
     return stacks

@@ -134,7 +134,8 @@ def synchronise(
     line = told[0].line if told else lines[0]
     heard = chunks_near(*ears, line, _MAX_CHUNKS)
     near = _within(places_of(heard, line, search_s), expected_s, search_s)
-    sync = _judged([h.chunk for h in heard], line, search_s, near[0] if near else None)
+    together = max(near, key=lambda place: place.odds) if near else None
+    sync = _judged([h.chunk for h in heard], line, search_s, together)
     rivals_s = _rivals_s(told, ears[0].duration_s / 2)
     if sync.belonging is Belonging.SYNCHRONISED and rivals_s:
         return replace(

@@ -79,10 +79,28 @@ def test_the_highest_of_many_by_chance_has_odds_against_it() -> None:
     assert max(by_chance) < 0
     assert np.median(by_chance) < -3
 
-    line = stack.line
-    odds = [Stack(line, height).log_odds(1e8) for height in (5.0, 6.5, 8.0, 12.0, 40.0)]
-    assert np.all(np.diff(odds) > 0)
-    assert odds[0] < -3 < 3 < odds[2]
+    def odds(height: float, n: int = 100) -> float:
+        return Stack(stack.line, np.full(n, height / n**0.5)).log_odds(1e8)
+
+    rising = [odds(height) for height in (5.0, 6.5, 8.0, 12.0, 40.0)]
+    assert np.all(np.diff(rising) > 0)
+    assert rising[0] < -3 < 3 < rising[2]
     rarity = norm.logsf(8.0) - norm.logsf(12.0)
-    assert odds[3] - odds[2] == pytest.approx(rarity - np.log(12 / 8))
-    assert Stack(line, -8.0).log_odds(1e8) == odds[2]
+    assert rising[3] - rising[2] == pytest.approx(rarity - np.log(12 / 8))
+    assert odds(-8.0) == rising[2]
+
+
+def test_one_clear_curve_is_no_proof() -> None:
+    """What two recordings share by chance: a word, a bar of music."""
+    noise = curves(6, 0.0, 0.0, 0.0)
+    shared, spread = noise.copy(), noise.copy()
+    shared[3, 0, REACH + 20] += 40.0
+    spread[:, 0, REACH + 20] += 40.0 / len(TIMES_S)
+
+    by_one, by_all = (
+        slant_stack(each, TIMES_S, np.zeros(1), rate_hz=RATE_HZ)[0] for each in (shared, spread)
+    )
+
+    assert by_one.line.delay(0.0) == by_all.line.delay(0.0) == pytest.approx(0.02)
+    assert by_one.height == pytest.approx(by_all.height)
+    assert by_one.log_odds(1e6) < -3 < 3 < by_all.log_odds(1e6)
