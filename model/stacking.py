@@ -18,7 +18,7 @@ from model.consensus import Line
 
 FloatArray = NDArray[np.float64]
 
-_MOST = 8.0  # deviations of one curve that count
+_MOST = 12.0  # deviations of one curve that count
 _HEIGHTS = 20.0  # deviations that a true peak's height may be spread over, a priori
 
 
