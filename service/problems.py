@@ -9,8 +9,9 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
-from starlette.routing import Route
+from starlette.routing import Mount
 
 from model.errors import AvsaError
 from service.jobs import KeyReused, QueueFull, QuotaReached, TableUnreachable
@@ -129,8 +130,11 @@ def install(app: FastAPI) -> None:
 
 def _methods(app: FastAPI, path: str) -> set[str]:
     """All methods of a path; the framework tells those of the first route that it finds."""
-    routes = [route for route in app.routes if isinstance(route, Route)]
-    return set[str]().union(*(r.methods or () for r in routes if r.path_regex.match(path)))
+    found = set[str]()
+    for route in iter_route_contexts(app.routes):  # `app.routes` hides those of included routers
+        if route.path_regex.match(path):
+            found |= {"GET", "HEAD"} if isinstance(route.route, Mount) else route.methods or set()
+    return found
 
 
 def described(words: str, code: str = "invalid_request") -> dict[str, Any]:
