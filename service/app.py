@@ -11,6 +11,7 @@ from anyio.to_thread import run_sync
 from fastapi import Depends, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import FileResponse
+from fastapi.routing import APIRoute, iter_route_contexts
 from fastapi.staticfiles import StaticFiles
 
 from service import access, health, openapi, problems, webhooks
@@ -101,9 +102,30 @@ def create_app(settings: Settings) -> FastAPI:
     )  # fmt: skip
     for part in parts:
         app.include_router(part, dependencies=[Depends(access.authorise)])
+    _answer_head(app)
     _add_pages(app)
     openapi.describe(app)
     return app
+
+
+def _answer_head(app: FastAPI) -> None:
+    """HEAD wherever there is GET, as HTTP wants it: what a file is, is asked before it is fetched.
+
+    Not of events: they have no end to be told beforehand.
+    """
+    routes = [(context.path, context.original_route) for context in iter_route_contexts(app.routes)]
+    with_head = {
+        path for path, route in routes if "HEAD" in (getattr(route, "methods", None) or ())
+    }
+    for path, route in routes:
+        if not isinstance(route, APIRoute) or "GET" not in (route.methods or ()):
+            continue
+        if path is not None and path not in with_head and route.operation_id != "watch_job":
+            app.add_api_route(
+                path, route.endpoint, methods=["HEAD"], operation_id=route.operation_id,
+                response_model=route.response_model, response_class=route.response_class,
+                dependencies=[Depends(access.authorise)], include_in_schema=False,
+            )  # fmt: skip
 
 
 def _add_middleware(app: FastAPI, settings: Settings) -> None:
@@ -134,6 +156,6 @@ def _add_pages(app: FastAPI) -> None:
     app.mount("/docs", StaticFiles(directory=f"{web}/docs", html=True), name="docs")
     app.mount("/swagger", StaticFiles(directory=swagger), name="swagger")
 
-    @app.get("/", include_in_schema=False)
+    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     async def page() -> FileResponse:
         return FileResponse(f"{web}/index.html")
