@@ -37,6 +37,7 @@ from service.jobs import (
 from service.objectstore import ObjectName, ObjectStore
 from service.problems import Problem, Responses
 from service.queue import Reconciler
+from service.resultfile import ResultFile
 from service.retention import Purge
 from service.schemas import JobInfo, JobPage
 from service.settings import Settings
@@ -126,8 +127,11 @@ router = APIRouter()
 
 _NOT_FOUND: Responses = {404: problems.described("no such job")}
 _RESULT: Responses = {
-    404: problems.described("no such job or track"),
+    206: {"description": "the part that Range asks for"},
+    304: {"description": "it is what If-None-Match names"},
+    404: problems.described("no such job or track, or the file is gone"),
     409: problems.described("not ended yet, or cancelled"),
+    416: problems.described("Range begins beyond the end of the file"),
     422: problems.described("the job failed for its input"),
     500: problems.described("the job failed for a reason of ours"),
 }
@@ -382,7 +386,7 @@ async def get_audio(job: JobDep, track: TrackInPath, service: ServiceDep) -> Res
         link = await run_sync(service.objects.link, at, name, media_type)
         return RedirectResponse(link, 307, headers={"Cache-Control": "no-store"})
     path = service.result_file(job, result["audio"])
-    return FileResponse(path, filename=name, media_type=media_type)
+    return ResultFile(path, filename=name, media_type=media_type)
 
 
 @router.get(
@@ -417,4 +421,4 @@ async def _beside(
     if "objects" in result:
         at = ObjectName.parse(result["objects"][kind])
         return Response(await run_sync(service.objects.read, at), media_type=media_type)
-    return FileResponse(service.result_file(job, f"{kind}-{track}.{suffix}"), media_type=media_type)
+    return ResultFile(service.result_file(job, f"{kind}-{track}.{suffix}"), media_type=media_type)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from tests.service.conftest import Server
+from tests.service.polite_child import AUDIO
 
 
 @pytest.fixture(scope="module")
@@ -58,3 +60,33 @@ def test_head_answers_as_get_does_without_a_body(polite: Server, ended: str) -> 
         for header in ("content-type", "content-length", "etag"):
             assert head.headers.get(header) == get.headers.get(header)
     assert httpx.head(f"{polite.url}/jobs/nope").status_code == 404
+
+
+def test_parts_of_a_result(polite: Server, ended: str) -> None:
+    url = f"{polite.url}/{ended}/audio/0"
+
+    def part(asked: str) -> httpx.Response:
+        return httpx.get(url, headers={"Range": asked})
+
+    assert (part("bytes=5-9").status_code, part("bytes=5-9").content) == (206, AUDIO[5:10])
+    for whole in ("items=0-5", "bytes=a-b", "bytes=", "nonsense"):  # to be passed over
+        assert (part(whole).status_code, part(whole).content) == (200, AUDIO), whole
+    beyond = part(f"bytes={len(AUDIO)}-")
+    assert f"{len(AUDIO)} bytes" in refused(beyond, 416, "range_not_satisfiable")["detail"]
+    assert beyond.headers["content-range"] == f"bytes */{len(AUDIO)}"
+
+
+def test_what_a_caller_has_is_not_sent_again(polite: Server, ended: str) -> None:
+    url = f"{polite.url}/{ended}/audio/0"
+    etag = httpx.get(url).headers["etag"]
+    for known in (etag, f'W/{etag}, "other"', "*"):
+        again = httpx.get(url, headers={"If-None-Match": known})
+        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", etag)
+    assert httpx.get(url, headers={"If-None-Match": '"other"'}).content == AUDIO
+
+
+def test_a_result_that_the_disk_has_lost_is_told(polite: Server, ended: str) -> None:
+    for path in Path(polite.data_dir, "results", ended.removeprefix("jobs/"), "1").iterdir():
+        path.unlink()
+    for name in ("audio/0", "report.json", "plot.png"):
+        refused(httpx.get(f"{polite.url}/{ended}/{name}"), 404, "result_gone")
