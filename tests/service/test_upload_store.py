@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -73,6 +74,14 @@ class Cuts(RuleBasedStateMachine):
         if check is None or (end == "whole" and check == "right"):
             self.kept += sent
         self.complete = len(self.kept) == len(SOURCE)
+
+    @precondition(lambda self: self.complete)
+    @rule()
+    def take(self) -> None:
+        """All that can be done with one that is whole; a machine must always have a step to take."""
+        job = Path(self.folder.name) / "job"
+        assert self.store.take(ID, job, "1", owner="").path.read_bytes() == SOURCE
+        shutil.rmtree(job)
 
     def close(self, writer: Writer, whole: bool, *, wrong: bool) -> None:
         if wrong and whole:
