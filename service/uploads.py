@@ -153,12 +153,8 @@ class UploadStore:
         """
         self.get(upload_id, owner=owner)
         folder = self._path(upload_id)
+        lock = _take(folder / "upload.json", upload_id)
         try:
-            lock = os.open(folder / "upload.json", os.O_RDONLY)
-        except OSError as error:
-            raise _unknown(upload_id) from error
-        try:
-            _take(lock, upload_id)
             proven = _read_number(folder / "unproven")
             if proven is not None:
                 os.truncate(folder / "data.part", proven)
@@ -343,19 +339,34 @@ def _unknown(upload_id: str) -> Problem:
     return Problem(404, "upload_not_found", f"There is no upload {upload_id[:64]}.")
 
 
-def _take(lock: int, upload_id: str) -> None:
-    """Lock a file, waiting a little for its holder."""
+def _take(path: Path, upload_id: str) -> int:
+    """Open an upload's file and lock it, waiting a little for its holder; to be closed."""
     deadline = time.monotonic() + _LOCK_WAIT_S
     while True:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                detail = f"Another request is writing to the upload {upload_id}: try again later."
-                raise Problem(423, "upload_locked", detail, headers={"Retry-After": "2"}) from None
-            time.sleep(0.05)
-        else:
-            return
+            lock = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise _unknown(upload_id) from error
+        if _locked(lock, path):
+            return lock
+        os.close(lock)
+        if time.monotonic() > deadline:
+            detail = f"Another request is writing to the upload {upload_id}: try again later."
+            raise Problem(423, "upload_locked", detail, headers={"Retry-After": "2"})
+        time.sleep(0.05)
+
+
+def _locked(lock: int, path: Path) -> bool:
+    """Lock an open file at once, if it is still the one of its path.
+
+    Who waited for an upload that was deleted, and begun again under its id, holds a lock that keeps
+    nobody out.
+    """
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(lock), path.stat())
+    except (BlockingIOError, FileNotFoundError):
+        return False
 
 
 def _read_text(path: Path) -> str | None:

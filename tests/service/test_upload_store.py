@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import threading
 import time
 from pathlib import Path
 
@@ -78,7 +79,7 @@ class Cuts(RuleBasedStateMachine):
     @precondition(lambda self: self.complete)
     @rule()
     def take(self) -> None:
-        """All that can be done with one that is whole; a machine must always have a step to take."""
+        """All that can be done with one that is whole; a machine always needs a step to take."""
         job = Path(self.folder.name) / "job"
         assert self.store.take(ID, job, "1", owner="").path.read_bytes() == SOURCE
         shutil.rmtree(job)
@@ -137,6 +138,39 @@ def test_an_upload_serves_several_jobs_and_outlives_itself(tmp_path: Path) -> No
     assert [file.path.name for file in files] == ["2.wav", "2.wav"]
     assert [file.path.read_bytes() for file in files] == [b"abc", b"abc"]
     assert list((tmp_path / "incoming").iterdir()) == []
+
+
+def test_who_waits_for_an_upload_that_is_begun_again_waits_for_the_new_one(tmp_path: Path) -> None:
+    """Else two hold its lock, and the second cuts off what the first writes."""
+    store = new_store(tmp_path)
+    store.create(ID, name="", owner="", length=5)
+    refusals: list[Problem] = []
+
+    def wait() -> None:
+        try:
+            with store.locked(ID, owner=""):
+                pass
+        except Problem as problem:
+            refusals.append(problem)
+
+    waiting = threading.Thread(target=wait)
+    with store.locked(ID, owner="") as upload:
+        waiting.start()
+        time.sleep(0.2)
+        store.delete(upload)
+        store.create(ID, name="", owner="", length=5)
+        again = store.locked(ID, owner="")
+        writer = store.writer(
+            again.__enter__(), check=Check("sha256", hashlib.sha256(b"12345").digest())
+        )
+        writer.write(bytearray(b"123"))
+    waiting.join()
+    assert [problem.status for problem in refusals] in ([423], [404])  # it was gone for a moment
+    writer.write(bytearray(b"45"))
+    writer.close(whole=True)
+    writer.finish()
+    again.__exit__(None, None, None)
+    assert (tmp_path / "incoming" / ID / "data").read_bytes() == b"12345"
 
 
 def test_the_reserve_is_left_free(tmp_path: Path) -> None:
