@@ -174,10 +174,13 @@ _BODY = {
         200: {"description": "with Prefer: wait=N, the finished report (several tracks: a list)"},
         400: problems.described("the body is broken"),
         404: problems.described("there is no such upload"),
-        409: problems.described("a request with this Idempotency-Key is being read"),
+        409: problems.described(
+            "a request with this Idempotency-Key is being read, or an upload is not finished"
+        ),
         413: problems.described("too large"),
         415: problems.described("neither multipart nor JSON"),
         422: problems.described("something in the request does not fit"),
+        423: problems.described("another request holds an upload"),
         429: problems.described("as many jobs wait or run for this key as may"),
         503: problems.described("as many jobs wait as may, or the job table is out of reach"),
         507: problems.described("no space left"),

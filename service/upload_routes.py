@@ -10,7 +10,7 @@ import binascii
 import hashlib
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import Annotated
@@ -28,7 +28,7 @@ from service.jobs import new_id
 from service.problems import Problem, Responses, described
 from service.schemas import UploadInfo
 from service.storage import safe_label
-from service.uploads import Check, Upload, UploadStore, Writer
+from service.uploads import LOCK_WAIT_S, Check, Upload, UploadStore, Writer
 
 TUS_VERSION = "1.0.0"
 _ALGORITHMS = ("sha1", "sha256")
@@ -115,7 +115,7 @@ async def get_upload(upload_id: str, store: Store, owner: Owner) -> UploadInfo:
 )
 async def get_offset(upload_id: str, store: Store, owner: Owner) -> Response:
     """Where to go on (tus): the header Upload-Offset."""
-    async with contextmanager_in_threadpool(store.locked(upload_id, owner=owner)) as upload:
+    async with _held(store, upload_id, owner) as upload:
         name = base64.b64encode(upload.name.encode()).decode()
         headers = {
             "Upload-Offset": str(upload.offset),
@@ -184,7 +184,7 @@ async def append(
         detail = f"The body must be {_CHUNK_TYPE}."
         raise Problem(415, "unsupported_media_type", detail)
     check = _check(upload_checksum)
-    async with contextmanager_in_threadpool(store.locked(upload_id, owner=owner)) as upload:
+    async with _held(store, upload_id, owner) as upload:
         if upload_offset != str(upload.offset):
             detail = f"Upload-Offset is {upload_offset[:40]!r}; the upload is at {upload.offset}."
             raise Problem(409, "wrong_offset", detail)
@@ -237,7 +237,7 @@ async def put_upload(
         if problem.code != "upload_exists":
             raise
         exists = True
-    async with contextmanager_in_threadpool(store.locked(upload_id, owner=owner)) as upload:
+    async with _held(store, upload_id, owner) as upload:
         # One that was begun here, and is not empty, may have been sent by another request.
         if upload.complete and (exists or length != 0):
             detail = f"The upload {upload_id} is finished already."
@@ -264,7 +264,7 @@ async def put_upload(
 )
 async def delete_upload(upload_id: str, store: Store, owner: Owner) -> Response:
     """Forget an upload (tus: termination); jobs that were given it keep their file."""
-    async with contextmanager_in_threadpool(store.locked(upload_id, owner=owner)) as upload:
+    async with _held(store, upload_id, owner) as upload:
         await run_sync(store.delete, upload)
     return Response(None, 204)
 
@@ -295,6 +295,24 @@ async def overridden(
     if method == "HEAD":
         return await get_offset(upload_id, store, owner)
     return await delete_upload(upload_id, store, owner)
+
+
+@asynccontextmanager
+async def _held(store: UploadStore, upload_id: str, owner: str) -> AsyncIterator[Upload]:
+    """Hold an upload's lock. Whoever waits for it waits without a thread: all else needs those."""
+    deadline, pause = anyio.current_time() + LOCK_WAIT_S, 0.05
+    async with AsyncExitStack() as stack:
+        while True:
+            lock = contextmanager_in_threadpool(store.locked(upload_id, owner=owner, wait_s=0.0))
+            try:
+                upload = await stack.enter_async_context(lock)
+                break
+            except Problem as problem:
+                if problem.status != 423 or anyio.current_time() > deadline:
+                    raise
+            await anyio.sleep(pause)
+            pause = min(0.5, 1.5 * pause)
+        yield upload
 
 
 @asynccontextmanager

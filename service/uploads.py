@@ -28,7 +28,7 @@ from service.storage import Storage, StoredFile, safe_suffix
 # A power cut costs at most so much of what was sent; and the disk keeps pace with the sender.
 _SYNC_BYTES = 64 << 20
 # How long a writer waits for the one before it, whose connection may just have broken.
-_LOCK_WAIT_S = 3.0
+LOCK_WAIT_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -141,8 +141,10 @@ class UploadStore:
         )
 
     @contextmanager
-    def locked(self, upload_id: str, *, owner: str) -> Iterator[Upload]:
-        """Hold an upload's lock, with what is known of it.
+    def locked(
+        self, upload_id: str, *, owner: str, wait_s: float = LOCK_WAIT_S
+    ) -> Iterator[Upload]:
+        """Hold an upload's lock, with what is known of it; wait for its holder for `wait_s`.
 
         What a writer that died has left is put in order first: unproven bytes are cut off, and an
         upload whose last byte has come is finished.
@@ -153,7 +155,7 @@ class UploadStore:
         """
         self.get(upload_id, owner=owner)
         folder = self._path(upload_id)
-        lock = _take(folder / "upload.json", upload_id)
+        lock = _take(folder / "upload.json", upload_id, wait_s)
         try:
             proven = _read_number(folder / "unproven")
             if proven is not None:
@@ -193,13 +195,12 @@ class UploadStore:
         ------
         Problem : unknown (404), or not finished (409).
         """
+        known = self.get(upload_id, owner=owner)
+        if known.offset != known.length:  # its writer, who has the lock, need not be waited for
+            raise _unfinished(known)
         with self.locked(upload_id, owner=owner) as upload:
             if not upload.complete:
-                detail = (
-                    f"The upload {upload_id} has {upload.offset} bytes of "
-                    f"{upload.length or 'more'}: finish it first."
-                )
-                raise Problem(409, "upload_not_finished", detail)
+                raise _unfinished(upload)
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / f"{stem}{safe_suffix(upload.name)}"
             os.link(self._path(upload_id) / "data", path)
@@ -339,9 +340,17 @@ def _unknown(upload_id: str) -> Problem:
     return Problem(404, "upload_not_found", f"There is no upload {upload_id[:64]}.")
 
 
-def _take(path: Path, upload_id: str) -> int:
+def _unfinished(upload: Upload) -> Problem:
+    detail = (
+        f"The upload {upload.id} has {upload.offset} bytes of {upload.length or 'more'}: "
+        "finish it first."
+    )
+    return Problem(409, "upload_not_finished", detail)
+
+
+def _take(path: Path, upload_id: str, wait_s: float) -> int:
     """Open an upload's file and lock it, waiting a little for its holder; to be closed."""
-    deadline = time.monotonic() + _LOCK_WAIT_S
+    deadline = time.monotonic() + wait_s
     while True:
         try:
             lock = os.open(path, os.O_RDONLY)
@@ -350,7 +359,7 @@ def _take(path: Path, upload_id: str) -> int:
         if _locked(lock, path):
             return lock
         os.close(lock)
-        if time.monotonic() > deadline:
+        if time.monotonic() >= deadline:
             detail = f"Another request is writing to the upload {upload_id}: try again later."
             raise Problem(423, "upload_locked", detail, headers={"Retry-After": "2"})
         time.sleep(0.05)

@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -255,6 +256,36 @@ def test_of_two_writers_one_is_told_to_wait(server: Server) -> None:
     first.join(30)
 
     assert stored(server, url).read_bytes() == b"x" * 100
+
+
+def test_many_that_wait_for_one_upload_hold_up_nothing_else(server: Server) -> None:
+    url = create(server, 100)
+    going, done = threading.Event(), threading.Event()
+
+    def waiting() -> Iterator[bytes]:
+        yield b"x" * 10
+        going.set()
+        done.wait(30)
+        yield b"x" * 90
+
+    def ask(n: int) -> int:
+        if n % 2:
+            return httpx.head(url, headers=TUS, timeout=LONG).status_code
+        named = {"video": {"upload": url.rsplit("/", 1)[1]}}
+        return httpx.post(f"{server.url}/align", json=named, timeout=LONG).status_code
+
+    first = threading.Thread(target=patch, args=(url, 0, waiting()))
+    first.start()
+    going.wait(30)
+    with ThreadPoolExecutor(120) as pool:
+        answers = [pool.submit(ask, n) for n in range(120)]
+        time.sleep(1.5)  # all of them are there, and half of them wait
+        began = time.monotonic()
+        assert httpx.get(f"{server.url}/jobs", timeout=LONG).status_code == 200
+        assert time.monotonic() - began < 1.0
+        assert {answer.result() for answer in answers} == {423, 409}
+    done.set()
+    first.join(30)
 
 
 def test_of_several_puts_of_one_id_at_once_one_is_kept(server: Server) -> None:
