@@ -88,10 +88,13 @@ class Storage:
 
 
 def _last_change(folder: Path) -> float:
-    """When something was last written in a folder; now, if it vanishes under our eyes."""
+    """When something was last written in a folder; now, if it vanishes under our eyes.
+
+    The folder's own time counts as well: an upload's file that was linked there may be old.
+    """
     try:
         with os.scandir(folder) as entries:
-            return max((entry.stat().st_mtime for entry in entries), default=folder.stat().st_mtime)
+            return max([folder.stat().st_mtime, *(entry.stat().st_mtime for entry in entries)])
     except OSError:
         return time.time()
 

@@ -193,3 +193,17 @@ def test_a_sweep_spares_what_is_young_or_being_written(tmp_path: Path) -> None:
         assert store.sweep() == [old]
     assert store.sweep() == [busy]
     assert store.get(young, owner="").offset == 0
+
+
+def test_a_sweep_spares_a_request_that_has_just_taken_an_old_upload(tmp_path: Path) -> None:
+    store, storage = new_store(tmp_path), Storage(tmp_path)
+    store.create(ID, name="a.wav", owner="", length=0)
+    long_ago = (time.time() - 60,) * 2
+    os.utime(tmp_path / "incoming" / ID / "data", long_ago)
+    folder = storage.upload_folder("job")
+
+    store.take(ID, folder, "1", owner="")
+
+    assert storage.sweep(lambda _: False, older_than_s=50) == []
+    os.utime(folder, long_ago)
+    assert storage.sweep(lambda _: False, older_than_s=50) == ["job"]
