@@ -14,6 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+# A worker that goes down does not wait for a child that starts: how often that is looked at.
+_LOOK_S = 0.2
+
 
 class ChildDied(Exception):
     """The child is gone, or had to be ended, before it said that it was done."""
@@ -54,21 +57,26 @@ class ChildProcess:
             return int(pages) * os.sysconf("SC_PAGE_SIZE")
         return 0
 
-    def warm_up(self, limit_s: float) -> None:
+    def warm_up(self, limit_s: float, stopping: threading.Event) -> None:
         """Have it ready for a job, starting it if it does not run.
 
         Raises
         ------
-        ChildDied : it ended, or did not get ready within `limit_s`.
+        ChildDied : it ended, did not get ready within `limit_s`, or is not wanted any more.
         """
         if self._process is None or self._process.poll() is not None:
             self.end()
             self._start()
         deadline = time.monotonic() + limit_s
         while not self._ready:
+            if stopping.is_set():
+                self.end()
+                raise ChildDied("the worker goes down")
             try:
-                message = self._lines.get(timeout=max(0.0, deadline - time.monotonic()))
+                message = self._lines.get(timeout=_LOOK_S)
             except queue.Empty as error:
+                if time.monotonic() < deadline:
+                    continue
                 self.end()
                 words = f"the child process did not get ready within {limit_s:.0f} s"
                 raise ChildDied(words) from error

@@ -128,9 +128,10 @@ class Worker:
         if self._child.jobs >= self._settings.child_jobs:
             self._child.end()
         try:
-            self._child.warm_up(self._settings.child_start_s)
+            self._child.warm_up(self._settings.child_start_s, self._stopping)
         except (ChildDied, OSError) as error:
-            log.error("no job is taken: %s", error)
+            level = logging.INFO if self._stopping.is_set() else logging.ERROR
+            log.log(level, "no job is taken: %s", error)
             self._back_off()
             return False
         return True

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -84,3 +86,26 @@ def test_a_child_that_dies_while_it_has_no_job_is_no_jobs_fault(
     job = table.get(job_id)
     assert job is not None
     assert (job.state, job.attempt, job.crashes) == (State.SUCCEEDED, 2, 0)
+
+
+def test_a_worker_told_to_stop_does_not_wait_for_a_child_that_starts(
+    table: SqliteJobTable, tmp_path: Path
+) -> None:
+    settings = Settings(data_dir=tmp_path, child_module="tests.service.slow_child")
+    worker = Worker(table, Storage(tmp_path, 0), settings, name="here", device="cpu")
+    job_id = stored(table, tmp_path)
+    running = threading.Thread(target=worker.run_next)
+    running.start()
+    deadline = time.monotonic() + 10
+    while worker.info["child_pid"] is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert worker.info["child_pid"] is not None
+
+    worker.stop()
+    running.join(5)
+
+    assert not running.is_alive()
+    assert worker.info["child_pid"] is None
+    job = table.get(job_id)
+    assert job is not None
+    assert (job.state, job.attempt) == (State.QUEUED, 0)
