@@ -7,6 +7,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,10 +47,11 @@ class Storage:
         return self._results / job_id / str(attempt)
 
     def keep_only(self, job_id: str, attempt: int) -> None:
-        """Delete what attempts wrote that do not count."""
-        for folder in (self._results / job_id).iterdir():
-            if folder.name != str(attempt):
-                shutil.rmtree(folder, ignore_errors=True)
+        """Delete what attempts wrote that do not count; a job may be purged meanwhile."""
+        with suppress(FileNotFoundError):
+            for folder in (self._results / job_id).iterdir():
+                if folder.name != str(attempt):
+                    shutil.rmtree(folder, ignore_errors=True)
 
     def purge(self, job_id: str) -> None:
         """Delete everything of a job."""

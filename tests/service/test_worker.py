@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -109,3 +110,29 @@ def test_a_worker_told_to_stop_does_not_wait_for_a_child_that_starts(
     job = table.get(job_id)
     assert job is not None
     assert (job.state, job.attempt) == (State.QUEUED, 0)
+
+
+def test_a_job_that_is_deleted_as_soon_as_it_ends_harms_nothing(
+    table: SqliteJobTable, worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """A client that watches may be quicker than the worker that tidies up."""
+    storage, finish = Storage(tmp_path, 0), table.finish
+
+    def finish_and_purge(job_id: str, attempt: int, state: State, **fields: Any) -> bool:
+        accepted = finish(job_id, attempt, state, **fields)
+        storage.purge(job_id)
+        table.purge(job_id)
+        return accepted
+
+    stored(table, tmp_path)
+    worker.run_next()
+    child = worker.info["child_pid"]
+    monkeypatch.setattr(table, "finish", finish_and_purge)
+    job_id = stored(table, tmp_path)
+    worker.run_next()
+
+    assert table.get(job_id) is None
+    assert not (tmp_path / "results" / job_id).exists()
+    assert worker.info["child_pid"] == child  # still warm
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
