@@ -339,7 +339,7 @@ class Client:
         """Append to a file what is missing of it."""
         done = part.stat().st_size if part.exists() else 0
         headers = {"Range": f"bytes={done}-"} if done else {}
-        with self._http.stream("GET", url, headers=headers) as answer:
+        with self._http.stream("GET", url, headers=headers, follow_redirects=True) as answer:
             if answer.status_code == 416:  # nothing is missing
                 return
             if answer.is_error:

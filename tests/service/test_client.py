@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -101,6 +104,40 @@ def test_a_download_goes_on_where_it_broke_off(
         with pytest.raises(ValueError, match="damaged"):
             client.save_audio(job.id, tmp_path / "out.wav")
         assert not part.exists()
+
+
+def test_a_download_follows_to_an_object_store_without_the_key(tmp_path: Path) -> None:
+    asked: list[tuple[str, dict[str, str]]] = []
+
+    class Stand(BaseHTTPRequestHandler):
+        """The service under the name 127.0.0.1, and a store under another."""
+
+        def do_GET(self) -> None:
+            asked.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
+            if self.path == "/jobs/x/audio/0":
+                self.send_response(307)
+                where = f"http://localhost:{stand.server_port}/bucket/key?signed"
+                self.send_header("Location", where)
+                body = b""
+            else:
+                self.send_response(200)
+                report = json.dumps({"output": {"sha256": hashlib.sha256(AUDIO).hexdigest()}})
+                body = AUDIO if self.path.startswith("/bucket/") else report.encode()
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    stand = ThreadingHTTPServer(("127.0.0.1", 0), Stand)
+    threading.Thread(target=stand.serve_forever, daemon=True).start()
+    with Client(f"http://127.0.0.1:{stand.server_port}", key="avsa_secret") as client:
+        client.save_audio("x", tmp_path / "out.wav")
+    stand.shutdown()
+    stand.server_close()
+
+    assert (tmp_path / "out.wav").read_bytes() == AUDIO
+    keys = {path: headers.get("authorization") for path, headers in asked}
+    assert keys["/jobs/x/audio/0"] == "Bearer avsa_secret"
+    assert keys["/bucket/key?signed"] is None
 
 
 def test_patience_has_an_end(server: Server) -> None:
