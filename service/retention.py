@@ -15,6 +15,8 @@ log = logging.getLogger("avsa.retention")
 
 _EVERY_S = 60.0
 _AT_ONCE = 100
+# What cannot be deleted is tried again after this.
+_AGAIN_S = 86400.0
 
 
 class Purge:
@@ -54,23 +56,31 @@ class Retention:
         self._keep_s = settings.keep_days * 86400
         self._every_s = min(_EVERY_S, self._keep_s)
         self._due = 0.0
+        self._refused: dict[str, float] = {}  # jobs that could not be deleted, and until when
 
     def sweep(self) -> None:
-        """Delete what is due, a portion at a time; looks once a minute."""
-        if time.monotonic() < self._due:
+        """Delete what is due, a portion at a time; looks once a minute.
+
+        A job that the object store does not delete is passed over for a day, so that it keeps no
+        other; where one is refused the portion ends, for the store may be out of reach.
+        """
+        now = time.monotonic()
+        if now < self._due:
             return
-        old = self._table.ended_before(time.time() - self._keep_s, _AT_ONCE)
-        for job_id in old:
-            job = self._table.get(job_id)
-            if job is None:
+        self._refused = {name: until for name, until in self._refused.items() if until > now}
+        limit = _AT_ONCE + len(self._refused)
+        old = self._table.ended_before(time.time() - self._keep_s, limit)
+        for job in filter(None, map(self._table.get, old)):
+            if job.id in self._refused:
                 continue
             try:
                 self._purge(job)
             except OutputError as error:
-                log.error("job %s is kept for now: %s", job_id, error)
+                log.error("job %s is kept for now: %s", job.id, error)
+                self._refused[job.id] = now + _AGAIN_S
                 self._due = time.monotonic() + self._every_s
                 return
-            log.info("job %s was deleted: it ended more than %.0f days ago", job_id,
+            log.info("job %s was deleted: it ended more than %.0f days ago", job.id,
                      self._keep_s / 86400)  # fmt: skip
-        if len(old) < _AT_ONCE:
+        if len(old) < limit:
             self._due = time.monotonic() + self._every_s

@@ -1,0 +1,50 @@
+"""What becomes of ended jobs where their files cannot all be deleted."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from model.errors import OutputError
+from service.jobs import NewJob, State
+from service.jobs.sqlite import SqliteJobTable
+from service.objectstore import ObjectName, ObjectStore
+from service.retention import Purge, Retention
+from service.settings import Settings
+from service.storage import Storage
+
+STORE = "s3://results/"
+
+
+class Locked:
+    """An object store that refuses to delete some objects, as under a legal hold."""
+
+    def delete(self, name: ObjectName) -> None:
+        if "held" in name.key:
+            raise OutputError(f"{name.uri} cannot be deleted (Access Denied).")
+
+
+def test_a_job_whose_objects_cannot_be_deleted_keeps_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time()
+    table = SqliteJobTable(tmp_path / "jobs.sqlite", clock=lambda: now - 1000)
+    ids = []
+    for name in ("held", "free", "held too", "free too"):
+        ids.append(table.submit(NewJob({"output": STORE})).id)
+        table.claim(lease_s=10)
+        results = [{"objects": {"audio": f"{STORE}{name}"}}]
+        assert table.finish(ids[-1], 1, State.SUCCEEDED, results=results)
+    settings = Settings(data_dir=tmp_path, results_url=STORE, keep_days=100 / 86400)
+    storage = Storage(tmp_path)
+    purge = Purge(table, storage, cast(ObjectStore, Locked()), settings)
+    retention = Retention(table, purge, settings)
+    monkeypatch.setattr(retention, "_every_s", 0.0)
+
+    for _ in range(5):
+        retention.sweep()
+
+    assert [table.get(job_id) is not None for job_id in ids] == [True, False, True, False]
