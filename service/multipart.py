@@ -150,7 +150,8 @@ async def receive(
     if size > max_bytes:
         raise too_large(size, max_bytes)
     storage.check_space(size)
-    folder.mkdir(parents=True)
+    with full_disk_told():
+        folder.mkdir(parents=True)
     receiver = _Receiver(options[b"boundary"], folder, storage, max_bytes)
     try:
         await pour(request, receiver.write, idle_s=idle_s)

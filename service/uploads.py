@@ -201,9 +201,10 @@ class UploadStore:
         with self.locked(upload_id, owner=owner) as upload:
             if not upload.complete:
                 raise _unfinished(upload)
-            folder.mkdir(parents=True, exist_ok=True)
             path = folder / f"{stem}{safe_suffix(upload.name)}"
-            os.link(self._path(upload_id) / "data", path)
+            with full_disk_told():
+                folder.mkdir(parents=True, exist_ok=True)
+                os.link(self._path(upload_id) / "data", path)
         return StoredFile(path, upload.name, upload.offset)
 
     def sweep(self) -> list[str]:

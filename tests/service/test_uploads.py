@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -368,6 +368,23 @@ def test_a_full_disk_is_told_and_the_upload_goes_on_when_there_is_space(
 
         assert 20_000_000 <= reached < 30_000_000
         assert sha256(stored(own_server, uploader.url)) == sha256(path)
+        own_server.stop()
+
+
+@pytest.mark.needs("root")
+def test_a_disk_that_has_room_for_no_file_is_full_too(own_server: Server) -> None:
+    with small_disk(own_server.data_dir, "40m,nr_inodes=80"):
+        own_server.start()
+        url = create(own_server, 3)
+        assert patch(url, 0, b"abc").status_code == 204
+        for number in range(80):
+            with suppress(OSError):
+                (own_server.data_dir / f"ballast-{number}").touch()
+
+        align = f"{own_server.url}/align"
+        assert_problem(httpx.post(align, files={"video": b"v"}), 507, "disk_full")
+        named = {"video": {"upload": url.rsplit("/", 1)[1]}}
+        assert_problem(httpx.post(align, json=named), 507, "disk_full")
         own_server.stop()
 
 
