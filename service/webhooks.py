@@ -45,6 +45,8 @@ SECRET_PREFIX = "whsec_"  # noqa: S105 - what secrets of the standard begin with
 # Seconds until the next try, after the first, the second, ...: eight tries within 25 hours.
 RETRY_AFTER_S = (5, 300, 1800, 7200, 18_000, 25_200, 36_000)
 _HOST = re.compile(rb"[A-Za-z0-9.:-]+")
+# What of IPv6 is handed out to the open internet.
+_UNICAST = ipaddress.ip_network("2000::/3")
 _TIMEOUT_S = 10.0
 _AT_A_TIME = 16
 _POLL_S = 1.0
@@ -92,6 +94,10 @@ def is_public(address: str) -> bool:
             wrapped = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
         if wrapped is not None:
             return is_public(str(wrapped))
+        # All else that Python calls global leads into networks of somebody's own, or nowhere:
+        # site-local, local NAT64, IPv4 in the last bits, segment routing.
+        if ip not in _UNICAST:
+            return False
     return ip.is_global and not ip.is_multicast
 
 
