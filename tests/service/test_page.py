@@ -47,6 +47,18 @@ CONTRASTS = """() => {
     });
 }"""
 
+# Drop files, or none but a text, on an element: how many are chosen as the video, what is said of
+# them, and whether the browser would open them.
+DROPPED = """([selector, names]) => {
+  const data = new DataTransfer();
+  for (const name of names) data.items.add(new File(["x"], name));
+  if (!names.length) data.setData("text/plain", "a text");
+  const how = { dataTransfer: data, bubbles: true, cancelable: true };
+  const opened = document.querySelector(selector).dispatchEvent(new DragEvent("drop", how));
+  const chosen = document.querySelector("#drop-video .chosen").textContent;
+  return [document.getElementById("video").files.length, chosen, opened];
+}"""
+
 
 @pytest.fixture(scope="module")
 def page(server: Server) -> Iterator[Page]:
@@ -211,6 +223,20 @@ def test_nothing_is_sent_without_a_video(page: Page) -> None:
     assert len(asked) == 1
     asked[0].continue_()
     page.unroute("**/jobs?limit=1")
+
+
+def test_what_is_dropped(page: Page) -> None:
+    page.reload()
+    dropped = page.evaluate(DROPPED, ["#drop-video", ["take.mp4"]])
+    assert dropped == [1, "take.mp4", False]
+    for several in ("take.mp4", "other.mp4"), ("take.mp4", "take.wav", "other.wav"):
+        assert page.evaluate(DROPPED, ["#drop-video", several]) == dropped
+        expect(page.locator("#error")).to_contain_text(f"one file here, and not {len(several)}")
+    assert page.evaluate(DROPPED, ["#drop-video", []]) == dropped
+    assert page.evaluate(DROPPED, ["h1", ["beside.mp4"]]) == dropped  # missed: nothing is opened
+    assert page.evaluate(DROPPED, ["#offset", []])[2]  # a text may go into a field
+    page.evaluate(DROPPED, ["#drop-audio", ["one.wav", "two.wav"]])
+    expect(page.locator("#drop-audio .chosen")).to_have_text("one.wav, two.wav")
 
 
 def test_a_time_that_is_no_number_is_told(page: Page, take: TakeFiles) -> None:

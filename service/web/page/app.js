@@ -2,6 +2,7 @@
 
 import { UNREACHABLE, json, sentence } from "./answers.js";
 import { lock } from "./door.js";
+import { choosing } from "./files.js";
 
 const PAUSE_S = 2;
 const NO_KEY = "The key is no longer good.";
@@ -9,23 +10,7 @@ const $ = (id) => document.getElementById(id);
 let job = null;
 let upload = null;
 
-for (const kind of ["video", "audio"]) {
-  const input = $(kind);
-  const drop = $(`drop-${kind}`);
-  const chosen = drop.querySelector(".chosen");
-  const empty = chosen.textContent;
-  input.addEventListener("change", () => {
-    chosen.textContent = [...input.files].map((file) => file.name).join(", ") || empty;
-  });
-  drop.addEventListener("dragover", (event) => { event.preventDefault(); drop.classList.add("over"); });
-  drop.addEventListener("dragleave", () => drop.classList.remove("over"));
-  drop.addEventListener("drop", (event) => {
-    event.preventDefault();
-    drop.classList.remove("over");
-    input.files = event.dataTransfer.files;
-    input.dispatchEvent(new Event("change"));
-  });
-}
+for (const kind of ["video", "audio"]) choosing($(kind), $(`drop-${kind}`), fail);
 
 $("form").addEventListener("submit", async (event) => {
   event.preventDefault();
