@@ -9,7 +9,7 @@ from typing import Literal
 
 import httpx
 import pytest
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Dialog, Page, Route, expect
 
 from tests.service.browser import opened
 from tests.service.conftest import Server
@@ -170,11 +170,59 @@ def test_a_report_that_cannot_be_had_is_told(page: Page, take: TakeFiles) -> Non
     expect(page.locator("#start")).to_be_enabled()
 
 
+def test_a_page_that_is_loaded_again_finds_its_job(
+    page: Page, server: Server, take: TakeFiles
+) -> None:
+    page.goto(server.url)
+    page.set_input_files("#video", take.video)
+    page.set_input_files("#audio", take.audio)
+    with page.expect_response("**/align") as sent:
+        page.click("#start")
+    job_id = sent.value.headers["location"].rsplit("/", 1)[1]
+    page.wait_for_url(f"{server.url}/#{job_id}")
+
+    page.reload()
+    expect(page.locator(".verdict")).to_have_text("misaligned", timeout=90_000)
+    page.reload()  # also when it has ended
+    expect(page.locator(".verdict")).to_have_text("misaligned", timeout=90_000)
+
+    assert httpx.delete(f"{server.url}/jobs/{job_id}").status_code == 204
+    page.reload()
+    expect(page.locator("#error")).to_have_text(f"There is no job {job_id}.", timeout=90_000)
+    expect(page.locator("#start")).to_be_enabled()
+    page.click("#start")  # what fails before it is a job has no address
+    expect(page.locator("#error")).to_have_text("Choose a 360° video first.")
+
+
+def test_leaving_within_an_upload_is_asked_about(
+    page: Page, server: Server, take: TakeFiles
+) -> None:
+    page.goto(server.url)
+    page.set_input_files("#video", take.video)
+    page.route("**/align", lambda _: None)
+    page.click("#start")
+    asked: list[str] = []
+
+    def stay(dialog: Dialog) -> None:
+        asked.append(dialog.type)
+        dialog.dismiss()
+
+    page.once("dialog", stay)
+    page.evaluate("setTimeout(() => location.reload())")
+    page.wait_for_timeout(500)
+    assert asked == ["beforeunload"]
+    page.click("#cancel")  # the page is there still
+    expect(page.locator("#error")).to_have_text("Cancelled.")
+    page.unroute("**/align")
+    page.reload()  # and nothing is asked
+
+
 def test_a_job_is_cancelled(page: Page, server: Server, take: TakeFiles) -> None:
     """While others are before it, so that it cannot end by itself first."""
     files = {"video": take.video.read_bytes(), "audio": take.audio.read_bytes()}
     sent = {kind: (f"take.{kind}", data) for kind, data in files.items()}
     before = [httpx.post(f"{server.url}/align", files=sent).json()["id"] for _ in range(4)]
+    page.set_input_files("#video", take.video)
     page.set_input_files("#audio", take.audio)
     page.click("#start")
     page.locator("#stage", has_text="Waiting for a worker").wait_for()

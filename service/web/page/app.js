@@ -1,7 +1,7 @@
 // Upload, watch, show. Everything the page does, a tool can do over the same HTTP interface.
 
 import { UNREACHABLE, json, sentence } from "./answers.js";
-import { lock } from "./door.js";
+import { letIn, lock } from "./door.js";
 import { choosing } from "./files.js";
 
 const PAUSE_S = 2;
@@ -12,18 +12,26 @@ let upload = null;
 
 for (const kind of ["video", "audio"]) choosing($(kind), $(`drop-${kind}`), fail);
 
-$("form").addEventListener("submit", async (event) => {
+$("form").addEventListener("submit", (event) => {
   event.preventDefault();
   if (!$("video").files.length) { fail("Choose a 360° video first."); return; }
   if ($("offset").validity.badInput) {
     fail("The time at which the track begins is no number: write seconds, such as 1.5.");
     return;
   }
+  see(submit);
+});
+
+// A job from its beginning to its end. Its id stays in the address, so that whoever loads the page
+// again, or follows a link to it, finds the job where it stands.
+async function see(begin) {
   $("results").replaceChildren();
   $("error").hidden = true;
+  history.replaceState(null, "", location.pathname);
   busy(true);
   try {
-    job = await submit();
+    job = await begin();
+    history.replaceState(null, "", `#${job.id}`);
     await watch(job.id);
   } catch (error) {
     fail(error.message);
@@ -31,7 +39,10 @@ $("form").addEventListener("submit", async (event) => {
     busy(false);
     job = upload = null;
   }
-});
+}
+
+// What has not arrived yet is lost with the page; the browser asks first.
+addEventListener("beforeunload", (event) => { if (upload && !job) event.preventDefault(); });
 
 $("cancel").addEventListener("click", () => {
   if (job) fetch(`/jobs/${job.id}/cancel`, { method: "POST" }).catch(() => fail(UNREACHABLE));
@@ -186,3 +197,6 @@ function fail(message) {
   $("error").textContent = message;
   $("error").hidden = false;
 }
+
+const known = location.hash.match(/^#([0-9a-f]{32})$/);
+letIn.then((open) => { if (open && known && !upload) see(async () => ({ id: known[1] })); });
