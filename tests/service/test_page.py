@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,6 +48,13 @@ CONTRASTS = """() => {
     });
 }"""
 
+# From now on, all that is written where a screen reader listens while the page is busy.
+WRITTEN = """() => {
+  window.read = [];
+  const live = document.querySelector("#status[aria-live], #status [aria-live]");
+  const note = () => window.read.push(live.innerText);
+  new MutationObserver(note).observe(live, { childList: true, characterData: true, subtree: true });
+}"""
 # Drop files, or none but a text, on an element: how many are chosen as the video, what is said of
 # them, and whether the browser would open them.
 DROPPED = """([selector, names]) => {
@@ -217,6 +225,21 @@ def test_leaving_within_an_upload_is_asked_about(
     page.reload()  # and nothing is asked
 
 
+def test_a_stage_is_read_out_once(page: Page, take: TakeFiles) -> None:
+    """And not at every percent: what is live is written only where it changes."""
+    page.reload()
+    page.set_input_files("#video", take.video)
+    page.set_input_files("#audio", take.audio)
+    page.evaluate(WRITTEN)
+    page.click("#start")
+    expect(page.locator(".verdict")).to_have_text("misaligned", timeout=90_000)
+
+    read: list[str] = page.evaluate("window.read")
+    assert len(read) > 2
+    assert all(one != following for one, following in itertools.pairwise(read)), read
+    assert not [text for text in read if "%" in text]
+
+
 def test_a_job_is_cancelled(page: Page, server: Server, take: TakeFiles) -> None:
     """While others are before it, so that it cannot end by itself first."""
     files = {"video": take.video.read_bytes(), "audio": take.audio.read_bytes()}
@@ -226,6 +249,10 @@ def test_a_job_is_cancelled(page: Page, server: Server, take: TakeFiles) -> None
     page.set_input_files("#audio", take.audio)
     page.click("#start")
     page.locator("#stage", has_text="Waiting for a worker").wait_for()
+    busy = {"code": "table_unreachable", "detail": "The job table is out of reach."}
+    page.route("**/cancel", lambda route: route.fulfill(status=503, json=busy), times=1)
+    page.click("#cancel")
+    expect(page.locator("#error")).to_have_text(busy["detail"])
     page.click("#cancel")
 
     expect(page.locator("#error")).to_have_text("Cancelled.", timeout=90_000)

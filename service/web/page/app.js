@@ -44,9 +44,10 @@ async function see(begin) {
 // What has not arrived yet is lost with the page; the browser asks first.
 addEventListener("beforeunload", (event) => { if (upload && !job) event.preventDefault(); });
 
-$("cancel").addEventListener("click", () => {
-  if (job) fetch(`/jobs/${job.id}/cancel`, { method: "POST" }).catch(() => fail(UNREACHABLE));
-  else if (upload) upload.abort();
+$("cancel").addEventListener("click", async () => {
+  if (!job) { upload?.abort(); return; }
+  const answer = await fetch(`/jobs/${job.id}/cancel`, { method: "POST" }).catch(() => null);
+  if (!answer?.ok) fail(answer ? await sentence(answer) : UNREACHABLE);
 });
 
 function body() {
@@ -180,8 +181,10 @@ function words(report) {
   return `The evidence does not suffice. Best guess: ${turn} (${sure}).`;
 }
 
+// A screen reader reads the stage out whenever it is written, so that is not done at every percent.
 function show(stage, fraction) {
-  $("stage").textContent = fraction === null ? stage : `${stage} (${Math.round(100 * fraction)} %)`;
+  if ($("stage").textContent !== stage) $("stage").textContent = stage;
+  $("share").textContent = fraction === null ? "" : `(${Math.round(100 * fraction)} %)`;
   if (fraction === null) $("bar").removeAttribute("value");
   else $("bar").value = fraction;
 }
