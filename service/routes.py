@@ -325,7 +325,10 @@ async def watch_job(job: JobDep, service: ServiceDep) -> AsyncIterator[ServerSen
         if job.state.final:
             return
         await asyncio.sleep(_POLL_S)
-        job = await service.latest(job)
+        try:
+            job = await service.latest(job)
+        except Problem:  # it was deleted; whoever connects again is told so
+            return
 
 
 @router.post(

@@ -31,6 +31,16 @@ def ended(polite: Server) -> str:
     return f"jobs/{job['id']}"
 
 
+@pytest.fixture
+def busy(tmp_path: Path) -> Iterator[Server]:
+    """A server at a job that has no end."""
+    running = Server(tmp_path / "data")
+    running.settings["AVSA_CHILD_MODULE"] = "tests.service.patient_child"
+    running.start()
+    yield running
+    running.stop()
+
+
 def refused(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
@@ -90,3 +100,19 @@ def test_a_result_that_the_disk_has_lost_is_told(polite: Server, ended: str) -> 
         path.unlink()
     for name in ("audio/0", "report.json", "plot.png"):
         refused(httpx.get(f"{polite.url}/{ended}/{name}"), 404, "result_gone")
+
+
+def test_events_of_a_job_that_is_deleted_come_to_an_end(busy: Server) -> None:
+    job_ids = [
+        httpx.post(f"{busy.url}/align", files={"video": b"v"}).json()["id"] for _ in range(6)
+    ]
+    for job_id in job_ids[1:]:  # they wait, so that cancelling ends them at once
+        url = f"{busy.url}/jobs/{job_id}"
+        with httpx.stream("GET", f"{url}/events") as events:
+            lines = events.iter_lines()
+            assert next(lines) == "event: progress"
+            httpx.post(f"{url}/cancel")
+            assert httpx.delete(url).status_code == 204
+            list(lines)
+        assert httpx.get(f"{url}/events").status_code == 404
+    assert "unhandled" not in busy.log()
