@@ -211,8 +211,14 @@ _PROBES: dict[str, Callable[[Settings], int]] = {"api": _probe_api, "worker": _p
 
 def _print_row(*cells: object) -> None:
     widths = (32, 12, 16, 10, 10, 10, 10, 0) if len(cells) == 8 else (12, 16, 20, 10, 10, 10, 5)
-    row = zip(("-" if c in (None, "") else str(c) for c in cells), widths, strict=True)
+    row = zip(("-" if c in (None, "") else _printable(c) for c in cells), widths, strict=True)
     print("  ".join(f"{cell:{width}}" for cell, width in row).rstrip())
+
+
+def _printable(cell: object) -> str:
+    """Text without what a terminal obeys: labels are what callers like."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}"
+                   for character in str(cell))  # fmt: skip
 
 
 def _day(seconds: float | None) -> str | None:

@@ -412,6 +412,20 @@ def test_jobs_on_the_command_line(locked: Locked) -> None:
     assert "There is no job" in command(server, "jobs", "show", job_id).stderr
 
 
+def test_a_label_does_nothing_to_the_operators_terminal(locked: Locked) -> None:
+    job_id = locked.submit(
+        locked.alice, label="\x1b]0;mine\x07\x9b2J\nforged \u202e e\u0301"
+    ).json()["id"]
+    (line,) = (
+        line
+        for line in command(locked.server, "jobs", "list").stdout.splitlines()
+        if line.startswith(job_id)
+    )
+    assert line.isprintable()
+    assert line.endswith("forged \N{REPLACEMENT CHARACTER} e\u0301")
+    locked.ask(ADMIN, "POST", f"/jobs/{job_id}/cancel")
+
+
 def test_the_doctor_and_the_probe(locked: Locked, tmp_path: Path) -> None:
     well = command(locked.server, "doctor")
     assert well.returncode == 0, well.stdout
