@@ -109,6 +109,10 @@ class SafeHeaders:
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
+                # Left to itself a browser takes an old page's script for a new page, and shows what
+                # it once fetched with a key to whoever comes after.
+                kept = "private, no-cache" if "etag" in headers else "no-store"
+                headers.setdefault("cache-control", kept)
                 if scope.get("scheme") == "https":
                     headers.setdefault("strict-transport-security", _HSTS)
             await send(message)

@@ -318,6 +318,8 @@ def test_every_answer_has_the_safe_headers(locked: Locked, path: str) -> None:
     assert "default-src 'self'" in headers["content-security-policy"]
     assert "unsafe" not in headers["content-security-policy"]
     assert "server" not in headers
+    kept = path in ("/", "/docs/", "/page/app.js")  # to be asked about every time
+    assert headers["cache-control"] == ("private, no-cache" if kept else "no-store")
 
 
 # --- what is told --------------------------------------------------------------------------------
