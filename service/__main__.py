@@ -32,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings = Settings.load()
         arguments = _parser(settings).parse_args(argv)
+        _make_data_dir(settings)
         status: int = arguments.run(settings, arguments)
         return status
     except ValidationError as error:
@@ -44,6 +45,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     return 2
+
+
+def _make_data_dir(settings: Settings) -> None:
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        words = f"{settings.data_dir} cannot be made ({error.strerror})"
+        raise ValueError(f"The data folder {words}: set AVSA_DATA_DIR to another.") from error
 
 
 def _parser(settings: Settings) -> argparse.ArgumentParser:

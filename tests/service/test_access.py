@@ -465,6 +465,7 @@ def test_keys_out_of_reach_are_told_in_a_sentence(
         ({"AVSA_PORT": "many"}, "AVSA_PORT"),
         ({"AVSA_ADMIN_KEY": "short"}, "AVSA_ADMIN_KEY"),
         ({"AVSA_SECRETS_DIR": "/nowhere"}, "/nowhere"),
+        ({"AVSA_DATA_DIR": "/dev/null/avsa"}, "AVSA_DATA_DIR"),
     ],
 )
 def test_settings_that_do_not_fit(own_server: Server, changes: dict[str, str], words: str) -> None:
