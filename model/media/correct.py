@@ -12,16 +12,19 @@ The work is done in blocks, so memory does not grow with the file.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import math
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 import numpy as np
 import soundfile
@@ -339,10 +342,13 @@ def _write_flac(info: AudioInfo, output: Path, mix: ChannelMix, progress: Progre
             tempfile.NamedTemporaryFile(dir=output.parent, suffix=".part") as encoded,
             open_audio(info.path) as reader,
         ):
-            with soundfile.SoundFile(
-                encoded.name, "w", info.samplerate, info.n_channels,
-                subtype=f"PCM_{stored.bits}" if stored.bits > 8 else "PCM_S8", format="FLAC",
-            ) as file:  # fmt: skip
+            with (
+                _own_reason(encoded),
+                soundfile.SoundFile(
+                    encoded.name, "w", info.samplerate, info.n_channels,
+                    subtype=f"PCM_{stored.bits}" if stored.bits > 8 else "PCM_S8", format="FLAC",
+                ) as file,
+            ):  # fmt: skip
                 for mixed in _mixed_blocks(reader, mixer, progress):
                     codes = np.clip(np.rint(mixed.T * steps), -steps, steps - 1)
                     # libsndfile takes the top bits of 32-bit integers.
@@ -351,6 +357,21 @@ def _write_flac(info: AudioInfo, output: Path, mix: ChannelMix, progress: Progre
         return _Written(info.n_samples, stored, mixer)
 
     return _with_trim(mix, stored, write)
+
+
+@contextmanager
+def _own_reason(file: IO[bytes]) -> Iterator[None]:
+    """Raises the system's own reason where libsndfile cannot write on in an open file.
+
+    libsndfile says "System error" of a full disk; the system itself says it to the next who writes.
+    """
+    try:
+        yield
+    except soundfile.LibsndfileError as error:
+        file.seek(0, os.SEEK_END)
+        file.write(bytes(_COPY_BLOCK))
+        file.flush()
+        raise OSError(errno.EIO, error.error_string.rstrip(".")) from error
 
 
 def _write_decoded(

@@ -470,7 +470,10 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], check=True)
     try:
-        production_wav(tmp_path / "a.wav", n_samples=200_000)
+        samples = production_wav(tmp_path / "a.wav", n_samples=200_000)
+        soundfile.write(tmp_path / "a.flac", samples.T, RATE, subtype="PCM_24")
+        with pytest.raises(DiskFull, match="No space is left"):
+            write_corrected([tmp_path / "a.flac"], disk / "b.flac", rotation(30))
         with pytest.raises(DiskFull, match="No space is left"):
             write_corrected([tmp_path / "a.wav"], disk / "b.wav", rotation(30))
         with pytest.raises(DiskFull, match="No space is left"):
