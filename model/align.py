@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from model import following
 from model.ambisonics import Convention, YawRotation
 from model.decision import Watch, decide
+from model.interruption import command
 from model.judges import judge_for
 from model.media import (
     FUMA_SUFFIX,
@@ -104,11 +107,10 @@ def align(
             looks=by.looks,
             orientation=read_orientation(options.orientation) if options.orientation else None,
         ) as take,
-        ThreadPoolExecutor(1) as background,
+        _hashed([video, *track.paths]) as hashes,
     ):
         if outputs.audio is not None:
             _check_name(take, outputs.audio, options)
-        hashes = [background.submit(file_sha256, path) for path in (video, *track.paths)]
         decision = decide(take, by, options, watch)
         correction = None
         with watch.stage("write", until=1.0) as progress:
@@ -146,6 +148,17 @@ def align(
         draw(report, decision.snapshot, outputs.plot)
     notify("done", 1.0)
     return report
+
+
+@contextmanager
+def _hashed(paths: Sequence[Path]) -> Iterator[list[Future[str]]]:
+    """SHA-256 of files, found beside the work; nobody waits for it when that ends early."""
+    stop = Event()
+    with ThreadPoolExecutor(1) as background:
+        try:
+            yield [background.submit(file_sha256, path, stop) for path in paths]
+        finally:
+            stop.set()
 
 
 def _notes_on_output(take: Take, correction: Correction | None, options: Options) -> list[str]:
@@ -255,4 +268,4 @@ def correct(
 if __name__ == "__main__":
     from model.commandline import main
 
-    sys.exit(main())
+    sys.exit(command(main))

@@ -26,6 +26,7 @@ from model.ambisonics import FUMA_CHANNEL, ChannelLayout, Convention
 from model.channels import ChannelStatistics, measure_track
 from model.errors import AvsaError, UnsupportedMedia, UnusableContent
 from model.faults import Finding
+from model.interruption import command
 from model.media import AudioInfo, AudioReader, open_split_audio
 from model.readings import (
     KNOWN,
@@ -264,4 +265,4 @@ def _in_words(name: str, diagnosis: Diagnosis) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(main))

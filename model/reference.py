@@ -44,6 +44,7 @@ from model.displacement import SPEED_OF_SOUND, displacement_m, moved
 from model.echoes import LONGEST_S, Pair, late_by_s, unforeseen, without_echoes
 from model.errors import AvsaError, OptionError, UnsupportedMedia
 from model.intensity import HIGHEST_HZ, LOWEST_HZ, RATE, moments
+from model.interruption import command
 from model.listening import Ear
 from model.media import AudioReader, open_audio
 from model.sync import Belonging, Synchronisation, synchronise
@@ -266,4 +267,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(main))

@@ -32,6 +32,7 @@ from model.align import correct
 from model.checkpoint import Calibration, load_calibration
 from model.decision import judge_take
 from model.errors import AvsaError, OptionError, UnusableContent
+from model.interruption import command
 from model.learned import scorers_for
 from model.media import output_suffix
 from model.options import check_tolerance
@@ -429,4 +430,4 @@ def _tell(solution: RigSolution, rows: Sequence[Row], folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(main))

@@ -39,6 +39,7 @@ from model.coarse import BIN_S, MAX_SLOPE, coarse_lines, lines_like
 from model.consensus import Line, fitted, log_odds
 from model.errors import AvsaError, OptionError
 from model.fine import APART_S, RATE, REACH_S, Chunk, Place, chunks_near, places_of
+from model.interruption import command
 from model.listening import Ear, camera_channels, track_channels
 from model.media import AudioReader, open_audio
 from model.output import check_output, whole_file
@@ -343,4 +344,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(main))

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from threading import Event
 from typing import IO, BinaryIO
 
 import numpy as np
@@ -157,10 +158,13 @@ def write_corrected(
     )
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal digits."""
+def file_sha256(path: Path, stop: Event | None = None) -> str:
+    """SHA-256 of a file, as hexadecimal digits; of its beginning only if told to `stop`."""
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while (block := file.read(_COPY_BLOCK)) and not (stop and stop.is_set()):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 # --- mixing --------------------------------------------------------------------------------------

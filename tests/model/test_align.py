@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -639,3 +640,19 @@ def test_the_report_tells_of_conventions(report: Report) -> None:
     assert max(told["readings"], key=told["readings"].get) == "ambix"
     assert sum(h["p"] for h in told["hypotheses"]) == pytest.approx(1, abs=1e-3)
     assert report["fix"] is None
+
+
+def test_a_job_that_ends_early_waits_for_no_hash(take: TakeFiles, tmp_path: Path) -> None:
+    """Of footage of a hundred gigabytes."""
+    huge = tmp_path / "huge.mp4"
+    shutil.copyfile(take.video, huge)
+    with huge.open("r+b") as file:
+        file.truncate(100 << 30)
+
+    def cancel(stage: str, _fraction: float) -> None:
+        raise Cancelled(stage)
+
+    started = time.monotonic()
+    with pytest.raises(Cancelled):
+        align(huge, Track((take.audio,)), Outputs(), notify=cancel)
+    assert time.monotonic() - started < 10

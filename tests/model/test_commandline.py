@@ -6,8 +6,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ import pytest
 import soundfile
 
 from model.commandline import main
+from model.interruption import interruptible
 from tests.bad_inputs import BAD_INPUTS
 from training.data.takes import TakeFiles
 
@@ -209,3 +212,41 @@ def test_our_own_fault_is_ours(
     assert "Traceback" not in capsys.readouterr().err
     assert main([*arguments, "--debug"]) == 1
     assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_who_is_told_to_stop_leaves_nothing(
+    take: TakeFiles, tmp_path: Path, number: signal.Signals
+) -> None:
+    """While a file is being written that takes a while."""
+    with soundfile.SoundFile(tmp_path / "long.wav", "w", 48_000, 4, subtype="PCM_24") as long:
+        sound = soundfile.read(take.audio)[0]
+        for _ in range(200):
+            long.write(sound)
+    results = tmp_path / "results"
+    results.mkdir()
+    arguments = [take.video, tmp_path / "long.wav", "--apply-undecided", "--output-dir", results]
+    at_work = subprocess.Popen(
+        [sys.executable, "-m", "model.align", *arguments], stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while at_work.poll() is None and not listing(results):
+        time.sleep(0.01)
+
+    time.sleep(0.1)
+    at_work.send_signal(number)
+
+    assert at_work.communicate() == ("", f"stopped by {number.name}; nothing is left half done\n")
+    assert at_work.returncode == 128 + number
+    assert listing(results) == set()
+
+
+def test_what_is_ignored_stays_so() -> None:
+    """As under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interruptible():
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)

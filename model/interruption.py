@@ -1,0 +1,59 @@
+"""Work that is told to stop leaves nothing behind: signals become exceptions."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Interrupted(BaseException):
+    """The process was told to stop by a signal; no Exception, so that nothing takes it for one."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGINT, SIGTERM and SIGHUP raise `Interrupted` inside, wherever the work stands.
+
+    By default SIGTERM and SIGHUP end a process at once, with its half-written files left where they
+    are. What is ignored (nohup) stays so. Elsewhere than in the main thread nothing is changed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    names = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {
+        name: handler
+        for name in names
+        if (handler := signal.getsignal(name)) not in (None, signal.SIG_IGN)
+    }
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        for name in before:  # what cleans up is not to be stopped by a second one
+            signal.signal(name, signal.SIG_IGN)
+        raise Interrupted(number)
+
+    try:
+        for name in before:
+            signal.signal(name, stop)
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
+
+
+def command(main: Callable[[], int]) -> int:
+    """Run a command line to its exit status; 128 + the signal's number if it was told to stop."""
+    try:
+        with interruptible():
+            return main()
+    except Interrupted as stopped:
+        print(f"stopped by {stopped}; nothing is left half done", file=sys.stderr)
+        return 128 + stopped.number
