@@ -208,7 +208,7 @@ def _check_name(take: Take, output: Path, options: Options) -> None:
 
 def _check_outputs(outputs: Outputs, inputs: Sequence[Path]) -> None:
     for path in outputs.paths:
-        check_output(path, [p for p in inputs if p.exists()])
+        check_output(path, inputs)
 
 
 def correct(

@@ -1,7 +1,8 @@
-"""Work that is told to stop leaves nothing behind: signals become exceptions."""
+"""What all command lines share as processes: told to stop, they leave nothing behind."""
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 import threading
@@ -50,7 +51,12 @@ def interruptible() -> Iterator[None]:
 
 
 def command(main: Callable[[], int]) -> int:
-    """Run a command line to its exit status; 128 + the signal's number if it was told to stop."""
+    """Run a command line to its exit status; 128 + the signal's number if it was told to stop.
+
+    Names that the terminal's encoding does not have, or that are none, are printed all the same.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as standard error is by itself
     try:
         with interruptible():
             return main()

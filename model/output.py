@@ -11,6 +11,8 @@ from pathlib import Path
 
 from model.errors import DiskFull, OptionError, OutputError
 
+_PREFIX = 32  # characters, of four bytes at most each, where names may have 255
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
@@ -23,7 +25,10 @@ def whole_file(path: Path) -> Iterator[Path]:
     OutputError, DiskFull : the folder cannot be written, or has no space left.
     """
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        # Of the name only so much that a long one leaves room for the rest.
+        handle, name = tempfile.mkstemp(
+            prefix=f".{path.name[:_PREFIX]}.", suffix=".part", dir=path.parent
+        )
     except OSError as error:
         raise _output_error(path, error) from error
     os.close(handle)
@@ -46,20 +51,28 @@ def check_output(path: Path, inputs: Iterable[Path]) -> None:
     OptionError : `path` is one of the inputs.
     OutputError, DiskFull : its folder does not exist or cannot be written.
     """
-    for source in inputs:
-        if path.exists() and path.samefile(source):
+    try:
+        exists = path.exists()  # fails where no file can have the name
+        if exists and any(same_file(path, source) for source in inputs):
             raise OptionError(
                 f"The output {path} is an input: originals are never overwritten; name another."
             )
-    if path.is_dir():
-        raise OutputError(f"{path} cannot be written: it is a folder.")
-    if path.exists() and not path.is_file():
-        raise OutputError(f"{path} cannot be written: it is no regular file, to be replaced.")
-    try:
+        if path.is_dir():
+            raise OutputError(f"{path} cannot be written: it is a folder.")
+        if exists and not path.is_file():
+            raise OutputError(f"{path} cannot be written: it is no regular file, to be replaced.")
         with tempfile.NamedTemporaryFile(prefix=".", suffix=".part", dir=path.parent):
             pass
     except OSError as error:
         raise _output_error(path, error) from error
+
+
+def same_file(path: Path, other: Path) -> bool:
+    """Whether two names are one file's; not where one of them is nobody's, or out of reach."""
+    try:
+        return path.samefile(other)
+    except OSError:
+        return False
 
 
 def _output_error(path: Path, error: OSError) -> OutputError:

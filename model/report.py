@@ -293,7 +293,8 @@ def draw(
     _panorama(figure.add_subplot(grid[0, 1]), snapshot, turned, f"{after}: {degrees:+.1f}°")
     _ring(figure.add_subplot(grid[1, 0], projection="polar"), report, colour)
     _summary(figure.add_subplot(grid[1, 1]), report, colour)
-    figure.suptitle(title or Path(report["input"]["audio"]["paths"][0]).name, fontsize=13)
+    title = title or Path(report["input"]["audio"]["paths"][0]).name
+    figure.suptitle(_drawable(title), fontsize=13, parse_math=False)
     with whole_file(path) as part, warnings.catch_warnings():
         # Names in scripts that the font has not are drawn as boxes; nobody needs to be told twice.
         warnings.filterwarnings("ignore", "Glyph", UserWarning)
@@ -378,14 +379,20 @@ def _summary(axes: Axes, report: dict[str, Any], colour: str) -> None:
         lines.append(f"written  {Path(output['path']).name} ({applied})")
     axes.text(0.02, 0.97, report["verdict"].upper(), fontsize=22, color=colour, va="top",
               weight="bold")  # fmt: skip
-    axes.text(0.02, 0.82, "\n".join(lines), fontsize=11, va="top", linespacing=1.7)
+    axes.text(0.02, 0.82, _drawable("\n".join(lines)), fontsize=11, va="top", linespacing=1.7,
+              parse_math=False)  # fmt: skip
     notes = [*report["reasons"], *report["warnings"]]
     if trajectory := report.get("trajectory"):
         _curve(axes.inset_axes((0.64, 0.54, 0.36, 0.4)), trajectory, colour)
     axes.text(
-        0.02, 0.2, "\n".join(_that_fit(notes)), fontsize=9, va="top",
-        color="#444444", linespacing=1.4,
+        0.02, 0.2, _drawable("\n".join(_that_fit(notes))), fontsize=9, va="top",
+        color="#444444", linespacing=1.4, parse_math=False,
     )  # fmt: skip
+
+
+def _drawable(text: str) -> str:
+    """A text without the bytes of names that are no UTF-8, which no font draws."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _that_fit(notes: Sequence[str], n_lines: int = 5) -> list[str]:

@@ -275,7 +275,7 @@ def write_table(
     writer.writeheader()
     writer.writerows({**asdict(row), "interval_deg": _arc(row.interval_deg)} for row in rows)
     with whole_file(folder / "rig.csv") as part:
-        part.write_text(text.getvalue())
+        part.write_text(text.getvalue(), encoding="utf-8", errors="backslashreplace")
 
 
 def _arc(arc: Sequence[float] | None) -> str:
@@ -376,7 +376,7 @@ def run(
         )
     turn = solution.verdict is Verdict.MISALIGNED
     applied_deg = round(solution.rotate_field_ccw_deg, 2) if turn else 0.0
-    originals = [p for take in takes for p in (take.video, take.audio) if p.exists()]
+    originals = [path for take in takes for path in (take.video, take.audio)]
     for index in tqdm(
         judged, desc="writing", unit="take", disable=quiet or not sys.stderr.isatty()
     ):

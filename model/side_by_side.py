@@ -23,6 +23,7 @@ from model.comparison import INTERVAL_LEVEL, Comparison, Outcome
 from model.errors import AvsaError, OptionError
 from model.evidence import N_YAWS, yaws_deg
 from model.media import open_audio
+from model.output import same_file
 from model.posterior import NEAR_DEG, mass_near
 from model.reference import Recording
 from model.scoring import Judgement, Verdict, verdict_of, withheld
@@ -103,7 +104,7 @@ def find_reference(take: Take, given: Path | None) -> Reference | None:
         if take.orientation or take.shared or not take.video.has_sound:
             return None
         given = take.video.path
-    own = _same_file(given, take.video.path)
+    own = same_file(given, take.video.path)
     try:
         with open_audio(given) as opened:
             if unasked and opened.info.convention is None:
@@ -122,11 +123,6 @@ def find_reference(take: Take, given: Path | None) -> Reference | None:
             return None
         raise OptionError(f"The reference {given} cannot serve: {error}") from error
     return Reference(given, own, found, take.track.fix)
-
-
-def _same_file(path: Path, other: Path) -> bool:
-    """Whether both are one file, by whatever names; what is not there is none."""
-    return path.exists() and path.samefile(other)
 
 
 def side_by_side(

@@ -81,11 +81,11 @@ def open_container(path: Path) -> Iterator[InputContainer]:
 
 def check_readable(path: Path) -> None:
     """Raise a `MediaError` that says why `path` cannot be a media file; return if it may be one."""
-    if not path.exists():
-        raise MediaError(f"{path} does not exist.")
-    if not path.is_file():
-        raise MediaError(f"{path} is not a file.")
     try:
+        if not path.exists():
+            raise MediaError(f"{path} does not exist.")
+        if not path.is_file():
+            raise MediaError(f"{path} is not a file.")
         with path.open("rb") as file:
             empty = not file.read(1)
     except OSError as error:

@@ -198,6 +198,40 @@ def test_a_track_is_not_the_place_of_anothers_result(
     assert listing(tmp_path) == {"t.wav", "t_aligned.wav"}
 
 
+@pytest.mark.parametrize("place", [0, 1, 3, 5])
+def test_names_that_no_file_can_have(
+    take: TakeFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str], place: int
+) -> None:
+    """Of which the system says so, as of files in a folder that is closed to the user."""
+    arguments = [take.video, take.audio, "-o", tmp_path / "o.wav", "--reference", take.audio]
+    arguments[place] = tmp_path / (300 * "x" + ".wav")
+
+    assert main([str(argument) for argument in arguments]) == 2
+
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "File name too long" in told
+    assert listing(tmp_path) == set()
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9", b"$5^$ and $6", "T\u00fcr \u6771\u4eac".encode()])
+def test_tracks_of_any_name(take: TakeFiles, tmp_path: Path, name: bytes) -> None:
+    """That are no UTF-8, look like a formula, or cannot be said where only ASCII is printed."""
+    track, results = tmp_path / os.fsdecode(name + b".wav"), tmp_path / "results"
+    shutil.copyfile(take.audio, track)
+    results.mkdir()
+
+    done = subprocess.run(
+        [sys.executable, "-m", "model.align", take.video, track, "--output-dir", results],
+        capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii:strict"},
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    assert b"Misaligned" in done.stdout
+    stem = os.fsdecode(name)
+    assert listing(results) == {f"{stem}_aligned{end}" for end in (".wav", ".json", ".png")}
+
+
 def test_our_own_fault_is_ours(
     take: TakeFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,

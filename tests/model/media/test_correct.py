@@ -434,6 +434,17 @@ def test_an_output_appears_whole(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_names_as_long_as_they_may_be(tmp_path: Path) -> None:
+    path = tmp_path / (83 * "\u6771" + ".wav")
+
+    with whole_file(path) as part:
+        part.write_text("x")
+
+    assert path.read_text() == "x"
+    with pytest.raises(OutputError, match="File name too long"):
+        check_output(tmp_path / (84 * "\u6771" + ".wav"), [])
+
+
 def test_after_a_failure_nothing_is_left_and_the_old_stays(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("old")
 
