@@ -161,7 +161,25 @@ def _riff_chunks(file: BinaryIO, length: int) -> Iterator[Chunk]:
             size = length  # a recorder that never came back to fill it in
         size = min(size, length - at - 8)
         yield Chunk(name, at + 8, size)
-        at += 8 + size + size % 2
+        at += 8 + size
+        if size % 2 and not _is_unpadded(file, at, length):
+            at += 1
+
+
+def _is_unpadded(file: BinaryIO, at: int, length: int) -> bool:
+    """Whether a chunk begins right behind one of odd size, as some recorders write it.
+
+    Behind a padding byte, which is zero as a rule, there would be a name and a size as well.
+    """
+    file.seek(at)
+    head = file.read(9)
+
+    def is_chunk(start: int) -> bool:
+        name, size = struct.unpack_from("<4sI", head, start)
+        fits = at + start + 8 + size <= length or size == _UNKNOWN_SIZE
+        return fits and all(32 <= byte < 127 for byte in name)
+
+    return len(head) >= 8 and is_chunk(0) and not (len(head) == 9 and is_chunk(1))
 
 
 def _ds64(payload: bytes) -> dict[bytes, int]:

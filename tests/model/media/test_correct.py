@@ -116,6 +116,31 @@ def test_a_second_data_chunk_is_a_chunk_like_any_other(tmp_path: Path, floats: b
     np.testing.assert_allclose(samples_of(tmp_path / "b.wav")[1], -samples[1], atol=1e-6)
 
 
+@pytest.mark.parametrize("size", [5, 27, 0x2021])
+def test_chunks_without_their_padding_byte_are_kept(tmp_path: Path, size: int) -> None:
+    """As some recorders write an odd iXML, and samples of an odd number of channels."""
+    samples = np.random.default_rng(0).uniform(-0.6, 0.6, (9, 1001))
+    soundfile.write(tmp_path / "a.wav", samples.T, RATE, subtype="PCM_24")
+    insert_chunks(
+        tmp_path / "a.wav",
+        chunk(b"iXML", b"x" * size)[: 8 + size],
+        chunk(b"LIST", b"y" * size)[: 8 + size] + chunk(b"cue ", bytes(4)),
+    )
+    data = (tmp_path / "a.wav").read_bytes()
+    (tmp_path / "a.wav").write_bytes(data.replace(b"\0LIST", b"LIST"))
+    (tmp_path / "b.wav").write_bytes(data)
+
+    for name in ("a.wav", "b.wav"):
+        write_corrected([tmp_path / name], tmp_path / f"to_{name}", rotation(30, 9))
+
+    kept = chunks(tmp_path / "to_a.wav")
+    assert kept[b"iXML"] == b"x" * size
+    assert kept[b"LIST"] == b"y" * size
+    assert kept[b"cue "] == bytes(4)
+    assert kept == chunks(tmp_path / "to_b.wav")
+    assert soundfile.info(tmp_path / "to_a.wav").frames == 1001
+
+
 def test_zero_degrees_is_the_same_file(tmp_path: Path) -> None:
     production_wav(tmp_path / "a.wav")
 
