@@ -15,8 +15,9 @@ from model.media.samples import SampleFormat
 Piece = bytes | tuple[int, int]
 
 _MAX_32 = 0xFFFFFFFF
-# Chunks that describe the old samples' peaks: optional, and wrong once samples change.
-_STALE = (b"PEAK", b"levl")
+# Chunks that describe the old samples' peaks, or are a checksum of them (BWF MetaEdit): optional,
+# and wrong once samples change.
+_STALE = (b"PEAK", b"levl", b"MD5 ")
 _BEXT_FIXED_SIZE = 602
 _EXTENSIBLE = 0xFFFE
 _WAVE_SUBFORMAT_TAIL = bytes.fromhex("000000001000800000aa00389b71")
@@ -29,8 +30,9 @@ def around_data(
     """What stands before and after the samples of a corrected WAV, RF64 or BW64 file.
 
     All chunks in their order, to the byte, but: `bext` gains `history` as a line of its
-    CodingHistory; sizes are set right; chunks that hold peaks are dropped; a file that grows over
-    4 GB becomes RF64; where the samples are `stored` in another format, `fmt ` and `fact` say so.
+    CodingHistory; sizes are set right; chunks that hold peaks or a checksum are dropped; a file
+    that grows over 4 GB becomes RF64; where the samples are `stored` in another format, `fmt ` and
+    `fact` say so.
     """
     other = stored != pcm.format
     data = next(chunk for chunk in pcm.chunks if chunk.name == b"data")

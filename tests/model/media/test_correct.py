@@ -202,6 +202,17 @@ def test_stale_peaks_are_dropped(tmp_path: Path) -> None:
     assert b"PEAK" not in chunks(tmp_path / "b.wav")
 
 
+def test_a_stale_checksum_is_dropped_and_a_true_one_stays(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros((100, 4)) + 0.1, RATE, subtype="PCM_24")
+    insert_chunks(tmp_path / "a.wav", b"", chunk(b"MD5 ", bytes(16)))
+
+    write_corrected([tmp_path / "a.wav"], tmp_path / "b.wav", rotation(37))
+    write_corrected([tmp_path / "a.wav"], tmp_path / "c.wav", {})
+
+    assert b"MD5 " not in chunks(tmp_path / "b.wav")
+    assert b"MD5 " in chunks(tmp_path / "c.wav")
+
+
 def test_flac_keeps_its_metadata(tmp_path: Path) -> None:
     source, output = tmp_path / "a.flac", tmp_path / "b.flac"
     samples = np.random.default_rng(0).uniform(-0.6, 0.6, (12_345, 4))
