@@ -106,11 +106,22 @@ def _build(
     n_channels: int,
     data: tuple[int, int] | None,
     *,
+    declared_frame: int,
     convention: str | None = None,
     chunks: tuple[Chunk, ...] = (),
 ) -> PcmFile | None:
+    """The file that was found; None if its samples are compressed.
+
+    declared_frame : bytes of a sample of all channels as the header says; 0 where it does not.
+    """
     if sample_format is None:
         return None
+    for width in range(sample_format.width + 1, 9):
+        if n_channels and declared_frame == n_channels * width:
+            raise MediaError(
+                f"{path} declares {sample_format.bits} bits in {width} bytes a sample, of which "
+                "readers make different things: save it anew as WAV of 24 or 32 bits."
+            )
     if data is None:
         raise MediaError(f"{path} has no sound data: it is damaged or incomplete.")
     offset, size = data
@@ -135,14 +146,14 @@ def _read_riff(path: Path, file: BinaryIO, length: int) -> PcmFile | None:
     if b"fmt " not in payload:
         raise MediaError(f"{path} has no format chunk: it is damaged or incomplete.")
     sample_format, is_amb = _wave_format(payload[b"fmt "])
-    n_channels, samplerate = struct.unpack_from("<HI", payload[b"fmt "], 2)
+    n_channels, samplerate, _, frame = struct.unpack_from("<HIIH", payload[b"fmt "], 2)
     data = next(((c.offset, c.size) for c in chunks if c.name == b"data"), None)
     convention = "fuma" if is_amb or path.suffix.lower() == ".amb" else None
     if convention is None and b"axml" in payload:
         convention = _adm_convention(payload[b"axml"])
     return _build(
         path, container, sample_format, samplerate, n_channels, data,
-        convention=convention, chunks=chunks,
+        declared_frame=frame, convention=convention, chunks=chunks,
     )  # fmt: skip
 
 
@@ -226,7 +237,7 @@ def _adm_convention(axml: bytes) -> str | None:
 
 
 def _read_w64(path: Path, file: BinaryIO, length: int) -> PcmFile | None:
-    sample_format, rate, n_channels, data = None, 0, 0, None
+    sample_format, rate, n_channels, frame, data = None, 0, 0, 0, None
     at = 40
     while at + 24 <= length:
         file.seek(at)
@@ -235,11 +246,11 @@ def _read_w64(path: Path, file: BinaryIO, length: int) -> PcmFile | None:
         if guid == b"fmt " + _W64_TAIL:
             fmt = file.read(min(size, 4096) - 24)
             sample_format, _ = _wave_format(fmt)
-            n_channels, rate = struct.unpack_from("<HI", fmt, 2)
+            n_channels, rate, _, frame = struct.unpack_from("<HIIH", fmt, 2)
         elif guid == b"data" + _W64_TAIL:
             data = (at + 24, min(size, length - at) - 24)
         at += (size + 7) // 8 * 8
-    return _build(path, "w64", sample_format, rate, n_channels, data)
+    return _build(path, "w64", sample_format, rate, n_channels, data, declared_frame=frame)
 
 
 def _read_aiff(path: Path, file: BinaryIO, length: int) -> PcmFile | None:
@@ -257,7 +268,7 @@ def _read_aiff(path: Path, file: BinaryIO, length: int) -> PcmFile | None:
             skip = struct.unpack(">I", file.read(4))[0]
             data = (at + 16 + skip, min(size, length - at - 8) - 8 - skip)
         at += 8 + size + size % 2
-    return _build(path, "aiff", sample_format, rate, n_channels, data)
+    return _build(path, "aiff", sample_format, rate, n_channels, data, declared_frame=0)
 
 
 def _aiff_format(compression: bytes, bits: int) -> SampleFormat | None:
@@ -279,14 +290,14 @@ def _extended_float(data: bytes) -> float:
 
 
 def _read_caf(path: Path, file: BinaryIO, length: int) -> PcmFile | None:
-    sample_format, rate, n_channels, data, convention = None, 0.0, 0, None, None
+    sample_format, rate, n_channels, frame, data, convention = None, 0.0, 0, 0, None, None
     at = 8
     while at + 12 <= length:
         file.seek(at)
         name, size = struct.unpack(">4sq", file.read(12))
         size = length - at - 12 if size < 0 else size  # -1: to the end of the file
         if name == b"desc":
-            rate, codec, flags, _, _, n_channels, bits = struct.unpack(">d4s5I", file.read(32))
+            rate, codec, flags, frame, _, n_channels, bits = struct.unpack(">d4s5I", file.read(32))
             if codec == b"lpcm":
                 encoding: Encoding = "float" if flags & 1 else "signed"
                 width = (bits + 7) // 8
@@ -301,4 +312,7 @@ def _read_caf(path: Path, file: BinaryIO, length: int) -> PcmFile | None:
         elif name == b"data":
             data = (at + 16, min(size, length - at - 12) - 4)  # after an edit count
         at += 12 + size
-    return _build(path, "caf", sample_format, rate, n_channels, data, convention=convention)
+    return _build(
+        path, "caf", sample_format, rate, n_channels, data,
+        declared_frame=frame, convention=convention,
+    )  # fmt: skip

@@ -106,6 +106,21 @@ def test_24_bits_in_32_stay_24(tmp_path: Path) -> None:
     assert codes[2] == (2**23 - 1) << 8
 
 
+@pytest.mark.parametrize(("suffix", "at"), [("wav", 32), ("caf", 36), ("w64", 76)])
+def test_samples_in_more_bytes_than_they_have_are_refused(
+    tmp_path: Path, suffix: str, at: int
+) -> None:
+    """24 bits in 4 bytes: integers at the top, at the bottom, or Cool Edit's floats."""
+    path = tmp_path / f"a.{suffix}"
+    soundfile.write(path, np.zeros((100, 4)), 48_000, subtype="PCM_24")
+    data = bytearray(path.read_bytes())
+    struct.pack_into(*((">I", data, at, 16) if suffix == "caf" else ("<H", data, at, 16)))
+    path.write_bytes(data)
+
+    with pytest.raises(MediaError, match="24 bits in 4 bytes a sample"):
+        read_pcm_file(path)
+
+
 def test_chunks_around_the_samples_are_listed(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     expected = write(path, "WAV", "PCM_24", "FILE")
