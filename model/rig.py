@@ -47,7 +47,10 @@ DISAGREES = 0.5  # a take that belongs with less than this probability is named
 _N_WINDOWS = 8
 _FINE_BINS = 720  # the pooled posterior is sharper than 5 degrees
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".webm", ".m4v", ".avi", ".mts"})
-_AUDIO_SUFFIXES = (".wav", ".rf64", ".w64", ".amb", ".aif", ".aiff", ".caf", ".flac", ".ogg")
+_AUDIO_SUFFIXES = frozenset(
+    {".wav", ".wave", ".bwf", ".bw64", ".rf64", ".w64", ".amb", ".aif", ".aiff", ".aifc", ".caf",
+     ".flac", ".ogg"}
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -168,7 +171,12 @@ def find_takes(places: Sequence[Path]) -> list[RigTake]:
     takes: list[RigTake] = []
     for place in places:
         if place.is_dir():
-            videos = sorted(p for p in place.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES)
+            videos = sorted(
+                path
+                for path in place.iterdir()
+                # Macs put "._take.mp4" beside "take.mp4" on disks of others: no picture, but notes.
+                if path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
+            )
             if not videos:
                 raise OptionError(f"The folder {place} holds no videos.")
             takes += [_with_track(video) for video in videos]

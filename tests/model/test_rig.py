@@ -112,6 +112,19 @@ def test_takes_are_found_by_name(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("suffix", [".BWF", ".bw64", ".wave", ".aifc"])
+def test_tracks_are_found_by_every_suffix_that_is_written(tmp_path: Path, suffix: str) -> None:
+    touch(tmp_path / "a.mp4", tmp_path / f"a{suffix}")
+
+    assert [take.audio.name for take in find_takes([tmp_path])] == [f"a{suffix}"]
+
+
+def test_what_a_mac_leaves_beside_a_take_is_none(tmp_path: Path) -> None:
+    touch(*(tmp_path / name for name in ("a.mp4", "a.wav", "._a.mp4", "._a.wav")))
+
+    assert [take.name for take in find_takes([tmp_path])] == ["a"]
+
+
 def test_takes_are_listed_by_a_manifest(tmp_path: Path) -> None:
     lines = [{"video": "x.mp4", "audio": "y.wav"}, {"video": "z.mp4"}]
     (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, lines)))
