@@ -185,8 +185,7 @@ class Take:
         return start, end
 
     def _note_metadata(self) -> None:
-        if self.placement.note:
-            self.warnings.append(self.placement.note)
+        self.warnings += [note for note in (self._audio.note, self.placement.note) if note]
         yaw, pitch, roll = self.video.spherical.pose_deg
         if yaw:
             self.warnings.append(

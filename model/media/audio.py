@@ -35,6 +35,7 @@ _VORBIS_ORDER = {6: (0, 2, 1, 5, 3, 4), 8: (0, 2, 1, 7, 5, 6, 3, 4)}
 # Decoders need this much sound before a place to reproduce it exactly (Opus asks for 80 ms).
 _PREROLL_S = 0.25
 _MOST_SAMPLES = 1 << 36  # the most that FLAC can tell: 16 days at 48 kHz
+_WORTH_TELLING_S = 0.01  # of parts of a split track that end apart; lossy ones tell so roughly
 # Below this level against the loudest channel a lossy coder's channel counts as silent.
 _SILENT_DB = -60.0
 # FFmpeg decodes YouTube's 5.1 AAC ambisonics as X, Y, W, (silence), Z, (silence): the file
@@ -75,9 +76,13 @@ class AudioInfo:
 
 
 class AudioReader(ABC):
-    """An open track. `info` holds its facts; times count from its first sample."""
+    """An open track. `info` holds its facts; times count from its first sample.
+
+    note : what is to be told of it, if anything.
+    """
 
     info: AudioInfo
+    note: str | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -393,6 +398,12 @@ class JoinedReader(AudioReader):
                     f"{first.path} runs at {first.samplerate} Hz and {info.path} at "
                     f"{info.samplerate} Hz: files of one split track must share a rate."
                 )
+        shortest, longest = (way(infos, key=lambda info: info.duration_s) for way in (min, max))
+        if longest.duration_s - shortest.duration_s > _WORTH_TELLING_S:
+            self.note = (
+                f"The track ends where {shortest.path.name} does, though {longest.path.name} goes "
+                f"on for another {longest.duration_s - shortest.duration_s:.2f} s."
+            )
         formats = {info.format for info in infos}
         self.info = AudioInfo(
             path=first.path,

@@ -323,6 +323,16 @@ def test_a_split_track(take: TakeFiles, report: Report, tmp_path: Path) -> None:
     assert soundfile.info(tmp_path / "out.wav").channels == 4
 
 
+def test_a_split_track_whose_parts_end_apart(take: TakeFiles, tmp_path: Path) -> None:
+    parts = [tmp_path / f"{name}.wav" for name in "WYZX"]
+    for part, channel in zip(parts, field_of(take), strict=True):
+        soundfile.write(part, channel[: 4 * 48_000] if part.stem == "Z" else channel, 48_000)
+
+    split = run(take.video, *parts)
+
+    assert any("ends where Z.wav does, though W.wav" in note for note in split["warnings"])
+
+
 def test_a_declared_pose_is_applied_and_told(
     take: TakeFiles, report: Report, tmp_path: Path
 ) -> None:
