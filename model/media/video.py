@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, cast, get_args
@@ -24,6 +25,8 @@ Stereo = Literal["mono", "top-bottom", "left-right"]
 
 # A full sphere is 2:1; 16:9 frames that hold one (YouTube's) are squeezed.
 _MONO_ASPECTS = (1.6, 2.1)
+# How much earlier to seek, where that leads to a keyframe after the time that was asked for.
+_LEADS_S = (0.0, 1.0, 4.0, 16.0)
 # ffmpeg's v360 filter names for the projections that can be declared but are not read.
 _CONVERSIONS = {
     "cubemap": "v360=c3x2:equirect",
@@ -201,20 +204,32 @@ class VideoReader:
 
     def _decode_from(self, start_s: float) -> Generator[tuple[float, av.VideoFrame]]:
         """Frames from `start_s` on with their times; earlier ones of the group are dropped."""
-        half_frame = 0.5 / self.info.rate_hz
-        target = (start_s + self.info.start_s) / float(self._stream.time_base or 1)
+        earliest = start_s - 0.5 / self.info.rate_hz
         try:
-            self._container.seek(math.floor(target), stream=self._stream, backward=True)
-            for frame in self._container.decode(self._stream):
-                if frame.pts is None:
-                    continue
-                time_s = frame.time - self.info.start_s
-                if time_s >= start_s - half_frame:
+            for lead_s in _LEADS_S:
+                frames = self._decode_about(start_s - lead_s)
+                first = next(frames, None)
+                # A millisecond for rounding; before the beginning there is nothing to be found.
+                if (first and first[0] < start_s + 1e-3) or start_s - lead_s < -_LEADS_S[1]:
+                    break
+            for time_s, frame in chain([first] if first else [], frames):
+                if time_s >= earliest:
                     yield time_s, frame
         except (av.FFmpegError, ValueError) as error:
             raise MediaError(
                 f"{self.info.path} cannot be decoded at {start_s:.1f} s ({reason(error)})."
             ) from error
+
+    def _decode_about(self, at_s: float) -> Iterator[tuple[float, av.VideoFrame]]:
+        """Frames from where seeking a time leads, with their times.
+
+        That is the keyframe before it; in transport streams, which have no index, the one after it.
+        """
+        target = (at_s + self.info.start_s) / float(self._stream.time_base or 1)
+        self._container.seek(math.floor(target), stream=self._stream, backward=True)
+        for frame in self._container.decode(self._stream):
+            if frame.pts is not None:
+                yield frame.time - self.info.start_s, frame
 
     def _scaled(
         self, frame: av.VideoFrame, size: tuple[int, int], pixels: str

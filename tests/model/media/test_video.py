@@ -49,6 +49,26 @@ def test_a_window_holds_its_own_frames(tmp_path: Path, start_s: float) -> None:
     np.testing.assert_allclose(window.frames.mean(axis=(1, 2)), 20 + 2 * expected, atol=2)
 
 
+@pytest.mark.parametrize("keyframe_s", [1, 3, 7])
+def test_transport_streams_give_what_the_same_video_gives_elsewhere(
+    tmp_path: Path, keyframe_s: int
+) -> None:
+    """They have no index, so that seeking leads to the keyframe after the time asked for."""
+    write_video(tmp_path / "v.mp4", numbered_frames(100), rate_hz=10, keyframe_s=keyframe_s)
+    with av.open(str(tmp_path / "v.mp4")) as source, av.open(str(tmp_path / "v.ts"), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+
+    with VideoReader(tmp_path / "v.mp4") as one, VideoReader(tmp_path / "v.ts") as other:
+        for start_s in (0.0, 1.2, 3.0, 6.9, 9.5):
+            here, there = (reader.read(start_s, 0.95, size=SIZE) for reader in (one, other))
+            np.testing.assert_allclose(there.times_s, here.times_s, atol=1e-3)
+            assert np.array_equal(there.frames, here.frames)
+
+
 def test_windows_may_be_read_in_any_order(tmp_path: Path) -> None:
     write_video(tmp_path / "v.mp4", numbered_frames(60), rate_hz=10, keyframe_s=1)
     with VideoReader(tmp_path / "v.mp4") as reader:
