@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
 import sys
 import threading
@@ -53,13 +54,19 @@ def interruptible() -> Iterator[None]:
 def command(main: Callable[[], int]) -> int:
     """Run a command line to its exit status; 128 + the signal's number if it was told to stop.
 
-    Names that the terminal's encoding does not have, or that are none, are printed all the same.
+    A pipe that nobody reads from any more tells so too. Names that the terminal's encoding does not
+    have, or that are none, are printed all the same.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as standard error is by itself
     try:
         with interruptible():
-            return main()
+            status = main()
+            print(end="", flush=True)  # here, where somebody sees it fail
+            return status
+    except BrokenPipeError:  # whoever read what we print has read enough (head, a closed pager)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except Interrupted as stopped:
         print(f"stopped by {stopped}; nothing is left half done", file=sys.stderr)
         return 128 + stopped.number

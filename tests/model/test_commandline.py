@@ -275,6 +275,21 @@ def test_who_is_told_to_stop_leaves_nothing(
     assert listing(results) == set()
 
 
+def test_a_reader_that_has_enough_is_no_fault(take: TakeFiles, tmp_path: Path) -> None:
+    """As `head` is, in the middle of a report."""
+    reading, writing = os.pipe()
+    os.close(reading)
+
+    done = subprocess.run(
+        [sys.executable, "-m", "model.conventions", take.audio, "--json"], stdout=writing,
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+    os.close(writing)
+    assert done.stderr == b""
+    assert done.returncode == 128 + signal.SIGPIPE
+
+
 def test_what_is_ignored_stays_so() -> None:
     """As under nohup."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
