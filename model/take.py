@@ -408,6 +408,12 @@ def best_apart(
 def _check_kind(info: AudioInfo, track: Track) -> None:
     if info.n_channels in (1, 2) and not (track.components or info.components):
         kind = "mono" if info.n_channels == 1 else "stereo"
+        if info.n_alike > 1:
+            raise UnsupportedMedia(
+                f"{info.path} holds {info.n_alike} tracks that are {kind}, not an ambisonic one: "
+                f"write each to a file (ffmpeg -i {info.path.name} -map 0:a:0 -c:a pcm_f32le "
+                "0.wav, and so on), and name these with --join."
+            )
         raise UnsupportedMedia(
             f"{info.path} is {kind}: a rotation needs an ambisonic track of 4 or more channels."
         )

@@ -56,6 +56,7 @@ class AudioInfo:
     convention : "ambix", "n3d" or "fuma" if the file declares it.
     components : file channel of each ACN component where the file's order is a known other one.
     start_s : time of the first sample in the container's own clock.
+    n_alike : tracks of the file that have as many channels; the first of them is read.
     """
 
     path: Path
@@ -68,6 +69,7 @@ class AudioInfo:
     convention: str | None = None
     components: tuple[int, ...] | None = None
     start_s: float = 0.0
+    n_alike: int = 1
 
     @property
     def duration_s(self) -> float:
@@ -246,6 +248,11 @@ class ContainerReader(AudioReader):
             allow_decoding(path, self._stream)
             self.info = self._facts(path)
             components = self._youtube_components()
+            if self.info.n_alike > 1:
+                self.note = (
+                    f"{path.name} holds {self.info.n_alike} tracks of {self.info.n_channels} "
+                    "channels, of which the first is read."
+                )
             if components:
                 self.info = replace(self.info, convention="ambix", components=components)
             self._stack = stack.pop_all()
@@ -254,7 +261,7 @@ class ContainerReader(AudioReader):
         self._stack.close()
 
     def _facts(self, path: Path) -> AudioInfo:
-        stream = self._stream
+        stream, every = self._stream, self._container.streams.audio
         start_s = float((stream.start_time or 0) * (stream.time_base or 0))
         seconds = float((stream.duration or 0) * (stream.time_base or 0))
         # Matroska tells only when the whole file ends.
@@ -270,6 +277,7 @@ class ContainerReader(AudioReader):
             # FFmpeg names a layout so from an SA3D box or an Opus mapping family (ACN, SN3D).
             convention="ambix" if stream.layout.name.startswith("ambisonic") else None,
             start_s=start_s,
+            n_alike=sum(other.channels == stream.channels for other in every),
         )
 
     def _youtube_components(self) -> tuple[int, ...] | None:

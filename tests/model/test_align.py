@@ -35,6 +35,7 @@ from model.options import Options
 from model.take import Take, Track, best_apart
 from tests.conftest import EXAMPLE, TAKE_SEED
 from tests.model.media.boxes import add_boxes, chunk, insert_chunks, sv3d
+from tests.model.media.test_audio import several_tracks
 from training.data.scenes import Conditions, draw_scene, render_sound
 from training.data.takes import TakeFiles, write_take
 
@@ -331,6 +332,12 @@ def test_a_split_track_whose_parts_end_apart(take: TakeFiles, tmp_path: Path) ->
     split = run(take.video, *parts)
 
     assert any("ends where Z.wav does, though W.wav" in note for note in split["warnings"])
+
+
+def test_a_track_for_each_channel_is_no_ambisonic_one(take: TakeFiles, tmp_path: Path) -> None:
+    """As editors export them."""
+    with pytest.raises(UnsupportedMedia, match=r"holds 4 tracks that are mono.*with --join"):
+        run(take.video, several_tracks(tmp_path / "m.mov", "mono", "mono", "mono", "mono"))
 
 
 def test_a_declared_pose_is_applied_and_told(

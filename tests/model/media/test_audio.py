@@ -131,19 +131,29 @@ def test_six_full_channels_are_not_taken_for_it(tmp_path: Path) -> None:
         assert reader.info.components is None
 
 
-def test_of_several_streams_the_one_with_most_channels(tmp_path: Path) -> None:
-    with av.open(str(tmp_path / "a.mov"), "w") as container:
-        layouts = ("stereo", "4.0")
+def several_tracks(path: Path, *layouts: str) -> Path:
+    """A container with a track of each layout."""
+    with av.open(str(path), "w") as container:
         streams = [container.add_stream("pcm_s16le", rate=RATE, layout=name) for name in layouts]
-        for stream, layout, n_channels in zip(streams, layouts, (2, 4), strict=True):
-            packed = np.ascontiguousarray(tones(n_channels).T.reshape(1, -1).astype("f4"))
+        for stream, layout in zip(streams, layouts, strict=True):
+            n_channels = av.AudioLayout(layout).nb_channels
+            packed = np.ascontiguousarray(tones(n_channels, 4.0).T.reshape(1, -1).astype("f4"))
             frame = av.AudioFrame.from_ndarray(packed, "flt", layout)
             frame.sample_rate = RATE
             container.mux(stream.encode(frame))
             container.mux(stream.encode(None))
+    return path
 
-    with open_audio(tmp_path / "a.mov") as reader:
+
+def test_of_several_streams_the_one_with_most_channels(tmp_path: Path) -> None:
+    with open_audio(several_tracks(tmp_path / "a.mov", "stereo", "4.0")) as reader:
         assert reader.info.n_channels == 4
+        assert reader.note is None
+
+
+def test_of_several_tracks_alike_the_first_is_read_and_told(tmp_path: Path) -> None:
+    with open_audio(several_tracks(tmp_path / "a.mov", "stereo", "4.0", "4.0")) as reader:
+        assert reader.note == "a.mov holds 2 tracks of 4 channels, of which the first is read."
 
 
 def test_a_split_track_is_one(tmp_path: Path) -> None:
