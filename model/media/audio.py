@@ -22,7 +22,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from model.errors import MediaError, OptionError
-from model.media.container import allow_decoding, check_readable, open_container, reason
+from model.media.container import allow_decoding, check_readable, length_s, open_container, reason
 from model.media.pcm import PcmFile, read_pcm_file
 from model.media.samples import SampleBuffer, SampleFormat
 
@@ -263,16 +263,13 @@ class ContainerReader(AudioReader):
     def _facts(self, path: Path) -> AudioInfo:
         stream, every = self._stream, self._container.streams.audio
         start_s = float((stream.start_time or 0) * (stream.time_base or 0))
-        seconds = float((stream.duration or 0) * (stream.time_base or 0))
-        # Matroska tells only when the whole file ends.
-        seconds = seconds or max(0.0, (self._container.duration or 0) / 1e6 - start_s)
         return AudioInfo(
             path=path,
             container=self._container.format.name.split(",")[0],
             codec=stream.codec_context.name,
             samplerate=stream.rate,
             n_channels=stream.channels,
-            n_samples=round(seconds * stream.rate),
+            n_samples=round(length_s(self._container, stream) * stream.rate),
             format=_stored_format(stream),
             # FFmpeg names a layout so from an SA3D box or an Opus mapping family (ACN, SN3D).
             convention="ambix" if stream.layout.name.startswith("ambisonic") else None,

@@ -7,6 +7,7 @@ Only paths are opened: with a Python file object FFmpeg knows no list of protoco
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -100,6 +101,26 @@ def _decoder_options() -> dict[str, str]:
     pcm = {name for name in av.codecs_available if name.startswith("pcm_")}
     codecs = ",".join(sorted(VIDEO_CODECS | AUDIO_CODECS | pcm))
     return {"codec_whitelist": codecs, "max_pixels": str(MAX_PIXELS)}
+
+
+def length_s(container: InputContainer, stream: av.VideoStream | av.AudioStream) -> float:
+    """Seconds from a stream's first sample or frame to its end; 0 if nothing tells.
+
+    Matroska tells when the whole file ends, and in a tag, if the writer left one, when the stream
+    does: counted from 0 as FFmpeg writes it, from the stream's own beginning as mkvmerge does.
+    """
+    tick_s = float(stream.time_base or 0)
+    if stream.duration:
+        return stream.duration * tick_s
+    start_s = (stream.start_time or 0) * tick_s
+    end_s = (container.duration or 0) / 1e6
+    tag = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
+    if tag:
+        from_start = "_STATISTICS_WRITING_APP" in stream.metadata
+        told_s = 3600 * int(tag[1]) + 60 * int(tag[2]) + float(tag[3])
+        told_s += start_s if from_start else 0.0
+        end_s = told_s if start_s < told_s < end_s else end_s
+    return max(0.0, end_s - start_s)
 
 
 def allow_decoding(

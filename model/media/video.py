@@ -18,7 +18,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from model.errors import MediaError, UnsupportedMedia
-from model.media.container import allow_decoding, open_container, reason
+from model.media.container import allow_decoding, length_s, open_container, reason
 from model.media.spherical import UNDECLARED, Spherical, read_spherical
 
 Stereo = Literal["mono", "top-bottom", "left-right"]
@@ -262,7 +262,7 @@ def _video_info(
 ) -> VideoInfo:
     rate = stream.average_rate or stream.guessed_rate
     seconds_per_tick = float(stream.time_base or 0)
-    duration_s = (stream.duration or 0) * seconds_per_tick or (container.duration or 0) / 1e6
+    duration_s = length_s(container, stream)
     if not rate or duration_s <= 0:
         raise MediaError(
             f"{path} does not say how long its picture is or how fast it runs: it is incomplete; "

@@ -69,6 +69,37 @@ def test_transport_streams_give_what_the_same_video_gives_elsewhere(
             assert np.array_equal(there.frames, here.frames)
 
 
+@pytest.mark.parametrize("tagged", [True, False])
+def test_a_matroska_picture_is_as_long_as_itself(tmp_path: Path, tagged: bool) -> None:
+    """And not as the file, whose sound begins before it; nor, if a tag tells, as that goes on."""
+    write_video(tmp_path / "v.mp4", numbered_frames(20), rate_hz=10)
+    sound_s = 5 if tagged else 3.5
+    with (
+        av.open(str(tmp_path / "v.mp4")) as source,
+        av.open(str(tmp_path / "v.mkv"), "w") as target,
+    ):
+        picture = target.add_stream_from_template(source.streams.video[0])
+        sound = target.add_stream("pcm_s16le", rate=8000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(
+            np.zeros((1, round(sound_s * 8000)), "i2"), "s16", "mono"
+        )
+        frame.sample_rate = 8000
+        target.mux(sound.encode(frame))
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None:
+                packet.pts += round(1.5 / packet.time_base)
+                packet.dts += round(1.5 / packet.time_base)
+                packet.stream = picture
+                target.mux(packet)
+    if not tagged:
+        data = (tmp_path / "v.mkv").read_bytes()
+        (tmp_path / "v.mkv").write_bytes(data.replace(b"DURATION", b"_URATION"))
+
+    with VideoReader(tmp_path / "v.mkv") as reader:
+        assert reader.info.start_s == pytest.approx(1.5, abs=2e-3)
+        assert reader.info.duration_s == pytest.approx(2.0, abs=2e-3)
+
+
 def test_windows_may_be_read_in_any_order(tmp_path: Path) -> None:
     write_video(tmp_path / "v.mp4", numbered_frames(60), rate_hz=10, keyframe_s=1)
     with VideoReader(tmp_path / "v.mp4") as reader:
