@@ -167,6 +167,12 @@ class PcmReader(AudioReader):
             format=pcm.format,
             convention=pcm.convention,
         )
+        if pcm.missing >= pcm.frame_size:
+            missing_s = pcm.missing / pcm.frame_size / pcm.samplerate
+            self.note = (
+                f"{pcm.path.name} breaks off at {self.info.duration_s:.2f} s, though its header "
+                f"tells of another {missing_s:.2f} s: it is cut short, or was not copied whole."
+            )
 
     def close(self) -> None:
         self._file.close()
@@ -403,6 +409,7 @@ class JoinedReader(AudioReader):
                     f"{first.path} runs at {first.samplerate} Hz and {info.path} at "
                     f"{info.samplerate} Hz: files of one split track must share a rate."
                 )
+        self.note = next((reader.note for reader in readers if reader.note), None)
         shortest, longest = (way(infos, key=lambda info: info.duration_s) for way in (min, max))
         if longest.duration_s - shortest.duration_s > _WORTH_TELLING_S:
             self.note = (

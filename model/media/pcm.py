@@ -23,6 +23,8 @@ _WAVE_PCM, _WAVE_FLOAT, _WAVE_EXTENSIBLE = 0x0001, 0x0003, 0xFFFE
 # The WAVEX sub-format of ".amb" files after its first two bytes (Dobson): always FuMa.
 AMB_SUBFORMAT_TAIL = bytes.fromhex("00002107d3118644c8c1ca000000")
 _UNKNOWN_SIZE = 0xFFFFFFFF
+# What is declared where nobody knows yet how long it gets: by sox, by arecord.
+_PLACEHOLDERS = (0x7FFFF000, 0x7FFFFFFF, 0x80000000)
 _W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
 _W64_TAIL = bytes.fromhex("f3acd3118cd100c04f8edb8a")
 _CAF_B_FORMAT, _CAF_HOA_SN3D, _CAF_HOA_N3D = 107, 190, 191
@@ -32,11 +34,17 @@ _MAX_RATE_HZ = 10_000_000
 
 @dataclass(frozen=True)
 class Chunk:
-    """A chunk of a RIFF file: name, and where its payload lies."""
+    """A chunk of a RIFF file: name, and where its payload lies.
+
+    Attributes
+    ----------
+    missing : bytes that its header tells of beyond the end of the file.
+    """
 
     name: bytes
     offset: int
     size: int
+    missing: int = 0
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,7 @@ class PcmFile:
     ----------
     container : "wav", "rf64", "bw64", "w64", "aiff" or "caf".
     data_offset, data_size : the samples, in bytes; whole frames only.
+    missing : bytes of samples that the header tells of beyond the end of the file.
     convention : "fuma", "ambix" or "n3d" where the file declares it.
     chunks : of a RIFF file, in file order; empty for the others.
     """
@@ -58,6 +67,7 @@ class PcmFile:
     n_channels: int
     data_offset: int
     data_size: int
+    missing: int = 0
     convention: str | None = None
     chunks: tuple[Chunk, ...] = ()
 
@@ -104,7 +114,7 @@ def _build(
     sample_format: SampleFormat | None,
     samplerate: float,
     n_channels: int,
-    data: tuple[int, int] | None,
+    data: tuple[int, int, int] | None,
     *,
     declared_frame: int,
     convention: str | None = None,
@@ -112,6 +122,7 @@ def _build(
 ) -> PcmFile | None:
     """The file that was found; None if its samples are compressed.
 
+    data : where the samples lie, how many bytes of them there are, and how many are missing.
     declared_frame : bytes of a sample of all channels as the header says; 0 where it does not.
     """
     if sample_format is None:
@@ -124,7 +135,7 @@ def _build(
             )
     if data is None:
         raise MediaError(f"{path} has no sound data: it is damaged or incomplete.")
-    offset, size = data
+    offset, size, missing = data
     size -= size % (n_channels * sample_format.width)
     if size <= 0:
         raise MediaError(f"{path} has no sound data: not one sample of all {n_channels} channels.")
@@ -132,7 +143,7 @@ def _build(
         raise MediaError(f"{path} declares a sample rate of {samplerate:g} Hz: it is damaged.")
     return PcmFile(
         path, container, sample_format, round(samplerate), n_channels, offset, size,
-        convention, chunks,
+        missing, convention, chunks,
     )  # fmt: skip
 
 
@@ -147,7 +158,7 @@ def _read_riff(path: Path, file: BinaryIO, length: int) -> PcmFile | None:
         raise MediaError(f"{path} has no format chunk: it is damaged or incomplete.")
     sample_format, is_amb = _wave_format(payload[b"fmt "])
     n_channels, samplerate, _, frame = struct.unpack_from("<HIIH", payload[b"fmt "], 2)
-    data = next(((c.offset, c.size) for c in chunks if c.name == b"data"), None)
+    data = next(((c.offset, c.size, c.missing) for c in chunks if c.name == b"data"), None)
     convention = "fuma" if is_amb or path.suffix.lower() == ".amb" else None
     if convention is None and b"axml" in payload:
         convention = _adm_convention(payload[b"axml"])
@@ -167,12 +178,12 @@ def _riff_chunks(file: BinaryIO, length: int) -> Iterator[Chunk]:
         if name == b"ds64":
             sizes_64 = _ds64(file.read(min(size, 1 << 16)))
         if size == _UNKNOWN_SIZE or (name == b"data" and size == 0 and b"data" in sizes_64):
-            size = sizes_64.get(name, length)
+            size = sizes_64.get(name, length - at - 8)
         elif name == b"data" and size == 0:
-            size = length  # a recorder that never came back to fill it in
-        size = min(size, length - at - 8)
-        yield Chunk(name, at + 8, size)
-        at += 8 + size
+            size = length - at - 8  # a recorder that never came back to fill it in
+        there = min(size, length - at - 8)
+        yield Chunk(name, at + 8, there, 0 if size in _PLACEHOLDERS else size - there)
+        at, size = at + 8 + there, there
         if size % 2 and not _is_unpadded(file, at, length):
             at += 1
 
@@ -248,7 +259,8 @@ def _read_w64(path: Path, file: BinaryIO, length: int) -> PcmFile | None:
             sample_format, _ = _wave_format(fmt)
             n_channels, rate, _, frame = struct.unpack_from("<HIIH", fmt, 2)
         elif guid == b"data" + _W64_TAIL:
-            data = (at + 24, min(size, length - at) - 24)
+            there = min(size, length - at)
+            data = (at + 24, there - 24, size - there)
         at += (size + 7) // 8 * 8
     return _build(path, "w64", sample_format, rate, n_channels, data, declared_frame=frame)
 
@@ -266,7 +278,8 @@ def _read_aiff(path: Path, file: BinaryIO, length: int) -> PcmFile | None:
             sample_format = _aiff_format(comm[18:22] or b"NONE", bits)
         elif name == b"SSND":
             skip = struct.unpack(">I", file.read(4))[0]
-            data = (at + 16 + skip, min(size, length - at - 8) - 8 - skip)
+            there = min(size, length - at - 8)
+            data = (at + 16 + skip, there - 8 - skip, size - there)
         at += 8 + size + size % 2
     return _build(path, "aiff", sample_format, rate, n_channels, data, declared_frame=0)
 
@@ -310,7 +323,8 @@ def _read_caf(path: Path, file: BinaryIO, length: int) -> PcmFile | None:
                 _CAF_HOA_N3D: "n3d",
             }.get(tag)
         elif name == b"data":
-            data = (at + 16, min(size, length - at - 12) - 4)  # after an edit count
+            there = min(size, length - at - 12)
+            data = (at + 16, there - 4, size - there)  # after an edit count
         at += 12 + size
     return _build(
         path, "caf", sample_format, rate, n_channels, data,

@@ -190,16 +190,31 @@ def test_caf_layout_tags(tmp_path: Path, tag: int, expected: str) -> None:
         assert np.array_equal(reader.read(0, 2000), samples)
 
 
-def test_a_header_without_size_runs_to_the_end(tmp_path: Path) -> None:
-    """Recorders that lost power leave sizes of zero."""
+@pytest.mark.parametrize("suffix", ["wav", "rf64", "w64", "aiff", "caf"])
+def test_a_file_that_was_not_copied_whole_is_told(tmp_path: Path, suffix: str) -> None:
+    whole, cut = tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}"
+    soundfile.write(whole, np.zeros((48_000, 4)), 48_000, subtype="PCM_24")
+    cut.write_bytes(whole.read_bytes()[: -36_000 * 12])
+
+    with open_audio(whole) as reader:
+        assert reader.note is None
+    with open_audio(cut) as reader:
+        assert reader.note is not None
+        assert "breaks off at 0.25 s, though its header tells of another 0.75 s" in reader.note
+
+
+@pytest.mark.parametrize("size", [0, 0xFFFFFFFF, 0x7FFFF000])
+def test_a_header_without_size_runs_to_the_end(tmp_path: Path, size: int) -> None:
+    """Recorders that lost power leave sizes of zero, and those who write to a pipe huge ones."""
     path = tmp_path / "a.wav"
     expected = write(path, "WAV", "PCM_16", "FILE")
     data = bytearray(path.read_bytes())
     at = data.index(b"data")
-    data[4:8] = data[at + 4 : at + 8] = bytes(4)
+    data[4:8] = data[at + 4 : at + 8] = struct.pack("<I", size)
     path.write_bytes(data)
 
     with open_audio(path) as reader:
+        assert reader.note is None
         assert np.array_equal(reader.read(0, 2000), expected)
 
 
