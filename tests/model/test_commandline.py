@@ -259,7 +259,9 @@ def test_who_is_told_to_stop_leaves_nothing(
             long.write(sound)
     results = tmp_path / "results"
     results.mkdir()
-    arguments = [take.video, tmp_path / "long.wav", "--apply-undecided", "--output-dir", results]
+    arguments: list[Path | str] = [
+        take.video, tmp_path / "long.wav", "--apply-undecided", "--output-dir", results,
+    ]  # fmt: skip
     at_work = subprocess.Popen(
         [sys.executable, "-m", "model.align", *arguments], stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True,

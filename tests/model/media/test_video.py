@@ -58,7 +58,7 @@ def test_transport_streams_give_what_the_same_video_gives_elsewhere(
     with av.open(str(tmp_path / "v.mp4")) as source, av.open(str(tmp_path / "v.ts"), "w") as target:
         stream = target.add_stream_from_template(source.streams.video[0])
         for packet in source.demux(source.streams.video[0]):
-            if packet.dts is not None:
+            if packet.dts is not None and packet.pts is not None:
                 packet.stream = stream
                 target.mux(packet)
 
@@ -86,7 +86,7 @@ def test_a_matroska_picture_is_as_long_as_itself(tmp_path: Path, tagged: bool) -
         frame.sample_rate = 8000
         target.mux(sound.encode(frame))
         for packet in source.demux(source.streams.video[0]):
-            if packet.dts is not None:
+            if packet.dts is not None and packet.pts is not None:
                 packet.pts += round(1.5 / packet.time_base)
                 packet.dts += round(1.5 / packet.time_base)
                 packet.stream = picture
