@@ -13,9 +13,11 @@ import pytest
 import soundfile
 from scipy.signal import fftconvolve, lfilter, resample_poly
 
+from model.coarse import lines_like
 from model.consensus import Line
 from model.errors import OptionError, UnusableContent
 from model.fine import Chunk, Place
+from model.listening import Ear
 from model.media import open_audio
 from model.sync import (
     Belonging,
@@ -275,29 +277,68 @@ def test_sound_that_repeats_itself_has_many_places(tmp_path: Path) -> None:
     assert with_voice.offset_s == pytest.approx(2.0, abs=1e-3)
 
 
+def clicks(folder: Path, period_s: float, noise_db: float) -> tuple[Path, Path]:
+    """Ten seconds of an electronic metronome by a camera and a track that begins at 0.4 s."""
+    n, decay = int(10 * RATE), np.arange(RATE // 33)
+    click = np.random.default_rng(1).standard_normal(len(decay)) * np.exp(-decay / 144)
+    beats = np.zeros(int(16 * RATE))
+    beats[(np.arange(0.1, 15.9, period_s) * RATE).astype(int)] = 1.0
+    sound, first = fftconvolve(beats, click), int(0.4 * RATE)
+    track = microphone(4, sound, noise_db)[first : first + n]
+    return (
+        write(folder / "camera.wav", microphone(3, sound, noise_db)[:n]),
+        write(folder / "track.wav", np.stack([track, 0 * track, 0 * track, 0 * track])),
+    )
+
+
 @pytest.mark.parametrize(("period_s", "noise_db"), [(0.12, 0.0), (0.5, 12.0), (2.0, 6.0)])
 def test_a_click_is_not_taken_for_another(tmp_path: Path, period_s: float, noise_db: float) -> None:
-    """As those of an electronic metronome, each like the others; what hides them is not alike."""
-    n = int(10 * RATE)
-    click = np.random.default_rng(1).standard_normal(RATE // 33) * np.exp(
-        -np.arange(RATE // 33) / 144
-    )
-    clicks = np.zeros(int(16 * RATE))
-    clicks[(np.arange(0.1, 15.9, period_s) * RATE).astype(int)] = 1.0
-    clicks = fftconvolve(clicks, click)
-    first = int(0.4 * RATE)
-    track = microphone(4, clicks, noise_db)[first : first + n]
-
-    sync = synchronised(
-        write(tmp_path / "camera.wav", microphone(3, clicks, noise_db)[:n]),
-        write(tmp_path / "track.wav", np.stack([track, 0 * track, 0 * track, 0 * track])),
-        search_s=30.0,
-    )
+    """Each is like the others, and what hides them is not."""
+    sync = synchronised(*clicks(tmp_path, period_s, noise_db), search_s=30.0)
 
     assert sync.belonging is Belonging.UNDECIDABLE
     assert "repeats itself" in sync.reason
     first_s, other_s = places_s(sync)
     assert abs(math.remainder(other_s - first_s, period_s)) < 0.02 < abs(other_s - first_s)
+
+
+def test_a_narrow_search_tells_one_click_from_the_next(tmp_path: Path) -> None:
+    camera, track = clicks(tmp_path, 0.12, 0.0)
+
+    with open_audio(camera) as a, open_audio(track) as b:
+        sync = synchronise(a, b, expected_s=0.42, search_s=0.05)
+
+    assert sync.belonging is Belonging.SYNCHRONISED
+    assert sync.offset_s == pytest.approx(0.4, abs=5e-4)
+
+
+def test_places_like_a_line_are_found_all_over_the_search(tmp_path: Path) -> None:
+    camera, track = clicks(tmp_path, 1.0, 0.0)
+
+    with open_audio(camera) as a, open_audio(track) as b:
+        ears = Ear(a, [0]), Ear(b, [0])
+        lines = lines_like(Line(0.4, 0.0), *ears, 0.0, 6.0, n_lines=5)
+
+    delays_s = np.array([line.at_zero_s for line in lines])
+    assert np.abs(delays_s - 0.4).min() < 4e-3
+    assert np.abs(delays_s - 0.4 - np.round(delays_s - 0.4)).max() < 4e-3
+    assert np.abs(np.diff(np.sort(delays_s)) - 1).max() < 8e-3
+
+
+def test_a_chunk_is_heard_to_its_end(tmp_path: Path) -> None:
+    """Bursts in the last sixth of each eighth of the take, and noise between."""
+    rng = np.random.default_rng(6)
+    sound = rng.standard_normal(10 * RATE)
+    sound[np.arange(10 * RATE) / RATE % 1.25 < 1.03] = 0.0
+    heard = microphone(7, sound, 3.0)[: 10 * RATE]
+
+    sync = synchronised(
+        write(tmp_path / "camera.wav", microphone(8, sound, 3.0)[: 10 * RATE]),
+        write(tmp_path / "track.wav", np.stack([heard, 0 * heard, 0 * heard, 0 * heard])),
+    )
+
+    assert sync.belonging is Belonging.SYNCHRONISED
+    assert sum(chunk.agrees for chunk in sync.chunks) == len(sync.chunks) == 8
 
 
 def test_silence_shortness_and_nonsense_are_refused(tmp_path: Path) -> None:
