@@ -279,8 +279,8 @@ def test_sound_that_repeats_itself_has_many_places(tmp_path: Path) -> None:
 
 def clicks(folder: Path, period_s: float, noise_db: float) -> tuple[Path, Path]:
     """Ten seconds of an electronic metronome by a camera and a track that begins at 0.4 s."""
-    n, decay = int(10 * RATE), np.arange(RATE // 33)
-    click = np.random.default_rng(1).standard_normal(len(decay)) * np.exp(-decay / 144)
+    n, decay = int(10 * RATE), np.arange(RATE * 3 // 100)
+    click = np.random.default_rng(2).standard_normal(len(decay)) * np.exp(-decay / 144)
     beats = np.zeros(int(16 * RATE))
     beats[(np.arange(0.1, 15.9, period_s) * RATE).astype(int)] = 1.0
     sound, first = fftconvolve(beats, click), int(0.4 * RATE)
