@@ -254,11 +254,10 @@ def _write_pcm(
     history: str,
     progress: Progress,
 ) -> _Written:
-    after = pcm.data_offset + pcm.data_size
-    head: Sequence[riff.Piece] = [(0, pcm.data_offset)]
-    tail: Sequence[riff.Piece] = [(after, pcm.path.stat().st_size - after)]
     if pcm.chunks:
         head, tail = riff.around_data(pcm, history, stored)
+    else:
+        head, tail = riff.without_peaks(pcm)
 
     def write(mixer: _Mixer) -> _Written:
         digest = hashlib.sha256()

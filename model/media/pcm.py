@@ -11,7 +11,7 @@ ambisonic sub-format), Sony W64, AIFF and AIFC, Apple CAF.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -58,6 +58,7 @@ class PcmFile:
     missing : bytes of samples that the header tells of beyond the end of the file.
     convention : "fuma", "ambix" or "n3d" where the file declares it.
     chunks : of a RIFF file, in file order; empty for the others.
+    peaks : of the others: where chunks about the samples' peaks lie, offset and size of each whole.
     """
 
     path: Path
@@ -70,6 +71,7 @@ class PcmFile:
     missing: int = 0
     convention: str | None = None
     chunks: tuple[Chunk, ...] = ()
+    peaks: tuple[tuple[int, int], ...] = ()
 
     @property
     def frame_size(self) -> int:
@@ -119,6 +121,7 @@ def _build(
     declared_frame: int,
     convention: str | None = None,
     chunks: tuple[Chunk, ...] = (),
+    peaks: Sequence[tuple[int, int]] = (),
 ) -> PcmFile | None:
     """The file that was found; None if its samples are compressed.
 
@@ -143,7 +146,7 @@ def _build(
         raise MediaError(f"{path} declares a sample rate of {samplerate:g} Hz: it is damaged.")
     return PcmFile(
         path, container, sample_format, round(samplerate), n_channels, offset, size,
-        missing, convention, chunks,
+        missing, convention, chunks, tuple(peaks),
     )  # fmt: skip
 
 
@@ -248,7 +251,7 @@ def _adm_convention(axml: bytes) -> str | None:
 
 
 def _read_w64(path: Path, file: BinaryIO, length: int) -> PcmFile | None:
-    sample_format, rate, n_channels, frame, data = None, 0, 0, 0, None
+    sample_format, rate, n_channels, frame, data, peaks = None, 0, 0, 0, None, []
     at = 40
     while at + 24 <= length:
         file.seek(at)
@@ -261,12 +264,16 @@ def _read_w64(path: Path, file: BinaryIO, length: int) -> PcmFile | None:
         elif guid == b"data" + _W64_TAIL:
             there = min(size, length - at)
             data = (at + 24, there - 24, size - there)
+        elif guid == b"levl" + _W64_TAIL:
+            peaks.append((at, (size + 7) // 8 * 8))
         at += (size + 7) // 8 * 8
-    return _build(path, "w64", sample_format, rate, n_channels, data, declared_frame=frame)
+    return _build(
+        path, "w64", sample_format, rate, n_channels, data, declared_frame=frame, peaks=peaks
+    )
 
 
 def _read_aiff(path: Path, file: BinaryIO, length: int) -> PcmFile | None:
-    sample_format, rate, n_channels, data = None, 0.0, 0, None
+    sample_format, rate, n_channels, data, peaks = None, 0.0, 0, None, []
     at = 12
     while at + 8 <= length:
         file.seek(at)
@@ -280,8 +287,12 @@ def _read_aiff(path: Path, file: BinaryIO, length: int) -> PcmFile | None:
             skip = struct.unpack(">I", file.read(4))[0]
             there = min(size, length - at - 8)
             data = (at + 16 + skip, there - 8 - skip, size - there)
+        elif name == b"PEAK":
+            peaks.append((at, 8 + size + size % 2))
         at += 8 + size + size % 2
-    return _build(path, "aiff", sample_format, rate, n_channels, data, declared_frame=0)
+    return _build(
+        path, "aiff", sample_format, rate, n_channels, data, declared_frame=0, peaks=peaks
+    )
 
 
 def _aiff_format(compression: bytes, bits: int) -> SampleFormat | None:
@@ -304,6 +315,7 @@ def _extended_float(data: bytes) -> float:
 
 def _read_caf(path: Path, file: BinaryIO, length: int) -> PcmFile | None:
     sample_format, rate, n_channels, frame, data, convention = None, 0.0, 0, 0, None, None
+    peaks = []
     at = 8
     while at + 12 <= length:
         file.seek(at)
@@ -325,8 +337,10 @@ def _read_caf(path: Path, file: BinaryIO, length: int) -> PcmFile | None:
         elif name == b"data":
             there = min(size, length - at - 12)
             data = (at + 16, there - 4, size - there)  # after an edit count
+        elif name == b"peak":
+            peaks.append((at, 12 + size))
         at += 12 + size
     return _build(
         path, "caf", sample_format, rate, n_channels, data,
-        declared_frame=frame, convention=convention,
+        declared_frame=frame, convention=convention, peaks=peaks,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""RIFF files written around samples: copied from an input, or made new.
+"""What is written around samples: copied from an input, or made new (RIFF files only).
 
 EBU Tech 3285 (`bext`), EBU Tech 3306 (RF64), ITU-R BS.2088 (BW64).
 """
@@ -6,7 +6,7 @@ EBU Tech 3285 (`bext`), EBU Tech 3306 (RF64), ITU-R BS.2088 (BW64).
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from model.media.pcm import AMB_SUBFORMAT_TAIL, Chunk, PcmFile
 from model.media.samples import SampleFormat
@@ -19,9 +19,14 @@ _MAX_32 = 0xFFFFFFFF
 # and wrong once samples change.
 _STALE = (b"PEAK", b"levl", b"MD5 ")
 _BEXT_FIXED_SIZE = 602
+# Of `bext`: its version, and from version 2 on loudness and true peak, which may be left unsaid.
+_BEXT_VERSION_AT, _BEXT_LOUDNESS_AT = 346, 412
+_UNSAID_LOUDNESS = struct.pack("<5H", *5 * (0x7FFF,))
 _EXTENSIBLE = 0xFFFE
 _WAVE_SUBFORMAT_TAIL = bytes.fromhex("000000001000800000aa00389b71")
 _DS64_SIZE = 28
+# Where files of other kinds say how long they are, and how; CAF does not.
+_SIZE_OF_ALL = {"aiff": (4, ">I"), "w64": (16, "<Q")}
 
 
 def around_data(
@@ -30,9 +35,9 @@ def around_data(
     """What stands before and after the samples of a corrected WAV, RF64 or BW64 file.
 
     All chunks in their order, to the byte, but: `bext` gains `history` as a line of its
-    CodingHistory; sizes are set right; chunks that hold peaks or a checksum are dropped; a file
-    that grows over 4 GB becomes RF64; where the samples are `stored` in another format, `fmt ` and
-    `fact` say so.
+    CodingHistory, and says no loudness any more; sizes are set right; chunks that hold peaks or a
+    checksum are dropped; a file that grows over 4 GB becomes RF64; where the samples are `stored`
+    in another format, `fmt ` and `fact` say so.
     """
     other = stored != pcm.format
     data = next(chunk for chunk in pcm.chunks if chunk.name == b"data")
@@ -60,6 +65,31 @@ def around_data(
         side.extend([rest] if body is None else body)
         side.append(b"\0" * (size % 2))
     return head, tail
+
+
+def without_peaks(pcm: PcmFile) -> tuple[list[Piece], list[Piece]]:
+    """What stands before and after the samples of a corrected file that is no RIFF file.
+
+    All to the byte, but: chunks that hold peaks are dropped, and the size of all is set right.
+    """
+    start = b""
+    if pcm.peaks and pcm.container in _SIZE_OF_ALL:
+        at, form = _SIZE_OF_ALL[pcm.container]
+        with pcm.path.open("rb") as file:
+            start = file.read(at + struct.calcsize(form))
+        size = struct.unpack_from(form, start, at)[0] - sum(size for _, size in pcm.peaks)
+        start = start[:at] + struct.pack(form, max(0, size))
+
+    def kept(first: int, last: int) -> Iterator[Piece]:
+        for offset, size in pcm.peaks:
+            if first <= offset < last:
+                yield (first, offset - first)
+                first = min(last, offset + size)
+        yield (first, last - first)
+
+    after = pcm.data_offset + pcm.data_size
+    head = [start, *kept(len(start), pcm.data_offset)]
+    return head, list(kept(after, pcm.path.stat().st_size))
 
 
 def _bodies(
@@ -97,15 +127,21 @@ def _restored_fmt(pcm: PcmFile, chunk: Chunk, stored: SampleFormat) -> bytes:
 
 
 def _body(pcm: PcmFile, chunk: Chunk, history: str) -> list[Piece]:
-    if chunk.name != b"bext" or not history or chunk.size < _BEXT_FIXED_SIZE:
+    if chunk.name != b"bext" or chunk.size < _BEXT_FIXED_SIZE:
         return [(chunk.offset, chunk.size)]
     with pcm.path.open("rb") as file:
-        file.seek(chunk.offset + _BEXT_FIXED_SIZE)
-        lines = file.read(chunk.size - _BEXT_FIXED_SIZE).rstrip(b"\0")
-    if lines and not lines.endswith(b"\r\n"):
-        lines += b"\r\n"
-    lines += history.encode("ascii", "replace") + b"\r\n"
-    return [(chunk.offset, _BEXT_FIXED_SIZE), lines]
+        file.seek(chunk.offset)
+        fixed = file.read(_BEXT_FIXED_SIZE)
+        lines = file.read(chunk.size - _BEXT_FIXED_SIZE)
+    if int.from_bytes(fixed[_BEXT_VERSION_AT:][:2], "little") >= 2:
+        # W keeps its loudness, but nobody knows which channels were counted, or how much.
+        after = _BEXT_LOUDNESS_AT + len(_UNSAID_LOUDNESS)
+        fixed = fixed[:_BEXT_LOUDNESS_AT] + _UNSAID_LOUDNESS + fixed[after:]
+    if history:
+        lines = lines.rstrip(b"\0")
+        lines += b"\r\n" if lines and not lines.endswith(b"\r\n") else b""
+        lines += history.encode("ascii", "replace") + b"\r\n"
+    return [fixed, lines]
 
 
 def _tag(stored: SampleFormat) -> int:

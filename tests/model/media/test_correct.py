@@ -183,7 +183,8 @@ def test_every_container_keeps_its_head_tail_and_format(
         before.container,
     )
     end = before.data_offset + before.data_size
-    if b"PEAK" not in chunks(source):  # stale peaks are dropped, so offsets move
+    # Stale peaks are dropped, so offsets move.
+    if b"PEAK" not in chunks(source) and not before.peaks:
         assert (
             output.read_bytes()[: before.data_offset] == source.read_bytes()[: before.data_offset]
         )
@@ -200,6 +201,67 @@ def test_stale_peaks_are_dropped(tmp_path: Path) -> None:
     write_corrected([tmp_path / "a.wav"], tmp_path / "b.wav", rotation(37))
 
     assert b"PEAK" not in chunks(tmp_path / "b.wav")
+
+
+@pytest.mark.parametrize("suffix", ["aiff", "caf", "w64"])
+@pytest.mark.parametrize("behind", [False, True])
+def test_stale_peaks_of_other_kinds_are_dropped(tmp_path: Path, suffix: str, behind: bool) -> None:
+    source, output = tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}"
+    samples = np.random.default_rng(0).uniform(-0.3, 0.3, (1000, 4))
+    soundfile.write(source, samples, RATE, subtype="PCM_24")
+    plain = source.read_bytes()
+    size_at, form = {"aiff": (4, ">I"), "w64": (16, "<Q"), "caf": (0, "")}[suffix]
+    peaks = {
+        "aiff": struct.pack(">4sI", b"PEAK", 40) + bytes(40),
+        "w64": b"levl" + bytes.fromhex("f3acd3118cd100c04f8edb8a") + struct.pack("<Q40x", 64),
+        "caf": struct.pack(">4sq", b"peak", 52) + bytes(52),
+    }[suffix]
+    at = len(plain) if behind else {"aiff": 38, "w64": 40, "caf": 52}[suffix]
+    data = bytearray(plain[:at] + peaks + plain[at:])
+    if form:
+        size = struct.unpack_from(form, plain, size_at)[0]
+        struct.pack_into(form, data, size_at, size + len(peaks))
+    source.write_bytes(data)
+    (tmp_path / f"plain.{suffix}").write_bytes(plain)
+
+    write_corrected([source], output, rotation(37))
+    write_corrected([source], tmp_path / f"copy.{suffix}", {})
+    write_corrected([tmp_path / f"plain.{suffix}"], tmp_path / f"c.{suffix}", rotation(37))
+
+    assert output.read_bytes() == (tmp_path / f"c.{suffix}").read_bytes()
+    assert (tmp_path / f"copy.{suffix}").read_bytes() == source.read_bytes()
+
+
+def test_peaks_that_libsndfile_writes_are_dropped(tmp_path: Path) -> None:
+    for suffix, name in (("aiff", b"PEAK"), ("caf", b"peak")):
+        source, output = tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}"
+        soundfile.write(source, np.full((100, 4), 0.1), RATE, subtype="FLOAT")
+        assert name in source.read_bytes()
+
+        write_corrected([source], output, rotation(37))
+
+        assert name not in output.read_bytes()
+        assert soundfile.info(output).frames == 100
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_loudness_that_holds_no_more_is_unsaid(tmp_path: Path, version: int) -> None:
+    """EBU Tech 3285 version 2; before it the same bytes mean nothing, and are kept."""
+    production_wav(tmp_path / "a.wav")
+    data = bytearray((tmp_path / "a.wav").read_bytes())
+    at = data.index(b"bext") + 8
+    struct.pack_into("<H", data, at + 346, version)
+    struct.pack_into("<5h", data, at + 412, -2300, 500, -100, -1800, -2000)
+    (tmp_path / "a.wav").write_bytes(data)
+
+    for history in ("", "turned"):
+        write_corrected([tmp_path / "a.wav"], tmp_path / "b.wav", rotation(37), history=history)
+        before, after = chunks(tmp_path / "a.wav")[b"bext"], chunks(tmp_path / "b.wav")[b"bext"]
+        unsaid = struct.pack("<5H", *5 * [0x7FFF]) if version == 2 else before[412:422]
+        assert after[:602] == before[:412] + unsaid + before[422:602]
+        assert after[602 : len(before)] == before[602:]
+    write_corrected([tmp_path / "a.wav"], tmp_path / "c.wav", {})
+    assert (tmp_path / "c.wav").read_bytes() == bytes(data)
 
 
 def test_a_stale_checksum_is_dropped_and_a_true_one_stays(tmp_path: Path) -> None:
