@@ -37,7 +37,7 @@ def around_data(
     All chunks in their order, to the byte, but: `bext` gains `history` as a line of its
     CodingHistory, and says no loudness any more; sizes are set right; chunks that hold peaks or a
     checksum are dropped; a file that grows over 4 GB becomes RF64; where the samples are `stored`
-    in another format, `fmt ` and `fact` say so.
+    in another format, `fmt ` and `fact` say so. Bytes after the last chunk stay behind it.
     """
     other = stored != pcm.format
     data = next(chunk for chunk in pcm.chunks if chunk.name == b"data")
@@ -64,7 +64,21 @@ def around_data(
             side = tail
         side.extend([rest] if body is None else body)
         side.append(b"\0" * (size % 2))
-    return head, tail
+    return head, [*tail, _stray(pcm)]
+
+
+def _stray(pcm: PcmFile) -> Piece:
+    """What follows the last chunk and is none: too short, or as if it went on beyond the end."""
+    last = pcm.chunks[-1]
+    if _is_torn(last):
+        return (last.offset - 8, last.size + 8)
+    end = last.offset + last.size + last.size % 2
+    return (end, max(0, pcm.path.stat().st_size - end))
+
+
+def _is_torn(chunk: Chunk) -> bool:
+    """Whether the file ends within a chunk, or what was read as one is none."""
+    return chunk.missing > 0 and chunk.name not in (b"data", *_STALE)
 
 
 def without_peaks(pcm: PcmFile) -> tuple[list[Piece], list[Piece]]:
@@ -102,7 +116,7 @@ def _bodies(
     bodies: list[tuple[bytes, list[Piece] | None]] = []
     for chunk in pcm.chunks:
         name = chunk.name
-        if name in (*_STALE, b"ds64") or (stored and name == b"fact"):
+        if name in (*_STALE, b"ds64") or (stored and name == b"fact") or _is_torn(chunk):
             continue
         bodies.append((name, None if chunk is data else _body(pcm, chunk, history)))
         if stored and name == b"fmt ":

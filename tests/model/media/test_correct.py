@@ -141,6 +141,20 @@ def test_chunks_without_their_padding_byte_are_kept(tmp_path: Path, size: int) -
     assert soundfile.info(tmp_path / "to_a.wav").frames == 1001
 
 
+@pytest.mark.parametrize("last", [b"", chunk(b"note", b"odd")])
+@pytest.mark.parametrize("after", [b"\0\x01end", b"a text that is no chunk"])
+def test_bytes_after_the_last_chunk_are_kept(tmp_path: Path, last: bytes, after: bytes) -> None:
+    production_wav(tmp_path / "a.wav")
+    with (tmp_path / "a.wav").open("ab") as file:
+        file.write(last + after)
+
+    write_corrected([tmp_path / "a.wav"], tmp_path / "b.wav", rotation(37))
+    write_corrected([tmp_path / "a.wav"], tmp_path / "c.wav", rotation(37), float_output=True)
+
+    for name in ("b.wav", "c.wav"):
+        assert (tmp_path / name).read_bytes().endswith(b"take" + last + after)
+
+
 def test_zero_degrees_is_the_same_file(tmp_path: Path) -> None:
     production_wav(tmp_path / "a.wav")
 
