@@ -7,7 +7,6 @@ which they were coded.
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
@@ -22,7 +21,15 @@ import soundfile
 from numpy.typing import NDArray
 
 from model.errors import MediaError, OptionError
-from model.media.container import allow_decoding, check_readable, length_s, open_container, reason
+from model.media.container import (
+    allow_decoding,
+    check_readable,
+    flac_bits,
+    length_s,
+    open_container,
+    reason,
+    stored_format,
+)
 from model.media.pcm import PcmFile, read_pcm_file
 from model.media.samples import SampleBuffer, SampleFormat
 
@@ -36,6 +43,7 @@ _VORBIS_ORDER = {6: (0, 2, 1, 5, 3, 4), 8: (0, 2, 1, 7, 5, 6, 3, 4)}
 _PREROLL_S = 0.25
 _MOST_SAMPLES = 1 << 36  # the most that FLAC can tell: 16 days at 48 kHz
 _WORTH_TELLING_S = 0.01  # of parts of a split track that end apart; lossy ones tell so roughly
+LIBSNDFILE_BITS = (8, 16, 24)  # of FLAC that it reads and writes
 # Below this level against the loudest channel a lossy coder's channel counts as silent.
 _SILENT_DB = -60.0
 # FFmpeg decodes YouTube's 5.1 AAC ambisonics as X, Y, W, (silence), Z, (silence): the file
@@ -130,9 +138,11 @@ def open_audio(path: Path) -> AudioReader:
     if pcm is not None:
         return PcmReader(pcm)
     with path.open("rb") as file:
-        head = file.read(12)
+        head = file.read(42)
     # An AVI video is a RIFF file too.
-    if head[:4] in (b"fLaC", b"RIFF", b"riff", b"FORM", b"caff") and head[8:] != b"AVI ":
+    if head[:4] in (b"RIFF", b"riff", b"FORM", b"caff") and head[8:12] != b"AVI ":
+        return SoundFileReader(path)
+    if head[:4] == b"fLaC" and (len(head) < 42 or flac_bits(head[8:]) in LIBSNDFILE_BITS):
         return SoundFileReader(path)
     return ContainerReader(path)
 
@@ -192,7 +202,10 @@ class PcmReader(AudioReader):
 class SoundFileReader(AudioReader):
     """FLAC and the compressed WAV, AIFF and CAF codecs, by libsndfile."""
 
-    _BITS = {"PCM_S8": 8, "PCM_16": 16, "PCM_24": 24}  # noqa: RUF012 - a constant
+    _BITS = {  # noqa: RUF012 - a constant
+        "PCM_S8": 8, "PCM_16": 16, "PCM_24": 24,
+        "ALAC_16": 16, "ALAC_20": 20, "ALAC_24": 24, "ALAC_32": 32,
+    }  # fmt: skip
 
     def __init__(self, path: Path) -> None:
         try:
@@ -205,10 +218,7 @@ class SoundFileReader(AudioReader):
         bits = self._BITS.get(self._file.subtype)
         if self._file.frames > _MOST_SAMPLES:
             self._file.close()
-            raise MediaError(
-                f"{path} does not say how long it is, as FLAC that was written to a pipe: encode "
-                "it again into a file."
-            )
+            raise _endless(path)
         self.info = AudioInfo(
             path=path,
             container=self._file.format.lower(),
@@ -253,6 +263,8 @@ class ContainerReader(AudioReader):
             self._stream = max(streams, key=lambda stream: stream.channels)
             allow_decoding(path, self._stream)
             self.info = self._facts(path)
+            if self.info.codec == "flac" and self.info.n_samples == 0:
+                raise _endless(path)
             components = self._youtube_components()
             if self.info.n_alike > 1:
                 self.note = (
@@ -276,7 +288,7 @@ class ContainerReader(AudioReader):
             samplerate=stream.rate,
             n_channels=stream.channels,
             n_samples=round(length_s(self._container, stream) * stream.rate),
-            format=_stored_format(stream),
+            format=stored_format(stream),
             # FFmpeg names a layout so from an SA3D box or an Opus mapping family (ACN, SN3D).
             convention="ambix" if stream.layout.name.startswith("ambisonic") else None,
             start_s=start_s,
@@ -377,23 +389,11 @@ class ContainerReader(AudioReader):
         return np.ascontiguousarray(numbers)
 
 
-def _stored_format(stream: av.AudioStream) -> SampleFormat | None:
-    """How a lossless stream stores its samples; None for a lossy codec."""
-    codec = stream.codec_context.name
-    pcm = re.fullmatch(r"pcm_([suf])(\d+)(le|be)?(_planar)?", codec)
-    if pcm:
-        bits = int(pcm[2])
-        # Written out as little-endian WAV, where 8-bit samples are unsigned.
-        if pcm[1] == "f":
-            return SampleFormat("float", bits // 8, bits)
-        return SampleFormat("unsigned" if bits == 8 else "signed", (bits + 7) // 8, bits)
-    if codec in ("flac", "alac", "tta", "wavpack"):
-        if stream.format.name.startswith("flt"):
-            return SampleFormat("float", 4, 32)
-        # Both are decoded into 32-bit samples; 24 bits is what recorders and editors store.
-        bits = 16 if stream.format.bits == 16 else 24
-        return SampleFormat("signed", bits // 8, bits)
-    return None
+def _endless(path: Path) -> MediaError:
+    return MediaError(
+        f"{path} does not say how long it is, as FLAC that was written to a pipe: encode it again "
+        "into a file."
+    )
 
 
 class JoinedReader(AudioReader):

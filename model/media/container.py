@@ -18,6 +18,7 @@ import av
 from av.container import InputContainer
 
 from model.errors import MediaError, UnsupportedMedia
+from model.media.samples import SampleFormat
 
 FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2",
@@ -121,6 +122,45 @@ def length_s(container: InputContainer, stream: av.VideoStream | av.AudioStream)
         told_s += start_s if from_start else 0.0
         end_s = told_s if start_s < told_s < end_s else end_s
     return max(0.0, end_s - start_s)
+
+
+def stored_format(stream: av.AudioStream) -> SampleFormat | None:
+    """How a lossless stream stores its samples; None for a lossy codec."""
+    codec = stream.codec_context.name
+    pcm = re.fullmatch(r"pcm_([suf])(\d+)(le|be)?(_planar)?", codec)
+    if pcm:
+        bits = int(pcm[2])
+        # Written out as little-endian WAV, where 8-bit samples are unsigned.
+        if pcm[1] == "f":
+            return SampleFormat("float", bits // 8, bits)
+        return SampleFormat("unsigned" if bits == 8 else "signed", (bits + 7) // 8, bits)
+    if codec in ("flac", "alac", "tta", "wavpack"):
+        if stream.format.name.startswith("flt"):
+            return SampleFormat("float", 4, 32)
+        bits = _coded_bits(stream) or stream.format.bits
+        return SampleFormat("signed", (bits + 7) // 8, bits)
+    return None
+
+
+def _coded_bits(stream: av.AudioStream) -> int:
+    """Bits of a sample as the coder's own header says; decoders fill them up to 16 or 32.
+
+    0 where it does not say: WavPack tells in every packet.
+    """
+    codec, header = stream.codec_context.name, stream.codec_context.extradata or b""
+    bits = 0
+    if codec == "flac" and len(header) >= 34:
+        bits = flac_bits(header)
+    elif codec == "alac" and len(header) >= 18:
+        bits = header[17]  # after the atom's head: frame length, version, bits
+    elif codec == "tta" and len(header) >= 10:
+        bits = int.from_bytes(header[8:10], "little")
+    return bits if 8 <= bits <= stream.format.bits else 0
+
+
+def flac_bits(streaminfo: bytes) -> int:
+    """Bits of a sample by a FLAC file's STREAMINFO block (RFC 9639, section 8.2)."""
+    return ((streaminfo[12] & 1) << 4 | streaminfo[13] >> 4) + 1
 
 
 def allow_decoding(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from model.errors import OptionError
-from model.media.audio import AudioInfo
+from model.media.audio import LIBSNDFILE_BITS, AudioInfo
 
 RIFF_CONTAINERS = ("wav", "rf64", "bw64")
 # Readers take the sound of ".amb" for FuMa, whatever is inside.
@@ -32,6 +32,8 @@ def keeps_format(
     floats : 32-bit floats are asked for.
     """
     if joined or laid or info.codec not in ("pcm", "flac"):
+        return False
+    if info.codec == "flac" and info.format and info.format.bits not in LIBSNDFILE_BITS:
         return False
     return info.container in (RIFF_CONTAINERS if floats else _SUFFIXES)
 

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from model.errors import MediaError, OptionError
-from model.media import open_audio, open_split_audio
+from model.media import open_audio, open_split_audio, output_suffix, write_corrected
 
 RATE = 48000
 
@@ -189,14 +189,97 @@ def test_what_is_no_sound(tmp_path: Path, name: str, content: bytes) -> None:
         open_audio(tmp_path / name)
 
 
-def test_flac_of_unknown_length_says_so(tmp_path: Path) -> None:
+def integers(path: Path, bits: int, codec: str) -> np.ndarray:
+    """Encode integers of that many bits [shape=(4, N)] without loss, and return them as numbers."""
+    highest = 2 ** (bits - 1) - 1
+    codes = np.random.default_rng(0).integers(-highest - 1, highest, (4800, 4), endpoint=True)
+    width = 16 if bits == 16 else 32
+    stored = (codes << (width - bits)).astype(f"i{width // 8}")
+    with av.open(str(path), "w") as container:
+        options = {"strict": "experimental"} if (codec, bits) == ("flac", 32) else {}
+        stream = container.add_stream(codec, rate=RATE, layout="4.0", options=options)
+        assert isinstance(stream, av.AudioStream)
+        planar = "p" if codec in ("alac", "wavpack") else ""
+        stream.format = av.AudioFormat(f"s{width}{planar}")
+        for first in range(0, len(stored), 1200):
+            part = stored[first : first + 1200].reshape(1, -1)
+            frame = av.AudioFrame.from_ndarray(part, f"s{width}", "4.0")
+            frame.sample_rate, frame.pts = RATE, first
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return np.asarray(codes.T / 2.0 ** (bits - 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "bits"),
+    [
+        ("a.flac", "flac", 32),
+        ("a.mkv", "flac", 16),
+        ("a.mkv", "flac", 24),
+        ("a.mkv", "flac", 32),
+        ("a.mov", "alac", 16),
+        ("a.m4a", "alac", 24),
+        ("a.mkv", "tta", 24),
+        ("a.mkv", "wavpack", 32),
+    ],
+)
+def test_lossless_coders_keep_every_bit(tmp_path: Path, name: str, codec: str, bits: int) -> None:
+    numbers = integers(tmp_path / name, bits, codec)
+
+    with open_audio(tmp_path / name) as reader:
+        assert reader.info.format is not None
+        assert reader.info.format.name == f"{bits}-bit"
+        assert np.array_equal(reader.read(0, RATE), numbers)
+        assert output_suffix(reader.info) == ".wav"
+    write_corrected([tmp_path / name], tmp_path / "b.wav", {2: [(2, 0.5)]})
+
+    with open_audio(tmp_path / "b.wav") as reader:
+        assert np.array_equal(reader.read(0, RATE)[[0, 1, 3]], numbers[[0, 1, 3]])
+
+
+@pytest.mark.parametrize("bits", [16, 24, 32])
+def test_alac_in_caf_keeps_every_bit(tmp_path: Path, bits: int) -> None:
+    """Noise at a quarter of full scale: libsndfile's coder spoils what is louder."""
+    codes = np.random.default_rng(0).integers(-(2 ** (bits - 3)), 2 ** (bits - 3), (4800, 4))
+    stored = (codes << (32 - bits)).astype(np.int32)
+    soundfile.write(tmp_path / "a.caf", stored, RATE, subtype=f"ALAC_{bits}")
+
+    write_corrected([tmp_path / "a.caf"], tmp_path / "b.wav", {2: [(2, 0.5)]})
+
+    with open_audio(tmp_path / "b.wav") as reader:
+        assert reader.info.format is not None
+        assert reader.info.format.name == f"{bits}-bit"
+        numbers = codes.T / 2.0 ** (bits - 1)
+        assert np.array_equal(reader.read(0, RATE)[[0, 1, 3]], numbers[[0, 1, 3]])
+
+
+@pytest.mark.parametrize("bits", [12, 20])
+def test_flac_of_widths_that_libsndfile_does_not_know(tmp_path: Path, bits: int) -> None:
+    """Its header says fewer bits of samples that are zeros, which are coded in the same way."""
+    path = tmp_path / "a.flac"
+    soundfile.write(path, np.zeros((4096, 4)), RATE, subtype="PCM_16")
+    data = bytearray(path.read_bytes())
+    streaminfo = int.from_bytes(data[18:26], "big") & ~(31 << 36)
+    data[18:26] = (streaminfo | (bits - 1) << 36).to_bytes(8, "big")
+    path.write_bytes(data)
+
+    with open_audio(path) as reader:
+        assert reader.info.format is not None
+        assert reader.info.format.name == f"{bits}-bit"
+        assert reader.info.n_samples == 4096
+        assert output_suffix(reader.info) == ".wav"
+
+
+@pytest.mark.parametrize("bits", [16, 32])
+def test_flac_of_unknown_length_says_so(tmp_path: Path, bits: int) -> None:
     """As encoders leave it that write to a pipe: STREAMINFO counts no samples."""
     path = tmp_path / "a.flac"
-    soundfile.write(path, np.zeros((5000, 4)), RATE)
+    integers(path, bits, "flac")
     data = bytearray(path.read_bytes())
     data[21] &= 0xF0
     data[22:26] = bytes(4)
     path.write_bytes(data)
+
     with pytest.raises(MediaError, match="does not say how long it is"):
         open_audio(path)
 
