@@ -20,7 +20,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from model.errors import MediaError, OptionError
+from model.errors import MediaError, OptionError, UnsupportedMedia
 from model.media.container import (
     allow_decoding,
     check_readable,
@@ -131,7 +131,7 @@ def open_audio(path: Path) -> AudioReader:
     Raises
     ------
     MediaError : missing, empty, damaged, or without sound.
-    UnsupportedMedia : a codec that is not read.
+    UnsupportedMedia : a kind of file or a codec that is not read.
     """
     check_readable(path)
     pcm = read_pcm_file(path)
@@ -142,6 +142,8 @@ def open_audio(path: Path) -> AudioReader:
     # An AVI video is a RIFF file too.
     if head[:4] in (b"RIFF", b"riff", b"FORM", b"caff") and head[8:12] != b"AVI ":
         return SoundFileReader(path)
+    if head[:4] in (b".snd", b"dns."):
+        raise UnsupportedMedia(f"{path} is AU sound, which is not read: convert it to WAV or FLAC.")
     if head[:4] == b"fLaC" and (len(head) < 42 or flac_bits(head[8:]) in LIBSNDFILE_BITS):
         return SoundFileReader(path)
     return ContainerReader(path)

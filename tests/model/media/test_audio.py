@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from model.errors import MediaError, OptionError
+from model.errors import MediaError, OptionError, UnsupportedMedia
 from model.media import open_audio, open_split_audio, output_suffix, write_corrected
 
 RATE = 48000
@@ -268,6 +268,13 @@ def test_flac_of_widths_that_libsndfile_does_not_know(tmp_path: Path, bits: int)
         assert reader.info.format.name == f"{bits}-bit"
         assert reader.info.n_samples == 4096
         assert output_suffix(reader.info) == ".wav"
+
+
+def test_a_kind_that_is_not_read_is_not_called_damaged(tmp_path: Path) -> None:
+    for endian in ("BIG", "LITTLE"):
+        soundfile.write(tmp_path / "a.au", tones(4).T, RATE, endian=endian)
+        with pytest.raises(UnsupportedMedia, match=r"a\.au is AU sound, which is not read: conv"):
+            open_audio(tmp_path / "a.au")
 
 
 @pytest.mark.parametrize("bits", [16, 32])
