@@ -169,15 +169,31 @@ def _stretches(reader: AudioReader, channels: Sequence[int]) -> Iterator[FloatAr
             yield block
 
 
+def too_short(n_samples: int, rate: int) -> bool:
+    """Whether so little sound has not one cell to be measured in: about a tenth of a second."""
+    return _n_frames(n_samples, rate) == 0
+
+
+def _n_fft(rate: int) -> int:
+    """Samples of a frame."""
+    return 1 << round(math.log2(rate * _FRAME_S))
+
+
+def _n_frames(n_samples: int, rate: int) -> int:
+    """Half-overlapping frames, as many as make whole cells."""
+    n_fft = _n_fft(rate)
+    n_frames = 1 + (n_samples - n_fft) // (n_fft // 2) if n_samples >= n_fft else 0
+    return n_frames - n_frames % _CELL_FRAMES
+
+
 def _cells(block: FloatArray, rate: int) -> tuple[NDArray[np.complex128], NDArray[np.intp]]:
     """Covariances of all cells [shape=(M, C, C)] and their bands [shape=(M,)]."""
     n_channels = len(block)
-    n_fft = 1 << round(math.log2(rate * _FRAME_S))
+    n_fft = _n_fft(rate)
     hz = np.fft.rfftfreq(n_fft, 1 / rate)
     bins = np.flatnonzero((hz >= _LOWEST_HZ) & (hz <= min(_HIGHEST_HZ, 0.45 * rate)))
     bins = bins[: len(bins) - len(bins) % _CELL_BINS]
-    n_frames = 1 + (block.shape[1] - n_fft) // (n_fft // 2) if block.shape[1] >= n_fft else 0
-    n_frames -= n_frames % _CELL_FRAMES
+    n_frames = _n_frames(block.shape[1], rate)
     if n_frames == 0 or len(bins) == 0:
         nothing = np.empty((0, n_channels, n_channels), dtype=np.complex128)
         return nothing, np.empty(0, dtype=np.intp)
@@ -186,8 +202,8 @@ def _cells(block: FloatArray, rate: int) -> tuple[NDArray[np.complex128], NDArra
     frames = sliding_window_view(centred, n_fft, axis=1)[:, :: n_fft // 2][:, :n_frames]
     spectra = np.fft.rfft(frames * np.hanning(n_fft), axis=2)[:, :, bins]
     shape = (n_channels, n_frames // _CELL_FRAMES, _CELL_FRAMES, len(bins) // _CELL_BINS, -1)
-    snapshots = spectra.reshape(shape).transpose(1, 3, 2, 4, 0)
-    snapshots = snapshots.reshape(-1, _CELL_FRAMES * _CELL_BINS, n_channels)
+    by_cell = spectra.reshape(shape).transpose(1, 3, 2, 4, 0)
+    snapshots = by_cell.reshape(-1, _CELL_FRAMES * _CELL_BINS, n_channels)
     centres = hz[bins].reshape(-1, _CELL_BINS).mean(axis=1)
     edges = np.geomspace(_LOWEST_HZ, _HIGHEST_HZ, N_BANDS + 1)[1:-1]
     bands = np.tile(np.searchsorted(edges, centres), n_frames // _CELL_FRAMES)

@@ -23,7 +23,7 @@ from typing import Any
 
 from model import faults
 from model.ambisonics import FUMA_CHANNEL, ChannelLayout, Convention
-from model.channels import ChannelStatistics, measure_track
+from model.channels import ChannelStatistics, measure_track, too_short
 from model.errors import AvsaError, UnsupportedMedia, UnusableContent
 from model.faults import Finding
 from model.interruption import command
@@ -136,6 +136,9 @@ def diagnose(
         return Diagnosis((faults.not_ambisonic(info.n_channels),), {})
     else:
         layout = counted
+    # 0 is what containers say that do not know it.
+    if info.n_samples and too_short(info.n_samples, info.samplerate):
+        return Diagnosis((faults.too_short(info.duration_s),), {})
     n_components = len(layout.components)
     channels = None if components is None else _in_file_order(layout)
     try:

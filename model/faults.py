@@ -104,6 +104,14 @@ def silent() -> Finding:
                    "use a take with sound", spoils_reading=True)  # fmt: skip
 
 
+def too_short(duration_s: float) -> Finding:
+    """Nothing to judge by, either."""
+    return Finding(
+        "too_short", 0.99, f"With {duration_s:.2g} s the track is too short to tell anything of "
+        "its channels.", "use a take of some seconds", spoils_reading=True,
+    )  # fmt: skip
+
+
 def offsets(stats: ChannelStatistics) -> list[Finding]:
     """A constant offset (DC)."""
     offset = np.abs(stats.mean)

@@ -383,6 +383,21 @@ def test_stereo_and_silence_are_told(tmp_path: Path, capsys: pytest.CaptureFixtu
         measure([np.zeros((4, RATE))], RATE)
 
 
+@pytest.mark.parametrize("duration_s", [1 / RATE, 0.02, 0.1])
+@pytest.mark.filterwarnings("error")
+def test_too_little_sound_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], duration_s: float
+) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.1, (9, round(duration_s * RATE)))
+    write_audio(tmp_path / "short.wav", noise, RATE)
+
+    assert main([str(tmp_path / "short.wav")]) == 0
+
+    told = capsys.readouterr().out
+    assert "short.wav: problems found; no reading" in told
+    assert "too short to tell anything of its channels" in told
+
+
 @pytest.mark.needs("shared-data")
 def test_every_format_file_is_diagnosed(shared_data: Path) -> None:
     answers = list(examine_formats(shared_data / "formats"))
