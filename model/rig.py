@@ -46,7 +46,9 @@ _MISPLACED = 0.1  # how many takes are knocked, mixed up or misjudged, before th
 DISAGREES = 0.5  # a take that belongs with less than this probability is named
 _N_WINDOWS = 8
 _FINE_BINS = 720  # the pooled posterior is sharper than 5 degrees
-VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".webm", ".m4v", ".avi", ".mts"})
+VIDEO_SUFFIXES = frozenset(
+    {".mp4", ".mov", ".mkv", ".webm", ".m4v", ".avi", ".mts", ".m2ts", ".ts"}
+)
 _AUDIO_SUFFIXES = frozenset(
     {".wav", ".wave", ".bwf", ".bw64", ".rf64", ".w64", ".amb", ".aif", ".aiff", ".aifc", ".caf",
      ".flac", ".ogg"}

@@ -119,6 +119,15 @@ def test_tracks_are_found_by_every_suffix_that_is_written(tmp_path: Path, suffix
     assert [take.audio.name for take in find_takes([tmp_path])] == [f"a{suffix}"]
 
 
+@pytest.mark.parametrize("suffix", [".ts", ".m2ts", ".MTS"])
+def test_transport_streams_are_videos(tmp_path: Path, suffix: str) -> None:
+    touch(tmp_path / f"a{suffix}", tmp_path / "a.wav")
+
+    assert [(t.video.name, t.audio.name) for t in find_takes([tmp_path])] == [
+        (f"a{suffix}", "a.wav")
+    ]
+
+
 def test_what_a_mac_leaves_beside_a_take_is_none(tmp_path: Path) -> None:
     touch(*(tmp_path / name for name in ("a.mp4", "a.wav", "._a.mp4", "._a.wav")))
 
