@@ -25,6 +25,7 @@ Stereo = Literal["mono", "top-bottom", "left-right"]
 
 # A full sphere is 2:1; 16:9 frames that hold one (YouTube's) are squeezed.
 _MONO_ASPECTS = (1.6, 2.1)
+_CLOCK_S = 1e-3  # what clocks of containers round to
 # How much earlier to seek, where that leads to a keyframe after the time that was asked for.
 _LEADS_S = (0.0, 1.0, 4.0, 16.0)
 # ffmpeg's v360 filter names for the projections that can be declared but are not read.
@@ -184,10 +185,16 @@ class VideoReader:
         ------
         MediaError : nothing can be decoded there.
         """
-        with closing(self._decode_from(at_s)) as decoded:
-            for _, frame in decoded:
-                return self._scaled(frame, size, "rgb24")
-        raise MediaError(f"{self.info.path} has no readable frame at {at_s:.1f} s.")
+        shown = None
+        with closing(self._decode_around(at_s)) as decoded:
+            for time_s, frame in decoded:
+                if shown is None or time_s < at_s + _CLOCK_S:
+                    shown = frame
+                if time_s > at_s - _CLOCK_S:
+                    break
+        if shown is None:
+            raise MediaError(f"{self.info.path} has no readable frame at {at_s:.1f} s.")
+        return self._scaled(shown, size, "rgb24")
 
     def displayed_aspect(self) -> float:
         """Width by height as players show the picture: upright, with its pixels' own shape.
@@ -205,16 +212,19 @@ class VideoReader:
     def _decode_from(self, start_s: float) -> Generator[tuple[float, av.VideoFrame]]:
         """Frames from `start_s` on with their times; earlier ones of the group are dropped."""
         earliest = start_s - 0.5 / self.info.rate_hz
+        with closing(self._decode_around(start_s)) as decoded:
+            yield from ((time_s, frame) for time_s, frame in decoded if time_s >= earliest)
+
+    def _decode_around(self, start_s: float) -> Generator[tuple[float, av.VideoFrame]]:
+        """Frames with their times, from one before `start_s` on if there is any."""
         try:
             for lead_s in _LEADS_S:
                 frames = self._decode_about(start_s - lead_s)
                 first = next(frames, None)
-                # A millisecond for rounding; before the beginning there is nothing to be found.
-                if (first and first[0] < start_s + 1e-3) or start_s - lead_s < -_LEADS_S[1]:
+                # Before the beginning there is nothing to be found.
+                if (first and first[0] < start_s + _CLOCK_S) or start_s - lead_s < -_LEADS_S[1]:
                     break
-            for time_s, frame in chain([first] if first else [], frames):
-                if time_s >= earliest:
-                    yield time_s, frame
+            yield from chain([first] if first else [], frames)
         except (av.FFmpegError, ValueError) as error:
             raise MediaError(
                 f"{self.info.path} cannot be decoded at {start_s:.1f} s ({reason(error)})."

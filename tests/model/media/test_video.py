@@ -211,6 +211,27 @@ def test_a_colour_frame(tmp_path: Path) -> None:
     assert picture[16, 16, 0] > 200 > 50 > picture[16, 16, 1]
 
 
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
+def test_within_a_gap_the_frame_before_it_is_shown(tmp_path: Path, suffix: str) -> None:
+    """Of a picture that came as fast as it could, and for three seconds not at all."""
+    times_s = [*np.arange(10) / 10, *(4 + np.arange(10) / 10)]
+    with av.open(str(tmp_path / f"v.{suffix}"), "w") as container:
+        stream = container.add_stream("libx264", rate=10, options={"crf": "1", "bf": "0"})
+        stream.width, stream.height, stream.pix_fmt = 128, 64, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for time_s, grey in zip(times_s, numbered_frames(20), strict=True):
+            frame = av.VideoFrame.from_ndarray(grey[..., 0], "gray").reformat(format="yuv420p")
+            frame.pts, frame.time_base = round(1000 * time_s), Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+    with VideoReader(tmp_path / f"v.{suffix}") as reader:
+        levels = reader.read(0, 9, size=SIZE, colour=True).frames.mean(axis=(1, 2, 3))
+        assert len(set(levels)) == 20
+        for at_s, number in ((0.0, 0), (0.5, 5), (0.9, 9), (2.5, 9), (3.7, 9), (4.0, 10), (9, 19)):
+            assert reader.read_frame(at_s, size=SIZE).mean() == levels[number], at_s
+
+
 @pytest.mark.parametrize(("width", "height"), [(128, 96), (96, 160), (400, 64)])
 def test_frames_that_are_no_sphere(tmp_path: Path, width: int, height: int) -> None:
     write_video(tmp_path / "v.mp4", [four_quarters(height, width)] * 3, rate_hz=10)
