@@ -33,7 +33,7 @@ from model.media import (
 )
 from model.options import Options
 from model.orientation import read_orientation
-from model.output import check_output
+from model.output import Together, WholeFile, check_output, whole_file
 from model.report import Inputs, build_report, draw, relabelled, write_json
 from model.take import Progress, Take, Track
 from model.trajectory import Trajectory
@@ -89,7 +89,7 @@ def align(
     Raises
     ------
     InputError : a file or an option is at fault; nothing is left behind.
-    OutputError, DiskFull : a result cannot be written.
+    OutputError, DiskFull : a result cannot be written; nothing is left behind.
     """
     options = options or Options()
     by = judge_for(
@@ -99,6 +99,7 @@ def align(
     _check_outputs(outputs, [video, *track.paths, *options.files])
     watch = Watch(notify)
     with (
+        Together() as results,
         Take(
             video,
             track,
@@ -118,7 +119,7 @@ def align(
                 correction = correct(
                     take, track, outputs.audio, decision.applied_deg, options.float_output,
                     progress, along=decision.trajectory if decision.follows else None,
-                    lay_on_picture=options.lay_on_picture,
+                    lay_on_picture=options.lay_on_picture, whole=results.file,
                 )  # fmt: skip
         video_sha256, *audio_sha256 = (future.result() for future in hashes)
         report = build_report(
@@ -141,11 +142,11 @@ def align(
             "fix": track.fix.value if track.fix else None,
             "laid_on_picture": options.lay_on_picture,
         }
-    report = relabelled(report, labels or {})
-    if outputs.report is not None:
-        write_json(report, outputs.report)
-    if outputs.plot is not None:
-        draw(report, decision.snapshot, outputs.plot)
+        report = relabelled(report, labels or {})
+        if outputs.report is not None:
+            write_json(report, outputs.report, whole=results.file)
+        if outputs.plot is not None:
+            draw(report, decision.snapshot, outputs.plot, whole=results.file)
     notify("done", 1.0)
     return report
 
@@ -221,11 +222,13 @@ def correct(
     *,
     along: Trajectory | None = None,
     lay_on_picture: bool = False,
+    whole: WholeFile = whole_file,
 ) -> Correction:
     """Write a take's track with its field turned by `applied_deg`, counter-clockwise.
 
     along : from the beginning on the rotation changes as this does.
     lay_on_picture : shifted and resampled to the picture's clock, from its first frame to its last.
+    whole : as in `write_corrected`.
 
     Raises
     ------
@@ -262,6 +265,7 @@ def correct(
         float_output=float_output
         and (lay_on_picture or along is not None or not constant.is_identity),
         progress=progress,
+        whole=whole,
     )
 
 

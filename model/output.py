@@ -5,13 +5,66 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from model.errors import DiskFull, OptionError, OutputError
 
+# Of a path the temporary name to write to, within a block.
+WholeFile = Callable[[Path], AbstractContextManager[Path]]
 _PREFIX = 32  # characters, of four bytes at most each, where names may have 255
+
+
+class Together:
+    """Files that appear together when its block ends well, or not at all.
+
+    After any exception nothing is left behind. Older files are replaced at the end.
+    """
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[Path, Path]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    @contextmanager
+    def file(self, path: Path) -> Iterator[Path]:
+        """A temporary name beside `path` to write to; what is there at the end becomes `path`.
+
+        Raises
+        ------
+        OutputError, DiskFull : the folder cannot be written, or has no space left.
+        """
+        try:
+            # Of the name only so much that a long one leaves room for the rest.
+            handle, name = tempfile.mkstemp(
+                prefix=f".{path.name[:_PREFIX]}.", suffix=".part", dir=path.parent
+            )
+            os.close(handle)
+            self._parts.append((Path(name), path))
+            yield Path(name)
+        except OSError as error:
+            raise _output_error(path, error) from error
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            for part, path in self._parts if kind is None else []:
+                try:
+                    part.chmod(0o666 & ~_umask())
+                    part.replace(path)
+                except OSError as reason:
+                    raise _output_error(path, reason) from reason
+        finally:
+            for part, _ in self._parts:
+                part.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -24,23 +77,8 @@ def whole_file(path: Path) -> Iterator[Path]:
     ------
     OutputError, DiskFull : the folder cannot be written, or has no space left.
     """
-    try:
-        # Of the name only so much that a long one leaves room for the rest.
-        handle, name = tempfile.mkstemp(
-            prefix=f".{path.name[:_PREFIX]}.", suffix=".part", dir=path.parent
-        )
-    except OSError as error:
-        raise _output_error(path, error) from error
-    os.close(handle)
-    part = Path(name)
-    try:
+    with Together() as one, one.file(path) as part:
         yield part
-        part.chmod(0o666 & ~_umask())
-        part.replace(path)
-    except OSError as error:
-        raise _output_error(path, error) from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def check_output(path: Path, inputs: Iterable[Path]) -> None:

@@ -24,7 +24,7 @@ from model.ambisonics import ChannelLayout
 from model.checkpoint import Calibration
 from model.evidence import best_yaw_deg, yaws_deg
 from model.media import AudioInfo, Correction, VideoInfo
-from model.output import whole_file
+from model.output import WholeFile, whole_file
 from model.placement import Placement
 from model.posterior import INTERVAL_LEVEL
 from model.scoring import Judgement, ScoredWindow, Verdict
@@ -198,9 +198,9 @@ def relabelled(report: dict[str, Any], labels: Mapping[str, str]) -> dict[str, A
     return {key: told(value) for key, value in report.items()}
 
 
-def write_json(report: dict[str, Any], path: Path) -> None:
+def write_json(report: dict[str, Any], path: Path, *, whole: WholeFile = whole_file) -> None:
     """Write a report whole or not at all."""
-    with whole_file(path) as part:
+    with whole(path) as part:
         part.write_text(json.dumps(report, indent=2) + "\n")
 
 
@@ -261,7 +261,12 @@ def energy_map(cov: Tensor, height: int = _MAP_SIZE[0], width: int = _MAP_SIZE[1
 
 
 def draw(
-    report: dict[str, Any], snapshot: Snapshot, path: Path, *, title: str | None = None
+    report: dict[str, Any],
+    snapshot: Snapshot,
+    path: Path,
+    *,
+    title: str | None = None,
+    whole: WholeFile = whole_file,
 ) -> None:
     """Draw a job's picture as PNG: the sound over the frame before and after, the ring, the votes.
 
@@ -295,7 +300,7 @@ def draw(
     _summary(figure.add_subplot(grid[1, 1]), report, colour)
     title = title or Path(report["input"]["audio"]["paths"][0]).name
     figure.suptitle(_drawable(title), fontsize=13, parse_math=False)
-    with whole_file(path) as part, warnings.catch_warnings():
+    with whole(path) as part, warnings.catch_warnings():
         # Names in scripts that the font has not are drawn as boxes; nobody needs to be told twice.
         warnings.filterwarnings("ignore", "Glyph", UserWarning)
         figure.savefig(part, dpi=110, format="png")

@@ -38,7 +38,7 @@ from model.media.clock import on_camera_clock
 from model.media.pcm import PcmFile, read_pcm_file
 from model.media.samples import SampleBuffer, SampleFormat
 from model.media.suffixes import FUMA_SUFFIX, keeps_format, own_suffixes
-from model.output import whole_file
+from model.output import WholeFile, whole_file
 
 FloatArray = NDArray[np.floating]
 Progress = Callable[[float], None]
@@ -101,6 +101,7 @@ def write_corrected(
     history: str = "",
     float_output: bool = False,
     progress: Progress = lambda _: None,
+    whole: WholeFile = whole_file,
 ) -> Correction:
     """Write `sources` (one file, or the parts of a split track) to `output` with channels mixed.
 
@@ -113,6 +114,7 @@ def write_corrected(
         track's chunks, whose times would not hold any more.
     history : a line for the CodingHistory of a Broadcast Wave file.
     float_output : write 32-bit floats, as WAV, instead of the input's sample format.
+    whole : gives the temporary name to write to, and sees to it that it becomes `output`.
 
     Integer results that would clip get one gain over all channels, the least that is needed.
 
@@ -130,7 +132,7 @@ def write_corrected(
         and output.suffix.lower() in own_suffixes(info)
     )
     amb = output.suffix.lower() == FUMA_SUFFIX
-    with whole_file(output) as part:
+    with whole(output) as part:
         if in_own_format and not mix and not float_output:
             shutil.copyfile(info.path, part)
             written = _Written(info.n_samples, info.format)

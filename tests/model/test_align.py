@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import shutil
+import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +29,14 @@ from model.ambisonics import (
     encode,
     rotate_yaw,
 )
-from model.errors import Cancelled, MediaError, OptionError, UnsupportedMedia, UnusableContent
+from model.errors import (
+    Cancelled,
+    DiskFull,
+    MediaError,
+    OptionError,
+    UnsupportedMedia,
+    UnusableContent,
+)
 from model.media import open_audio
 from model.media.encode import write_video, write_youtube_audio
 from model.options import Options
@@ -504,6 +512,27 @@ def test_a_cancelled_job_leaves_nothing(take: TakeFiles, tmp_path: Path, at: str
             Outputs(tmp_path / "a.wav", tmp_path / "a.json", tmp_path / "a.png"), notify=notify,
         )  # fmt: skip
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.needs("root")
+def test_a_disk_that_fills_after_the_sound_leaves_nothing(take: TakeFiles, tmp_path: Path) -> None:
+    size = take.audio.stat().st_size + 4096  # for the older file, and none for a report
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(tmp_path)], check=True
+    )
+    try:
+        sound = tmp_path / "a.wav"
+        sound.write_bytes(b"old")
+        for outputs in (
+            Outputs(sound, tmp_path / "a.json"),
+            Outputs(sound, plot=tmp_path / "a.png"),
+        ):
+            with pytest.raises(DiskFull, match=r"No space is left to write .*/a\.(json|png)"):
+                align(take.video, Track((take.audio,)), outputs)
+            assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
+            assert sound.read_bytes() == b"old"
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
 
 
 def test_progress_rises_from_nothing_to_one(take: TakeFiles, tmp_path: Path) -> None:
