@@ -33,7 +33,7 @@ from model.media import (
 )
 from model.options import Options
 from model.orientation import read_orientation
-from model.output import Together, WholeFile, check_output, whole_file
+from model.output import JSON, PNG, Together, WholeFile, check_output, whole_file
 from model.report import Inputs, build_report, draw, relabelled, write_json
 from model.take import Progress, Take, Track
 from model.trajectory import Trajectory
@@ -208,8 +208,9 @@ def _check_name(take: Take, output: Path, options: Options) -> None:
 
 
 def _check_outputs(outputs: Outputs, inputs: Sequence[Path]) -> None:
-    for path in outputs.paths:
-        check_output(path, inputs)
+    for path, begins in ((outputs.audio, b""), (outputs.report, JSON), (outputs.plot, PNG)):
+        if path is not None:
+            check_output(path, inputs, begins=begins)
 
 
 def correct(

@@ -15,6 +15,7 @@ from model.errors import DiskFull, OptionError, OutputError
 
 # Of a path the temporary name to write to, within a block.
 WholeFile = Callable[[Path], AbstractContextManager[Path]]
+JSON, PNG = b"{", b"\x89PNG\r\n\x1a\n"  # how they begin
 _PREFIX = 32  # characters, of four bytes at most each, where names may have 255
 
 
@@ -81,12 +82,14 @@ def whole_file(path: Path) -> Iterator[Path]:
         yield part
 
 
-def check_output(path: Path, inputs: Iterable[Path]) -> None:
+def check_output(path: Path, inputs: Iterable[Path], *, begins: bytes = b"") -> None:
     """Refuse, before any work is done, a result that could not be written or would hurt an input.
+
+    begins : how files of its kind begin: what is there and begins otherwise is not replaced.
 
     Raises
     ------
-    OptionError : `path` is one of the inputs.
+    OptionError : `path` is one of the inputs, or a file of another kind.
     OutputError, DiskFull : its folder does not exist or cannot be written.
     """
     try:
@@ -99,6 +102,14 @@ def check_output(path: Path, inputs: Iterable[Path]) -> None:
             raise OutputError(f"{path} cannot be written: it is a folder.")
         if exists and not path.is_file():
             raise OutputError(f"{path} cannot be written: it is no regular file, to be replaced.")
+        if exists and begins:
+            with path.open("rb") as file:
+                found = file.read(len(begins))
+            if found and found != begins:
+                raise OptionError(
+                    f"The output {path} is there already, and not of the kind that would take its "
+                    "place: name another."
+                )
         with tempfile.NamedTemporaryFile(prefix=".", suffix=".part", dir=path.parent):
             pass
     except OSError as error:

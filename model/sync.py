@@ -42,7 +42,7 @@ from model.fine import APART_S, RATE, REACH_S, Chunk, Place, chunks_near, places
 from model.interruption import command
 from model.listening import Ear, camera_channels, track_channels
 from model.media import AudioReader, open_audio
-from model.output import check_output, whole_file
+from model.output import PNG, check_output, whole_file
 
 FloatArray = NDArray[np.float64]
 
@@ -329,7 +329,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         if arguments.plot is not None:
-            check_output(arguments.plot, [arguments.camera, arguments.track])
+            check_output(arguments.plot, [arguments.camera, arguments.track], begins=PNG)
         with open_audio(arguments.camera) as camera, open_audio(arguments.track) as track:
             sync = synchronise(
                 camera, track, expected_s=arguments.expected_s, search_s=arguments.search_s

@@ -97,6 +97,23 @@ def test_outputs_that_cannot_be(
     assert listing(tmp_path) == {"t.wav"}
 
 
+@pytest.mark.parametrize("option", ["--report", "--plot"])
+def test_no_other_kind_of_file_gives_way_to_a_report(
+    take: TakeFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    other = tmp_path / "other.wav"
+    shutil.copyfile(take.audio, other)
+
+    status = main(
+        [str(take.video), str(take.audio), "-o", str(tmp_path / "o.wav"), option, str(other)]
+    )
+
+    assert status == 2
+    assert "other.wav is there already, and not of the kind" in capsys.readouterr().err
+    assert other.read_bytes() == take.audio.read_bytes()
+    assert listing(tmp_path) == {"other.wav"}
+
+
 def test_a_folder_of_results_and_one_bad_track(
     take: TakeFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,6 +11,7 @@ import pytest
 import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from model.ambisonics import ChannelLayout, YawRotation
 from model.errors import DiskFull, MediaError, OptionError, OutputError
@@ -25,7 +26,7 @@ from model.media import (
 )
 from model.media.correct import ChannelMix
 from model.media.pcm import read_pcm_file
-from model.output import check_output, whole_file
+from model.output import JSON, PNG, check_output, whole_file
 from tests.model.media.boxes import bext, chunk, insert_chunks
 from tests.model.media.test_audio import encode, tone_numbers, tones
 from tests.model.media.test_pcm import VARIANTS
@@ -578,6 +579,19 @@ def test_originals_are_never_overwritten(tmp_path: Path) -> None:
     for name in ("a.wav", "link.wav"):
         with pytest.raises(OptionError, match="never overwritten"):
             check_output(tmp_path / name, [tmp_path / "a.wav"])
+
+
+def test_only_its_own_kind_gives_way_to_a_result(tmp_path: Path) -> None:
+    old, picture = tmp_path / "old.json", tmp_path / "old.png"
+    for text in ("{}", ""):
+        old.write_text(text)
+        check_output(old, [], begins=JSON)
+    Image.new("L", (1, 1)).save(picture)
+    check_output(picture, [], begins=PNG)
+    for path, begins in ((picture, JSON), (tmp_path / "a.txt", PNG)):
+        (tmp_path / "a.txt").write_text("a list")
+        with pytest.raises(OptionError, match="not of the kind"):
+            check_output(path, [], begins=begins)
 
 
 @pytest.mark.parametrize("folder", ["missing", "a_file", "/proc"])
