@@ -46,6 +46,7 @@ _DEAD_DB = -80.0  # a component this far below the loudest carries nothing
 _FULL_SCALE = 0.9999
 _CLIPPED_SHARE = 0.02  # more samples at full scale than this: no direction can be trusted
 _NAMES = ("W", "Y", "Z", "X")
+_APART = "write each to a file (ffmpeg -i {} -map 0:a:0 -c:a pcm_f32le 0.wav, and so on), and name"
 
 
 @dataclass(frozen=True)
@@ -290,7 +291,11 @@ class Take:
     def _check_content(self, scans: Sequence[_Scan]) -> None:
         path = self.audio.path
         if max(scan.peak for scan in scans) < _SILENT:
-            raise UnusableContent(f"{path} is silent wherever the picture has sound to fit.")
+            read = f", the first of its {self.audio.n_alike} tracks alike: {_APART} the right one"
+            others = read.format(path.name) if self.audio.n_alike > 1 else ""
+            raise UnusableContent(
+                f"{path} is silent wherever the picture has sound to fit{others}."
+            )
         power = np.max([scan.power for scan in scans], axis=0)
         with np.errstate(divide="ignore"):
             levels = 10 * np.log10(power / power.max())
@@ -411,8 +416,7 @@ def _check_kind(info: AudioInfo, track: Track) -> None:
         if info.n_alike > 1:
             raise UnsupportedMedia(
                 f"{info.path} holds {info.n_alike} tracks that are {kind}, not an ambisonic one: "
-                f"write each to a file (ffmpeg -i {info.path.name} -map 0:a:0 -c:a pcm_f32le "
-                "0.wav, and so on), and name these with --join."
+                f"{_APART.format(info.path.name)} these with --join."
             )
         raise UnsupportedMedia(
             f"{info.path} is {kind}: a rotation needs an ambisonic track of 4 or more channels."

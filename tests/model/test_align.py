@@ -348,6 +348,17 @@ def test_a_track_for_each_channel_is_no_ambisonic_one(take: TakeFiles, tmp_path:
         run(take.video, several_tracks(tmp_path / "m.mov", "mono", "mono", "mono", "mono"))
 
 
+def test_of_a_silent_track_among_others_the_way_to_them_is_told(
+    take: TakeFiles, tmp_path: Path
+) -> None:
+    track = several_tracks(tmp_path / "m.mov", "4.0", "4.0", silent=1)
+
+    with pytest.raises(
+        UnusableContent, match=r"is silent.*, the first of its 2 tracks.*-i m\.mov -map"
+    ):
+        run(take.video, track)
+
+
 def test_a_declared_pose_is_applied_and_told(
     take: TakeFiles, report: Report, tmp_path: Path
 ) -> None:

@@ -131,13 +131,13 @@ def test_six_full_channels_are_not_taken_for_it(tmp_path: Path) -> None:
         assert reader.info.components is None
 
 
-def several_tracks(path: Path, *layouts: str) -> Path:
-    """A container with a track of each layout."""
+def several_tracks(path: Path, *layouts: str, silent: int = 0) -> Path:
+    """A container with a track of each layout, of which the first ones are silent."""
     with av.open(str(path), "w") as container:
         streams = [container.add_stream("pcm_s16le", rate=RATE, layout=name) for name in layouts]
-        for stream, layout in zip(streams, layouts, strict=True):
-            n_channels = av.AudioLayout(layout).nb_channels
-            packed = np.ascontiguousarray(tones(n_channels, 4.0).T.reshape(1, -1).astype("f4"))
+        for number, (stream, layout) in enumerate(zip(streams, layouts, strict=True)):
+            sound = tones(av.AudioLayout(layout).nb_channels, 4.0) * (number >= silent)
+            packed = np.ascontiguousarray(sound.T.reshape(1, -1).astype("f4"))
             frame = av.AudioFrame.from_ndarray(packed, "flt", layout)
             frame.sample_rate = RATE
             container.mux(stream.encode(frame))
