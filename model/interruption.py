@@ -20,6 +20,17 @@ class Interrupted(BaseException):
         self.number = number
 
 
+def stoppable_at_once() -> None:
+    """Until a command runs, Ctrl-C ends the process with its sentence, and without a trace."""
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        os.write(2, _sentence(number).encode())
+        os._exit(128 + number)  # an exception would pass through, or get lost in, half an import
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored
+        signal.signal(signal.SIGINT, stop)
+
+
 @contextmanager
 def interruptible() -> Iterator[None]:
     """SIGINT, SIGTERM and SIGHUP raise `Interrupted` inside, wherever the work stands.
@@ -68,5 +79,9 @@ def command(main: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except Interrupted as stopped:
-        print(f"stopped by {stopped}; nothing is left half done", file=sys.stderr)
+        sys.stderr.write(_sentence(stopped.number))
         return 128 + stopped.number
+
+
+def _sentence(number: int) -> str:
+    return f"stopped by {signal.Signals(number).name}; nothing is left half done\n"

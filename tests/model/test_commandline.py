@@ -294,6 +294,25 @@ def test_who_is_told_to_stop_leaves_nothing(
     assert listing(results) == set()
 
 
+@pytest.mark.parametrize("name", ["align", "rig", "conventions"])
+def test_who_stops_it_while_it_starts_sees_no_trace(name: str) -> None:
+    """Its imports take seconds."""
+    starting = subprocess.Popen(
+        [sys.executable, "-v", "-m", f"model.{name}", "--help"], stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert starting.stderr is not None
+    while not starting.stderr.readline().startswith("import 'numpy"):
+        assert starting.poll() is None
+
+    starting.send_signal(signal.SIGINT)
+
+    told = starting.communicate()[1]
+    assert "stopped by SIGINT; nothing is left half done\n" in told
+    assert "Traceback (most" not in told
+    assert starting.returncode == 128 + signal.SIGINT
+
+
 def test_a_reader_that_has_enough_is_no_fault(take: TakeFiles, tmp_path: Path) -> None:
     """As `head` is, in the middle of a report."""
     reading, writing = os.pipe()
