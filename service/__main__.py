@@ -9,7 +9,10 @@ from __future__ import annotations
 import argparse
 import gc
 import sys
+import threading
 from collections.abc import Sequence
+from contextlib import suppress
+from types import FrameType
 
 import uvicorn
 from pydantic import ValidationError
@@ -23,8 +26,9 @@ from service.middleware import is_loopback
 from service.pool import run_worker
 from service.settings import Settings
 
-# Requests that wait for a job's end are cut off after this when the service goes down.
+# Bodies and files that are on their way are cut off after this when the service goes down.
 _GRACE_S = 3
+_NOT_STARTED = 3  # the exit status that uvicorn has for it
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -90,7 +94,7 @@ def _serve(settings: Settings, arguments: argparse.Namespace) -> int:
     # it costs every request of that moment some 60 ms.
     gc.collect()
     gc.freeze()
-    uvicorn.run(
+    config = uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
@@ -98,7 +102,23 @@ def _serve(settings: Settings, arguments: argparse.Namespace) -> int:
         log_config=None,
         server_header=False,
     )
-    return 0
+    server = _Server(config, app.state.going_down)
+    with suppress(KeyboardInterrupt):
+        server.run()
+    return 0 if server.started else _NOT_STARTED
+
+
+class _Server(uvicorn.Server):
+    """Tells the application of the signal at once: the lifespan ends only when no request waits."""
+
+    def __init__(self, config: uvicorn.Config, going_down: threading.Event) -> None:
+        super().__init__(config)
+        self._going_down = going_down
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Note a signal."""
+        self._going_down.set()
+        super().handle_exit(sig, frame)
 
 
 def _work(settings: Settings, arguments: argparse.Namespace) -> int:

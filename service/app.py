@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from importlib import metadata, resources
@@ -69,8 +70,9 @@ def create_app(settings: Settings) -> FastAPI:
         )  # fmt: skip
         sweeper.start()
         app.state.service = Service(
-            settings, table, storage, reconciler, admission, uploads, objects, purge
-        )
+            settings, table, storage, reconciler, admission, uploads, objects, purge,
+            app.state.going_down,
+        )  # fmt: skip
         deliveries = asyncio.create_task(webhooks.deliver(table, settings))
         try:
             yield
@@ -91,6 +93,7 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,  # the page's own, below: its files come from here
         redoc_url=None,
     )
+    app.state.going_down = threading.Event()  # set when a signal has come
     app.state.gate = access.open_gate(settings)
     app.state.metrics = Metrics(table, storage.free_bytes)
     problems.install(app)
@@ -142,7 +145,9 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
             ],
         )  # fmt: skip
     app.add_middleware(SameSite, loopback=is_loopback(settings.host), origins=settings.cors_origins)
-    app.add_middleware(RequestLog, observe=app.state.metrics.observe)
+    app.add_middleware(
+        RequestLog, observe=app.state.metrics.observe, going_down=app.state.going_down
+    )
     app.add_middleware(SafeHeaders)
 
 

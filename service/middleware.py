@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import secrets
+import threading
 import time
 from collections.abc import Callable, Collection
 from http import HTTPMethod
@@ -43,12 +45,17 @@ class RequestLog:
     An error that nobody expected is logged with its trace, and answered with a 500 without.
 
     A caller's `X-Request-ID` of up to 64 letters, digits, `.`, `_` and `-` is taken over. `observe`
-    is told the operation, the method, the status and the seconds.
+    is told the operation, the method, the status and the seconds. What the server cuts off once it
+    is `going_down` is answered with a 503: it is to be sent again, and no fault.
     """
 
-    def __init__(self, app: ASGIApp, observe: Callable[[str, str, int, float], None]) -> None:
+    def __init__(
+        self, app: ASGIApp, observe: Callable[[str, str, int, float], None],
+        going_down: threading.Event,
+    ) -> None:  # fmt: skip
         self._app = app
         self._observe = observe
+        self._going_down = going_down
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
@@ -69,6 +76,11 @@ class RequestLog:
         with bound_contextvars(request_id=request_id):
             try:
                 await self._app(scope, receive, send_with_id)
+            except asyncio.CancelledError:
+                if not self._going_down.is_set():
+                    raise
+                if not started:
+                    await problems.response(_going_down())(scope, receive, send_with_id)
             except Exception:
                 log.exception("unhandled")
                 if started:
@@ -93,6 +105,11 @@ class RequestLog:
                 "key": caller.key_id if caller else None,
             },
         )  # fmt: skip
+
+
+def _going_down() -> Problem:
+    detail = "The service goes down: send the request again."
+    return Problem(503, "going_down", detail, headers={"Retry-After": "5"})
 
 
 class SafeHeaders:

@@ -7,6 +7,7 @@ import json
 import logging
 import re
 import shutil
+import threading
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -63,6 +64,7 @@ class Service:
     uploads: UploadStore
     objects: ObjectStore
     purge: Purge
+    going_down: threading.Event  # then nothing is waited for
 
     async def job(self, job_id: str, caller: Caller) -> Job:
         """A job by its id; 404 if there is none, or none of the caller's."""
@@ -75,7 +77,7 @@ class Service:
         """The job as soon as it has ended, or as it is after `wait_s`."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + min(wait_s, self.settings.max_wait_s)
-        while not job.state.final and loop.time() < deadline:
+        while not (job.state.final or self.going_down.is_set()) and loop.time() < deadline:
             await asyncio.sleep(min(_POLL_S, max(0.0, deadline - loop.time())))
             job = await self.latest(job)
         return job
@@ -325,6 +327,8 @@ async def watch_job(job: JobDep, service: ServiceDep) -> AsyncIterator[ServerSen
         if job.state.final:
             return
         await asyncio.sleep(_POLL_S)
+        if service.going_down.is_set():  # a browser connects again by itself
+            return
         try:
             job = await service.latest(job)
         except Problem:  # it was deleted; whoever connects again is told so

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -116,3 +118,37 @@ def test_events_of_a_job_that_is_deleted_come_to_an_end(busy: Server) -> None:
             list(lines)
         assert httpx.get(f"{url}/events").status_code == 404
     assert "unhandled" not in busy.log()
+
+
+def test_going_down_is_no_fault(busy: Server) -> None:
+    """Whoever waits is answered, what is cut off is to be sent again, and nothing looks broken."""
+    url = f"{busy.url}/jobs/{httpx.post(f'{busy.url}/align', files={'video': b'v'}).json()['id']}"
+    got: dict[str, httpx.Response] = {}
+
+    def begin(name: str, ask: Callable[[], httpx.Response]) -> threading.Thread:
+        thread = threading.Thread(target=lambda: got.update({name: ask()}))
+        thread.start()
+        return thread
+
+    def endless() -> Iterator[bytes]:
+        yield b'--b\r\nContent-Disposition: form-data; name="video"; filename="v.mp4"\r\n\r\n'
+        for _ in range(100):  # for longer than the service lets it
+            yield b"x"
+            time.sleep(0.1)
+
+    multipart = {"content-type": "multipart/form-data; boundary=b"}
+    asked = [
+        begin("events", lambda: httpx.get(f"{url}/events", timeout=60)),
+        begin("waiting", lambda: httpx.get(f"{url}?wait=50", timeout=60)),
+        begin("body", lambda: httpx.post(f"{busy.url}/align", content=endless(), headers=multipart,
+                                         timeout=60)),
+    ]  # fmt: skip
+    time.sleep(1)
+    busy.stop()
+    for thread in asked:
+        thread.join()
+
+    assert "event: end" not in got["events"].text
+    assert got["waiting"].json()["state"] in ("queued", "running")
+    refused(got["body"], 503, "going_down")
+    assert "Traceback" not in busy.log()
