@@ -175,8 +175,11 @@ class ObjectStore:
             content: bytes = self.client.get_object(Bucket=name.bucket, Key=name.key)["Body"].read()
         return content
 
-    def link(self, name: ObjectName, file_name: str, media_type: str) -> str:
-        """An address at which anybody can fetch an object for some hours."""
+    def link(self, name: ObjectName, file_name: str, media_type: str, *, method: str) -> str:
+        """An address at which anybody can fetch an object for some hours, by GET or by HEAD.
+
+        Only by the one: the store refuses a signature that was made for another method.
+        """
         ascii_name = re.sub(r'[^\x20-\x7e]|["\\]', "_", file_name)
         params = {
             "Bucket": name.bucket,
@@ -184,9 +187,8 @@ class ObjectStore:
             "ResponseContentDisposition": f'attachment; filename="{ascii_name}"',
             "ResponseContentType": media_type,
         }
-        url: str = self.client.generate_presigned_url(
-            "get_object", Params=params, ExpiresIn=URL_TTL_S
-        )
+        operation = "head_object" if method == "HEAD" else "get_object"
+        url: str = self.client.generate_presigned_url(operation, Params=params, ExpiresIn=URL_TTL_S)
         return url
 
 

@@ -387,13 +387,17 @@ def _result(job: Job, track: int) -> dict[str, Any]:
     operation_id="get_audio",
     responses={307: {"description": "it lies in an object store, there"}, **_RESULT},
 )
-async def get_audio(job: JobDep, track: TrackInPath, service: ServiceDep) -> Response:
+async def get_audio(
+    request: Request, job: JobDep, track: TrackInPath, service: ServiceDep
+) -> Response:
     """The corrected file of a track."""
     result = _result(job, track)
     media_type, name = "application/octet-stream", result["name"]
     if "objects" in result:
         at = ObjectName.parse(result["objects"]["audio"])
-        link = await run_sync(service.objects.link, at, name, media_type)
+        link = await run_sync(
+            lambda: service.objects.link(at, name, media_type, method=request.method)
+        )
         return RedirectResponse(link, 307, headers={"Cache-Control": "no-store"})
     path = service.result_file(job, result["audio"])
     return ResultFile(path, filename=name, media_type=media_type)

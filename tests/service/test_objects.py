@@ -11,6 +11,7 @@ import pytest
 from playwright.sync_api import expect
 
 from model.errors import MediaError, OptionError
+from service.jobs import NewJob, SqliteJobTable, State
 from service.objectstore import ObjectName, ObjectStore
 from service.settings import Settings
 from tests.service.browser import opened
@@ -117,6 +118,38 @@ def test_results_of_all_jobs_in_the_store(
     assert httpx.delete(own_server.url + job).status_code == 204
     assert [p for p in folder.rglob("*") if p.is_file()] == []
     own_server.stop()
+
+
+@pytest.fixture
+def kept(own_server: Server, bucket: S3Server, store: ObjectStore, tmp_path: Path) -> str:
+    """The address of a job that has ended, with results in the store."""
+    own_server.settings |= bucket.settings() | {"AVSA_RESULTS_URL": "s3://takes/kept/"}
+    own_server.data_dir.mkdir()
+    table = SqliteJobTable(own_server.data_dir / "jobs.sqlite")
+    job_id = table.submit(NewJob({"output": "s3://takes/kept/"})).id
+    names = {"audio": "audio-0.wav", "report": "report-0.json", "plot": "plot-0.png"}
+    objects = {kind: ObjectName("takes", f"kept/{job_id}/1/{file}") for kind, file in names.items()}
+    for kind, name in objects.items():
+        (tmp_path / kind).write_text(f"{{}} of {kind}")
+        store.store(tmp_path / kind, name)
+    result = {
+        "name": "take.wav", "verdict": "aligned", "rotate_field_ccw_deg": 0.0, "confidence": 1.0,
+        "audio": "audio-0.wav", "objects": {kind: name.uri for kind, name in objects.items()},
+    }  # fmt: skip
+    table.claim(lease_s=10)
+    assert table.finish(job_id, 1, State.SUCCEEDED, results=[result])
+    own_server.start()
+    return f"{own_server.url}/jobs/{job_id}"
+
+
+def test_head_of_a_track_in_the_store(kept: str) -> None:
+    head, get = (
+        httpx.request(method, f"{kept}/audio/0", follow_redirects=True)
+        for method in ("HEAD", "GET")
+    )
+    assert (head.status_code, get.text) == (200, "{} of audio")
+    for header in ("content-length", "content-disposition", "content-type", "etag"):
+        assert head.headers[header] == get.headers[header]
 
 
 def test_objects_that_are_no_input(s3_server: Server, store: ObjectStore, tmp_path: Path) -> None:
