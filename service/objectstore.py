@@ -24,6 +24,10 @@ _FETCH_BYTES = 64 << 20
 _FETCH_TRIES = 5
 
 
+class NoObject(MediaError):
+    """The store answers that there is no object of the name."""
+
+
 @dataclass(frozen=True)
 class ObjectName:
     """A bucket and a key (or the beginning of keys)."""
@@ -170,7 +174,12 @@ class ObjectStore:
             self.client.delete_object(Bucket=name.bucket, Key=name.key)
 
     def read(self, name: ObjectName) -> bytes:
-        """A small object's content; raises `MediaError` if there is none."""
+        """A small object's content.
+
+        Raises
+        ------
+        NoObject : there is none. MediaError : the store does not give it.
+        """
         with told(MediaError, f"{name.uri} cannot be read"):
             content: bytes = self.client.get_object(Bucket=name.bucket, Key=name.key)["Body"].read()
         return content
@@ -210,6 +219,8 @@ def told(kind: type[MediaError | OutputError], what: str) -> Iterator[None]:
     except ClientError as error:
         fault = error.response.get("Error", {})
         words = fault.get("Message") or fault.get("Code") or "refused"
+        if kind is MediaError and fault.get("Code") in ("404", "NoSuchKey"):
+            kind = NoObject
         raise kind(f"{what} ({words.rstrip('.')}).") from error
     except (BotoCoreError, S3UploadFailedError) as error:
         raise kind(f"{what} ({str(error).rstrip('.')}).") from error

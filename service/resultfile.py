@@ -1,4 +1,7 @@
-"""A job's file as an answer: whole, in part, or not at all where the caller has it already."""
+"""A job's file as an answer: whole, in part, or not at all where the caller has it already.
+
+Or from the object store.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,26 @@ from starlette.responses import (
 )
 from starlette.types import Receive, Scope, Send
 
+from model.errors import MediaError
+from service.objectstore import NoObject, ObjectName, ObjectStore
 from service.problems import Problem
+
+
+def stored_result(store: ObjectStore, uri: str) -> bytes:
+    """A small result that lies in the object store.
+
+    Raises
+    ------
+    Problem : it is not there (404), or the store does not give it (502), which is no caller's fault
+        as it would be of an object that a request names.
+    """
+    try:
+        return store.read(ObjectName.parse(uri))
+    except NoObject as error:
+        detail = "The file is no longer in the object store: somebody has deleted it there."
+        raise Problem(404, "result_gone", detail) from error
+    except MediaError as error:
+        raise Problem(502, "store_failed", str(error), headers={"Retry-After": "5"}) from error
 
 
 class ResultFile(FileResponse):

@@ -38,7 +38,7 @@ from service.jobs import (
 from service.objectstore import ObjectName, ObjectStore
 from service.problems import Problem, Responses
 from service.queue import Reconciler
-from service.resultfile import ResultFile
+from service.resultfile import ResultFile, stored_result
 from service.retention import Purge
 from service.schemas import JobInfo, JobPage
 from service.settings import Settings
@@ -99,7 +99,7 @@ class Service:
         """The report of a track, from the disk or the object store."""
         objects = job.results[track].get("objects")
         if objects:
-            return self.objects.read(ObjectName.parse(objects["report"]))
+            return stored_result(self.objects, objects["report"])
         return self.result_file(job, f"report-{track}.json").read_bytes()
 
 
@@ -136,6 +136,7 @@ _RESULT: Responses = {
     416: problems.described("Range begins beyond the end of the file"),
     422: problems.described("the job failed for its input"),
     500: problems.described("the job failed for a reason of ours"),
+    502: problems.described("the object store does not give it", "store_failed"),
 }
 _BODY = {
     "requestBody": {
@@ -433,6 +434,6 @@ async def _beside(
     """
     result = _result(job, track)
     if "objects" in result:
-        at = ObjectName.parse(result["objects"][kind])
-        return Response(await run_sync(service.objects.read, at), media_type=media_type)
+        content = await run_sync(stored_result, service.objects, result["objects"][kind])
+        return Response(content, media_type=media_type)
     return ResultFile(service.result_file(job, f"{kind}-{track}.{suffix}"), media_type=media_type)

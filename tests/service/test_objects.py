@@ -13,6 +13,8 @@ from playwright.sync_api import expect
 from model.errors import MediaError, OptionError
 from service.jobs import NewJob, SqliteJobTable, State
 from service.objectstore import ObjectName, ObjectStore
+from service.problems import Problem
+from service.resultfile import stored_result
 from service.settings import Settings
 from tests.service.browser import opened
 from tests.service.conftest import Server
@@ -150,6 +152,20 @@ def test_head_of_a_track_in_the_store(kept: str) -> None:
     assert (head.status_code, get.text) == (200, "{} of audio")
     for header in ("content-length", "content-disposition", "content-type", "etag"):
         assert head.headers[header] == get.headers[header]
+
+
+def test_a_result_that_the_store_does_not_give_is_no_callers_fault(
+    kept: str, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert httpx.get(f"{kept}/report.json").text == "{} of report"
+    for name, file in (("report.json", "report-0.json"), ("plot.png", "plot-0.png")):
+        store.delete(ObjectName("takes", f"kept/{kept.rpartition('/')[2]}/1/{file}"))
+        assert_problem(httpx.get(f"{kept}/{name}"), 404, "result_gone")
+
+    monkeypatch.setenv("AVSA_OBJECT_ENDPOINT", f"http://127.0.0.1:{free_port()}")
+    with pytest.raises(Problem, match="cannot be read") as caught:
+        stored_result(ObjectStore(Settings()), "s3://takes/kept/x")
+    assert (caught.value.status, caught.value.code) == (502, "store_failed")
 
 
 def test_objects_that_are_no_input(s3_server: Server, store: ObjectStore, tmp_path: Path) -> None:
