@@ -108,6 +108,10 @@ def safe_suffix(label: str) -> str:
 
 
 def safe_label(name: str) -> str:
-    """A user's file name as a label: its last part, without control characters, of sane length."""
+    """A user's file name as a label: its last part, without control characters, of sane length.
+
+    The names of a folder and the one above it name no file.
+    """
     last = re.split(r"[/\\]", name)[-1]
-    return re.sub(r"[\x00-\x1f\x7f]", "", last)[-200:] or "unnamed"
+    label = re.sub(r"[\x00-\x1f\x7f]", "", last)[-200:]
+    return "unnamed" if label in ("", ".", "..") else label

@@ -274,6 +274,12 @@ def test_a_direct_upload_dropped(s3_server: Server) -> None:
     assert_problem(httpx.get(f"{s3_server.url}/objects/..x"), 404, "upload_not_found")
 
 
+@pytest.mark.parametrize("name", ["..", ".", "a/..", "\x00", "take\n.wav"])
+def test_of_any_name_the_address_is_one_that_a_job_may_name(s3_server: Server, name: str) -> None:
+    begun = httpx.post(f"{s3_server.url}/objects", json={"name": name, "size": 1}).json()
+    assert ObjectName.parse(begun["uri"]).uri == begun["uri"]
+
+
 def test_without_a_store_there_are_no_direct_uploads(server: Server) -> None:
     response = httpx.post(f"{server.url}/objects", json={"name": "a", "size": 1})
     assert_problem(response, 404, "no_object_store", "AVSA_OBJECTS_URL")
