@@ -14,10 +14,11 @@ from starlette.requests import Request
 
 from service.body import content_length, full_disk_told, pour, too_large
 from service.problems import Problem
+from service.schemas import MAX_TRACKS
 from service.storage import Storage, StoredFile, safe_label, safe_suffix
 
 _FIELD_BYTES = 64 << 10
-_MAX_PARTS = 100
+_MAX_PARTS = 1 + MAX_TRACKS
 
 
 @dataclass

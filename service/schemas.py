@@ -11,6 +11,9 @@ from service import examples
 from service.companions import COMPANIONS
 from service.jobs import DEFAULT_PRIORITY, HIGHEST_PRIORITY, LOWEST_PRIORITY, Job, State
 
+# Of one request; with the video as many files as a multipart body may have parts.
+MAX_TRACKS = 99
+
 
 def _shown(example: dict[str, Any]) -> ConfigDict:
     """A model's example in the document."""
@@ -106,8 +109,9 @@ class AlignRequest(BaseModel):
 
     video: Source | str = Field(description="the 360 video; a text is a path on the server")
     audio: list[Source | str] = Field(
-        default_factory=list, description="the tracks; none: the sound inside the video"
-    )
+        default_factory=list, max_length=MAX_TRACKS,
+        description="the tracks; none: the sound inside the video",
+    )  # fmt: skip
     reference: Source | str | None = Field(None, description=COMPANIONS["reference"])
     orientation: Source | str | None = Field(None, description=COMPANIONS["orientation"])
     detections: Source | str | None = Field(None, description=COMPANIONS["detections"])

@@ -260,6 +260,16 @@ def test_requests_that_are_none(server: Server, take: TakeFiles) -> None:
     assert_problem(httpx.get(f"{server.url}/jobs?limit=9999"), 422, "invalid_request", "limit")
 
 
+def test_tracks_without_end(server: Server) -> None:
+    """Sent or named, and told in a sentence that a person can read."""
+    url = f"{server.url}/align"
+    named = httpx.post(url, json={"video": "a", "audio": 100 * ["b"]})
+    assert_problem(named, 422, "invalid_request", "audio: .* at most 99 items")
+    assert len(named.json()["detail"]) < 400
+    sent = httpx.post(url, files=[("video", b"v"), *(100 * [("audio", ("a.wav", b"a"))])])
+    assert_problem(sent, 422, "invalid_request", "more than 100 parts")
+
+
 def test_rejected_uploads_leave_nothing(server: Server, take: TakeFiles) -> None:
     before = {path.name for path in (server.data_dir / "uploads").iterdir()}
 
