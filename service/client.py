@@ -233,16 +233,21 @@ class Client:
         """Where a job stands."""
         return JobInfo.model_validate_json(self._get(f"/jobs/{job_id}").content)
 
-    def jobs(self, **filters: Any) -> Iterator[JobInfo]:
-        """All jobs that the key may see, the newest first; filters as of `GET /jobs`."""
-        cursor: int | None = None
+    def jobs(self, *, state: State | str | None = None, limit: int = 50) -> Iterator[JobInfo]:
+        """All jobs that the key may see, the newest first.
+
+        Parameters
+        ----------
+        state : only those in it.
+        limit : how many are asked for at a time.
+        """
+        query = {"limit": limit, **({"state": str(state)} if state else {})}
         while True:
-            query = {**filters, **({} if cursor is None else {"cursor": cursor})}
             page = JobPage.model_validate_json(self._get("/jobs", params=query).content)
             yield from page.jobs
-            cursor = page.next_cursor
-            if cursor is None:
+            if page.next_cursor is None:
                 return
+            query["cursor"] = page.next_cursor
 
     def watch(self, job_id: str) -> Iterator[JobInfo]:
         """A job whenever it has changed, until it has ended; taken up again if it breaks off."""

@@ -287,14 +287,19 @@ async def list_jobs(
     cursor: Annotated[
         int | None, Query(ge=0, lt=1 << 63, description="from the page before")
     ] = None,
+    state: Annotated[State | None, Query(description="only those in it")] = None,
 ) -> JobPage:
     """All jobs that the key may see, the newest first."""
     owner = None if caller.sees_all else caller.owner
-    jobs = await run_sync(lambda: service.table.newest(limit + 1, before=cursor, owner=owner))
+    jobs = await run_sync(
+        lambda: service.table.newest(limit + 1, before=cursor, owner=owner, state=state)
+    )
     page = jobs[:limit]
     next_cursor = page[-1].number if len(jobs) > limit else None
     if next_cursor is not None:
-        response.headers["Link"] = f'</jobs?limit={limit}&cursor={next_cursor}>; rel="next"'
+        same = f"&state={state}" if state else ""
+        link = f'</jobs?limit={limit}&cursor={next_cursor}{same}>; rel="next"'
+        response.headers["Link"] = link
     return JobPage(jobs=[JobInfo.of(job) for job in page], next_cursor=next_cursor)
 
 

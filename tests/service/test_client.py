@@ -10,6 +10,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx
 import pytest
 
 from service.client import AlignOptions, AlignRequest, Client, NotReached, ServiceError, State
@@ -65,6 +66,26 @@ def test_a_submission_that_is_repeated_is_one_job(server: Server, files: tuple[P
         second = client.align(files[0], [files[1]], idempotency_key="reel-7")
         assert first.id == second.id
         assert len(list(client.jobs())) == 1
+
+
+def test_jobs_in_a_state(own_server: Server, files: tuple[Path, Path]) -> None:
+    own_server.settings["AVSA_CHILD_MODULE"] = "tests.service.patient_child"
+    own_server.start()
+    with Client(own_server.url) as client:
+        first, *others = [client.align(files[0], [files[1]]).id for _ in range(5)]
+        own_server.wait_for(first, "running")
+        assert client.cancel(others[1]).state is State.CANCELLED
+        waiting = [others[3], others[2], others[0]]
+        assert [job.id for job in client.jobs(state="queued", limit=1)] == waiting
+        assert [job.id for job in client.jobs(state=State.RUNNING)] == [first]
+        with pytest.raises(ServiceError, match="state"):
+            list(client.jobs(state="lost"))
+    url, seen = "/jobs?limit=2&state=queued", []
+    while url:
+        page = httpx.get(own_server.url + url)
+        seen += [job["id"] for job in page.json()["jobs"]]
+        url = page.links.get("next", {}).get("url", "")
+    assert seen == waiting
 
 
 def test_waiting_survives_the_death_of_the_server(
