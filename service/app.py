@@ -133,6 +133,11 @@ def _answer_head(app: FastAPI) -> None:
 
 def _add_middleware(app: FastAPI, settings: Settings) -> None:
     """What every request passes, the last first."""
+    app.add_middleware(SameSite, loopback=is_loopback(settings.host), origins=settings.cors_origins)
+    app.add_middleware(
+        RequestLog, observe=app.state.metrics.observe, going_down=app.state.going_down
+    )
+    # Outside of what answers by itself: a page of an allowed origin may read those answers too.
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -144,10 +149,6 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
                 "Upload-Expires", "Tus-Resumable", "Tus-Version", "Tus-Extension", "Tus-Max-Size",
             ],
         )  # fmt: skip
-    app.add_middleware(SameSite, loopback=is_loopback(settings.host), origins=settings.cors_origins)
-    app.add_middleware(
-        RequestLog, observe=app.state.metrics.observe, going_down=app.state.going_down
-    )
     app.add_middleware(SafeHeaders)
 
 

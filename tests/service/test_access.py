@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -15,6 +16,8 @@ from typing import Any
 import httpx
 import pytest
 
+from service.app import create_app
+from service.settings import Settings
 from tests.service.conftest import Server
 from tests.service.ports import free_port
 
@@ -307,6 +310,21 @@ def test_an_origin_that_is_named_may(own_server: Server) -> None:
     assert httpx.post(f"{own_server.url}/jobs/x/cancel", headers=headers).status_code == 404
     other = httpx.get(f"{own_server.url}/jobs", headers={"Origin": "https://evil.example"})
     assert "access-control-allow-origin" not in other.headers
+
+
+def test_an_origin_that_is_named_may_read_what_went_wrong(tmp_path: Path) -> None:
+    portal = "https://portal.example"
+    app = create_app(Settings(data_dir=tmp_path, cors_origins=frozenset({portal})))
+
+    async def asked(host: str) -> httpx.Response:
+        how = httpx.ASGITransport(app)  # not started, so that all it does fails
+        async with httpx.AsyncClient(transport=how, base_url=f"http://{host}") as page:
+            return await page.get("/jobs", headers={"Origin": portal})
+
+    for host, status in (("127.0.0.1", 500), ("evil.example", 421)):
+        answer = asyncio.run(asked(host))
+        assert answer.status_code == status
+        assert answer.headers["access-control-allow-origin"] == portal
 
 
 @pytest.mark.parametrize("path", ["/", "/jobs", "/nowhere", "/docs/", "/livez", "/page/app.js"])
