@@ -21,8 +21,8 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Collection
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -248,26 +248,29 @@ class Deliverer:
         self._sender = sender
 
     async def run(self) -> None:
-        """Deliver until cancelled."""
-        while True:
-            try:
-                taken = await self.deliver_due()
-            except TableUnreachable as error:
-                log.warning("the outbox is out of reach: %s", error)
-                taken = 0
-            except Exception:  # whatever it was: those that wait must not wait for ever
-                log.exception("webhooks could not be sent; it is tried again")
-                taken = 0
-            if not taken:
-                await asyncio.sleep(_POLL_S)
+        """Deliver until cancelled, some at a time; a target that is slow keeps one place."""
+        under_way: set[asyncio.Task[None]] = set()
+        async with asyncio.TaskGroup() as group:
+            while True:
+                room = _AT_A_TIME - len(under_way)
+                taken: list[Delivery] = []
+                with _told():
+                    taken = await self.take(room)
+                under_way |= {group.create_task(self.see_to(delivery)) for delivery in taken}
+                if len(taken) == room:
+                    await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+                else:
+                    await asyncio.sleep(_POLL_S)
+                under_way = {task for task in under_way if not task.done()}
 
-    async def deliver_due(self) -> int:
-        """Try what is due, some at a time, all at once; returns how many that were."""
-        taken = await run_sync(
-            lambda: self._table.take_deliveries(_AT_A_TIME, lease_s=6 * _TIMEOUT_S)
-        )
-        await asyncio.gather(*map(self._deliver, taken))
-        return len(taken)
+    async def take(self, limit: int = _AT_A_TIME) -> list[Delivery]:
+        """What is due; each is to be seen to before its lease ends."""
+        return await run_sync(lambda: self._table.take_deliveries(limit, lease_s=6 * _TIMEOUT_S))
+
+    async def see_to(self, delivery: Delivery) -> None:
+        """Try one; whatever becomes of it, the others go on, and so does it when its lease ends."""
+        with _told():
+            await self._deliver(delivery)
 
     async def _deliver(self, delivery: Delivery) -> None:
         job = await run_sync(self._table.get, delivery.job_id)
@@ -292,6 +295,17 @@ class Deliverer:
         log.warning("webhook %s of job %s failed, again in %.0f s: %s",
                     delivery.id, delivery.job_id, delay_s, words)  # fmt: skip
         await run_sync(self._table.postpone_delivery, delivery.id, delay_s, words)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Log what fails: those that wait must not wait for ever."""
+    try:
+        yield
+    except TableUnreachable as error:
+        log.warning("the outbox is out of reach: %s", error)
+    except Exception:
+        log.exception("webhooks could not be sent; it is tried again")
 
 
 async def deliver(table: JobTable, settings: Settings) -> None:

@@ -12,6 +12,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -206,7 +207,8 @@ def deliver(table: JobTable, how: Sender) -> None:
     """Try once what is due."""
 
     async def once() -> None:
-        await Deliverer(table, how).deliver_due()
+        deliverer = Deliverer(table, how)
+        await asyncio.gather(*map(deliverer.see_to, await deliverer.take()))
         await asyncio.sleep(0.05)  # connections that were cut are closed in the loop
 
     asyncio.run(once())
@@ -342,16 +344,35 @@ def test_deliveries_go_on_whatever_becomes_of_the_outbox(
     monkeypatch.setattr(table, "take_deliveries", failing)
     monkeypatch.setattr("service.webhooks._POLL_S", 0.01)
 
-    async def until_delivered() -> None:
-        running = asyncio.create_task(Deliverer(table, sender(receiver)).run())
-        async with asyncio.timeout(10):
-            while table.summary().deliveries:
-                assert not running.done()
-                await asyncio.sleep(0.02)
-        running.cancel()
-
-    asyncio.run(until_delivered())
+    asyncio.run(until_left(0, table, sender(receiver)))
     assert len(receiver.got) == 1
+
+
+async def until_left(number: int, table: JobTable, how: Sender) -> None:
+    """Deliver until the outbox has so few."""
+    running = asyncio.create_task(Deliverer(table, how).run())
+    async with asyncio.timeout(10):
+        while table.summary().deliveries > number:
+            assert not running.done()
+            await asyncio.sleep(0.02)
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
+    await asyncio.sleep(0.05)
+    gc.collect()
+
+
+def test_a_slow_target_keeps_one_place_and_no_other(
+    table: JobTable, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.webhooks._AT_A_TIME", 2)
+    monkeypatch.setattr("service.webhooks._TIMEOUT_S", 60.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        ended_job(table, f"https://hooks.example:{silent.getsockname()[1]}/")
+        for _ in range(5):
+            ended_job(table, f"https://hooks.example:{receiver.port}/")
+        asyncio.run(until_left(1, table, sender(receiver)))
+    assert len(receiver.got) == 5
 
 
 def test_an_unresolvable_host_is_refused() -> None:
