@@ -57,12 +57,13 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         celery = make_celery(settings)
         pool = None if settings.redis_url else Pool(celery, table, storage, settings)
-        chores = [Retention(table, purge, settings).sweep]
         if pool is not None:
-            chores += [pool.announce, pool.keep_working]
             pool.start()
+        chores = [pool.announce, pool.keep_working] if pool is not None else []
         reconciler = Reconciler(table, WakeUps(celery, table), settings, chores)
         reconciler.start()
+        retention = Retention(table, purge, settings)
+        retention.start()
         admission = Admission(table, settings)
         sweeper = Sweeper(
             uploads, storage, lambda name: table.get(name) is not None,
@@ -81,6 +82,7 @@ def create_app(settings: Settings) -> FastAPI:
             with suppress(asyncio.CancelledError):
                 await deliveries
             await run_sync(sweeper.stop)
+            await run_sync(retention.stop)
             await run_sync(reconciler.stop)
             if pool is not None:
                 await run_sync(pool.stop)
@@ -97,9 +99,14 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.gate = access.open_gate(settings)
     app.state.metrics = Metrics(table, storage.free_bytes)
     problems.install(app)
-    app.add_middleware(BodyLimit)
-    app.add_middleware(TusVersion)
     _add_middleware(app, settings)
+    _add_routes(app)
+    openapi.describe(app)
+    return app
+
+
+def _add_routes(app: FastAPI) -> None:
+    """What is answered, to whom it may be."""
     parts = (
         router, access.router, webhooks.router, health.router, uploads_router, objects_router,
     )  # fmt: skip
@@ -107,8 +114,6 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(part, dependencies=[Depends(access.authorise)])
     _answer_head(app)
     _add_pages(app)
-    openapi.describe(app)
-    return app
 
 
 def _answer_head(app: FastAPI) -> None:
@@ -133,6 +138,8 @@ def _answer_head(app: FastAPI) -> None:
 
 def _add_middleware(app: FastAPI, settings: Settings) -> None:
     """What every request passes, the last first."""
+    app.add_middleware(BodyLimit)
+    app.add_middleware(TusVersion)
     app.add_middleware(SameSite, loopback=is_loopback(settings.host), origins=settings.cors_origins)
     app.add_middleware(
         RequestLog, observe=app.state.metrics.observe, going_down=app.state.going_down

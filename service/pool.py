@@ -125,10 +125,12 @@ def run_worker(settings: Settings) -> int:
     purge = Purge(table, storage, ObjectStore(settings), settings)
     celery = make_celery(settings)
     pool = Pool(celery, table, storage, settings)
-    chores = [pool.announce, Retention(table, purge, settings).sweep]
-    reconciler = Reconciler(table, WakeUps(celery, table), settings, chores)
+    reconciler = Reconciler(table, WakeUps(celery, table), settings, [pool.announce])
+    retention = Retention(table, purge, settings)
     reconciler.start()
+    retention.start()
     try:
         return pool.run()
     finally:
+        retention.stop()
         reconciler.stop()

@@ -1,12 +1,16 @@
-"""Ended jobs are kept for a while; then they and their files are deleted."""
+"""Ended jobs are kept for a while; then they and their files are deleted.
+
+In a thread of its own: a slow object store may take minutes, for which nothing else can wait.
+"""
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
 
 from model.errors import OutputError
-from service.jobs import Job, JobTable
+from service.jobs import Job, JobTable, TableUnreachable
 from service.objectstore import ObjectName, ObjectStore
 from service.settings import Settings
 from service.storage import Storage
@@ -48,7 +52,7 @@ class Purge:
 
 
 class Retention:
-    """Deletes what ended longer ago than `keep_days`."""
+    """Deletes what ended longer ago than `keep_days`, from `start` to `stop`."""
 
     def __init__(self, table: JobTable, purge: Purge, settings: Settings) -> None:
         self._table = table
@@ -57,6 +61,28 @@ class Retention:
         self._every_s = min(_EVERY_S, self._keep_s)
         self._due = 0.0
         self._refused: dict[str, float] = {}  # jobs that could not be deleted, and until when
+        self._pause_s = settings.sweep_s
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True, name="avsa-retention")
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End, after the job that is being deleted, if that does not take long."""
+        self._stopping.set()
+        self._thread.join(timeout=10)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self.sweep()
+            except TableUnreachable as error:
+                log.warning("%s", error)
+            except Exception:
+                log.exception("ended jobs could not be deleted; it is tried again")
+            self._stopping.wait(self._pause_s)
 
     def sweep(self) -> None:
         """Delete what is due, a portion at a time; looks once a minute.
@@ -71,6 +97,8 @@ class Retention:
         limit = _AT_ONCE + len(self._refused)
         old = self._table.ended_before(time.time() - self._keep_s, limit)
         for job in filter(None, map(self._table.get, old)):
+            if self._stopping.is_set():
+                return
             if job.id in self._refused:
                 continue
             try:

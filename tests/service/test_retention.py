@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from pathlib import Path
 from typing import cast
 
+import httpx
 import pytest
 
 from model.errors import OutputError
@@ -15,6 +17,8 @@ from service.objectstore import ObjectName, ObjectStore
 from service.retention import Purge, Retention
 from service.settings import Settings
 from service.storage import Storage
+from tests.service.conftest import Server
+from tests.service.s3_server import KEYS
 
 STORE = "s3://results/"
 
@@ -48,3 +52,28 @@ def test_a_job_whose_objects_cannot_be_deleted_keeps_no_other(
         retention.sweep()
 
     assert [table.get(job_id) is not None for job_id in ids] == [True, False, True, False]
+
+
+def test_a_store_that_does_not_answer_keeps_nothing_else_from_being_done(
+    own_server: Server,
+) -> None:
+    own_server.data_dir.mkdir()
+    table = SqliteJobTable(own_server.data_dir / "jobs.sqlite", clock=lambda: time.time() - 1000)
+    table.submit(NewJob({"output": STORE}))
+    table.claim(lease_s=10)
+    (job,) = table.newest(1)
+    results = [{"objects": {"audio": f"{STORE}a.wav"}}]
+    assert table.finish(job.id, 1, State.SUCCEEDED, results=results)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        own_server.settings |= {
+            **KEYS, "AVSA_RESULTS_URL": STORE, "AVSA_KEEP_DAYS": str(100 / 86400),
+            "AVSA_OBJECT_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }  # fmt: skip
+        own_server.start()
+        silent.settimeout(30)
+        asked, _ = silent.accept()
+        with asked:
+            time.sleep(4)  # more than ten sweeps
+            assert httpx.get(f"{own_server.url}/readyz").status_code == 200
+            assert "avsa_workers 1.0" in httpx.get(f"{own_server.url}/metrics").text
