@@ -46,12 +46,33 @@ class Storage:
         """Where an attempt writes."""
         return self._results / job_id / str(attempt)
 
+    def begin(self, job_id: str, attempt: int) -> Path:
+        """Make the folder of an attempt."""
+        folder = self.result_folder(job_id, attempt)
+        for _ in range(10):
+            # Another worker may just be deleting the job's folder, for it was empty.
+            with suppress(FileNotFoundError):
+                folder.mkdir(parents=True, exist_ok=True)
+                break
+        return folder
+
+    def forget(self, job_id: str, attempt: int) -> None:
+        """Delete what an attempt wrote that does not count."""
+        shutil.rmtree(self.result_folder(job_id, attempt), ignore_errors=True)
+        _drop_empty(self._results / job_id)
+
     def keep_only(self, job_id: str, attempt: int) -> None:
-        """Delete what attempts wrote that do not count; a job may be purged meanwhile."""
+        """Delete what attempts wrote that do not count; a job may be purged meanwhile.
+
+        Of one whose results lie in an object store nothing stays: who purges it may have another
+        disk than this one.
+        """
         with suppress(FileNotFoundError):
             for folder in (self._results / job_id).iterdir():
                 if folder.name != str(attempt):
                     shutil.rmtree(folder, ignore_errors=True)
+        _drop_empty(self.result_folder(job_id, attempt))
+        _drop_empty(self._results / job_id)
 
     def purge(self, job_id: str) -> None:
         """Delete everything of a job."""
@@ -87,6 +108,11 @@ class Storage:
             raise DiskFull(
                 f"The service has no space left for {n_bytes} bytes: {max(0, free)} are free."
             )
+
+
+def _drop_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _last_change(folder: Path) -> float:

@@ -10,7 +10,6 @@ by then, so the child is ended too.
 from __future__ import annotations
 
 import logging
-import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -179,8 +178,7 @@ class Worker:
 
     def _see_through(self, attempt: _Attempt) -> None:
         job = attempt.job
-        folder = self._storage.result_folder(job.id, job.attempt)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = self._storage.begin(job.id, job.attempt)
         device = self._device.partition(":")[0]
         checkpoint = self._settings.checkpoint and str(self._settings.checkpoint.absolute())
         self._child.send(
@@ -284,5 +282,4 @@ class Worker:
 
     def _forget_files(self, job: Job) -> None:
         """Delete what an attempt wrote that does not count."""
-        folder = self._storage.result_folder(job.id, job.attempt)
-        shutil.rmtree(folder, ignore_errors=True)
+        self._storage.forget(job.id, job.attempt)

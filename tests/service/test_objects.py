@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -76,8 +77,10 @@ def test_inputs_and_outputs_by_uri(
     folder = bucket.folder / "out" / "today" / str(job["id"]) / "1"
     assert {p.name for p in folder.iterdir()} == {"audio-0.wav", "report-0.json", "plot-0.png"}
     # Nothing stays behind on the worker's disk.
-    local = s3_server.data_dir / "results" / str(job["id"])
-    assert [p for p in local.rglob("*") if p.is_file()] == []
+    deadline = time.monotonic() + 5
+    while list((s3_server.data_dir / "results").iterdir()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
     audio = httpx.get(s3_server.url + result["audio_url"], follow_redirects=True)
     report = httpx.get(s3_server.url + result["report_url"])

@@ -34,9 +34,9 @@ def worker(table: SqliteJobTable, tmp_path: Path) -> Iterator[Worker]:
     made.close()
 
 
-def stored(table: SqliteJobTable, folder: Path) -> str:
+def stored(table: SqliteJobTable, folder: Path, do: str = "work") -> str:
     video, audio = folder / "order.json", folder / "a.wav"
-    video.write_text(json.dumps({"do": "work"}))
+    video.write_text(json.dumps({"do": do}))
     audio.write_bytes(b"a sound")
     spec = {"video": {"path": str(video)}, "tracks": [{"paths": [str(audio)]}]}
     return table.submit(NewJob(spec)).id
@@ -136,3 +136,19 @@ def test_a_job_that_is_deleted_as_soon_as_it_ends_harms_nothing(
     assert not (tmp_path / "results" / job_id).exists()
     assert worker.info["child_pid"] == child  # still warm
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+def test_of_a_job_that_leaves_no_files_no_folders_stay(
+    table: SqliteJobTable, worker: Worker, tmp_path: Path
+) -> None:
+    """As of one whose results are in an object store: another host may purge it."""
+    done = stored(table, tmp_path)
+    worker.run_next()
+    stored(table, tmp_path, "fail")
+    worker.run_next()
+    stored(table, tmp_path, "crash")
+    for _ in range(3):
+        worker.run_next()
+
+    assert table.waiting() == 0
+    assert [folder.name for folder in (tmp_path / "results").iterdir()] == [done]
