@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 import anyio
@@ -13,7 +11,6 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from model.errors import DiskFull
 from service import problems
 from service.problems import Problem
 
@@ -134,22 +131,6 @@ def content_length(request: Request) -> int | None:
     """The announced length of the body; None if it is sent in chunks."""
     length = request.headers.get("content-length", "")
     return int(length) if length.isdigit() else None
-
-
-@contextmanager
-def full_disk_told() -> Iterator[None]:
-    """Turn the system's errors for lack of space into the project's own.
-
-    Raises
-    ------
-    DiskFull : the disk, or a quota, is full.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise DiskFull("The service has no space left for the bytes sent.") from error
-        raise
 
 
 def too_large(size: int, limit: int) -> Problem:

@@ -12,10 +12,10 @@ from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
-from service.body import content_length, full_disk_told, pour, too_large
+from service.body import content_length, pour, too_large
 from service.problems import Problem
 from service.schemas import MAX_TRACKS
-from service.storage import Storage, StoredFile, safe_label, safe_suffix
+from service.storage import Storage, StoredFile, full_disk_told, safe_label, safe_suffix
 
 _FIELD_BYTES = 64 << 10
 _MAX_PARTS = 1 + MAX_TRACKS

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from model.errors import DiskFull
+
+
+@contextmanager
+def full_disk_told(what: str = "the bytes sent") -> Iterator[None]:
+    """Turn the system's errors for lack of space, or of room for names, into the project's own.
+
+    Raises
+    ------
+    DiskFull : the disk, or a quota, is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise DiskFull(f"The service has no space left for {what}.") from error
+        raise
 
 
 @dataclass
@@ -47,11 +64,16 @@ class Storage:
         return self._results / job_id / str(attempt)
 
     def begin(self, job_id: str, attempt: int) -> Path:
-        """Make the folder of an attempt."""
+        """Make the folder of an attempt.
+
+        Raises
+        ------
+        DiskFull : there is no room for it.
+        """
         folder = self.result_folder(job_id, attempt)
         for _ in range(10):
             # Another worker may just be deleting the job's folder, for it was empty.
-            with suppress(FileNotFoundError):
+            with suppress(FileNotFoundError), full_disk_told("the job's results"):
                 folder.mkdir(parents=True, exist_ok=True)
                 break
         return folder

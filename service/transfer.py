@@ -15,7 +15,7 @@ from model.errors import DiskFull
 from service.companions import COMPANIONS
 from service.objectstore import ObjectFacts, ObjectName, ObjectStore
 from service.settings import Settings
-from service.storage import safe_suffix
+from service.storage import full_disk_told, safe_suffix
 
 # Fetched files lie here, beside the results of the attempt, and go with them.
 _FOLDER = "inputs"
@@ -40,7 +40,8 @@ def fetch_inputs(job: dict[str, Any], notify: Callable[[float], None]) -> dict[s
     if not wanted:
         return job
     folder = Path(job["folder"]) / _FOLDER
-    folder.mkdir(parents=True)
+    with full_disk_told("the job's files"):
+        folder.mkdir(parents=True)
     total, before = sum(entry["size"] for entry, _ in wanted.values()), 0
     free = shutil.disk_usage(folder).free
     if free < total:

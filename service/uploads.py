@@ -21,9 +21,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from service.body import full_disk_told
 from service.problems import Problem
-from service.storage import Storage, StoredFile, safe_suffix
+from service.storage import Storage, StoredFile, full_disk_told, safe_suffix
 
 # A power cut costs at most so much of what was sent; and the disk keeps pace with the sender.
 _SYNC_BYTES = 64 << 20

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from model.errors import DiskFull
 from service import tracing
 from service.child_process import ChildDied, ChildGone, ChildProcess
 from service.jobs import Job, JobTable, State, TableUnreachable
@@ -178,7 +179,11 @@ class Worker:
 
     def _see_through(self, attempt: _Attempt) -> None:
         job = attempt.job
-        folder = self._storage.begin(job.id, job.attempt)
+        try:
+            folder = self._storage.begin(job.id, job.attempt)
+        except DiskFull as error:  # no child is to blame
+            self._end(job, State.FAILED, error={"code": error.code, "detail": str(error)})
+            return
         device = self._device.partition(":")[0]
         checkpoint = self._settings.checkpoint and str(self._settings.checkpoint.absolute())
         self._child.send(

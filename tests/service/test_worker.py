@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -13,11 +14,13 @@ from typing import Any
 
 import pytest
 
+from model.errors import DiskFull
 from service.child import _labelled
 from service.jobs import Job, NewJob, State
 from service.jobs.sqlite import SqliteJobTable
 from service.settings import Settings
 from service.storage import Storage
+from service.transfer import fetch_inputs
 from service.worker import Worker
 
 
@@ -152,3 +155,28 @@ def test_of_a_job_that_leaves_no_files_no_folders_stay(
 
     assert table.waiting() == 0
     assert [folder.name for folder in (tmp_path / "results").iterdir()] == [done]
+
+
+@pytest.mark.needs("root")
+def test_a_disk_without_room_for_a_folder_is_full_and_no_crash(
+    table: SqliteJobTable, worker: Worker, tmp_path: Path
+) -> None:
+    """As where all inodes are used up."""
+    results = tmp_path / "results"
+    job_id = stored(table, tmp_path)
+    entry = {"uri": "s3://takes/a.mp4", "size": 1, "etag": "x"}
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "nr_inodes=1", "tmpfs", results], check=True)
+    try:
+        worker.run_next()
+        with pytest.raises(DiskFull, match="the job's files"):
+            fetch_inputs(
+                {"folder": results, "tracks": [], "video": {"label": "a", "object": entry}}, print
+            )
+    finally:
+        subprocess.run(["umount", results], check=True)
+    job = table.get(job_id)
+    assert job is not None
+    assert (job.state, job.crashes) == (State.FAILED, 0)
+    assert job.error == {
+        "code": "disk_full", "detail": "The service has no space left for the job's results."
+    }  # fmt: skip
