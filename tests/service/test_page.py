@@ -112,6 +112,29 @@ def test_what_is_written_can_be_read(page: Page) -> None:
     page.reload()
 
 
+@pytest.mark.parametrize("width", [360, 800, 1100])
+def test_nothing_reaches_beyond_what_holds_it(page: Page, width: int) -> None:
+    """Whatever the words: names and ids may be long and without a place to break."""
+    size = page.viewport_size
+    page.set_viewport_size({"width": width, "height": 700})
+    page.reload()
+    page.evaluate(ALL_SHOWN)
+    page.evaluate("""() => {
+      const texts = "#error, #of, .chosen, .name, .words, .notes li";
+      for (const one of document.querySelectorAll(texts)) one.textContent = "take_".repeat(30);
+    }""")
+    beyond: list[str] = page.evaluate("""() => [...document.querySelectorAll("main *")]
+      .filter((one) => one.checkVisibility() && !one.matches("[type=file]"))
+      .filter((one) => one.getBoundingClientRect().right
+                       > one.parentElement.getBoundingClientRect().right + 0.5)
+      .map((one) => one.outerHTML.slice(0, 80))""")
+    assert beyond == []
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert size is not None
+    page.set_viewport_size(size)
+    page.reload()
+
+
 def test_a_bad_file_is_explained(page: Page, take: TakeFiles, tmp_path: Path) -> None:
     (tmp_path / "text.wav").write_text("no sound " * 100)
     page.set_input_files("#video", take.video)
@@ -190,6 +213,7 @@ def test_a_page_that_is_loaded_again_finds_its_job(
     page.wait_for_url(f"{server.url}/#{job_id}")
 
     page.reload()
+    expect(page.locator("#of")).to_have_text("take.wav")
     expect(page.locator(".verdict")).to_have_text("misaligned", timeout=90_000)
     page.reload()  # also when it has ended
     expect(page.locator(".verdict")).to_have_text("misaligned", timeout=90_000)

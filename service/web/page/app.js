@@ -108,6 +108,7 @@ function follow(id) {
     events.addEventListener("progress", (event) => {
       const info = JSON.parse(event.data);
       show(STAGES[info.stage] ?? info.stage, info.progress);
+      $("of").textContent = info.label;  // a page that is loaded again has forgotten its files
     });
     events.addEventListener("end", (event) => {
       events.close();
@@ -193,6 +194,7 @@ function busy(on) {
   $("start").disabled = on;
   $("cancel").hidden = !on;
   $("status").hidden = !on;
+  $("of").textContent = "";
   if (on) show("Starting", 0);
 }
 
