@@ -231,7 +231,7 @@ def test_leaving_within_an_upload_is_asked_about(
 ) -> None:
     page.goto(server.url)
     page.set_input_files("#video", take.video)
-    page.route("**/align", lambda _: None)
+    page.route("**/uploads/*", lambda _: None)
     page.click("#start")
     asked: list[str] = []
 
@@ -245,8 +245,89 @@ def test_leaving_within_an_upload_is_asked_about(
     assert asked == ["beforeunload"]
     page.click("#cancel")  # the page is there still
     expect(page.locator("#error")).to_have_text("Cancelled.")
-    page.unroute("**/align")
+    page.unroute("**/uploads/*")
     page.reload()  # and nothing is asked
+
+
+LONG_TAKE = {"name": "long.mp4", "mimeType": "video/mp4", "buffer": bytes(20 << 20)}
+PIECE = 8 << 20
+
+
+def test_where_the_network_drops_a_piece_is_sent_again_and_not_the_whole(page: Page) -> None:
+    sent: list[tuple[str, str]] = []
+
+    def drop_the_second(route: Route) -> None:
+        sent.append((route.request.method, route.request.headers.get("upload-offset", "")))
+        if len(sent) == 2:
+            route.abort()
+        else:
+            route.continue_()
+
+    page.reload()
+    page.set_input_files("#video", LONG_TAKE)  # type: ignore[arg-type]
+    page.route("**/uploads/*", drop_the_second)
+    page.click("#start")
+    expect(page.locator("#error")).to_contain_text("long.mp4", timeout=90_000)  # it is no take
+    assert sent == [("PATCH", str(at)) for at in (0, PIECE, PIECE, 2 * PIECE)]
+
+    page.click("#start")  # all of it is there
+    expect(page.locator("#error")).to_be_hidden()
+    expect(page.locator("#error")).to_contain_text("long.mp4", timeout=90_000)
+    assert [method for method, _ in sent[4:]] == ["HEAD"]
+    page.unroute("**/uploads/*")
+
+
+def test_a_job_whose_answer_is_lost_is_the_only_one(
+    page: Page, server: Server, take: TakeFiles
+) -> None:
+    def jobs() -> int:
+        return len(httpx.get(f"{server.url}/jobs?limit=200").json()["jobs"])
+
+    def lose(route: Route) -> None:
+        route.fetch()
+        route.abort()
+
+    page.reload()
+    page.set_input_files("#video", take.video)
+    before = jobs()
+    page.route("**/align", lose, times=1)
+    page.click("#start")
+    expect(page.locator("#stage")).to_have_text("Waiting for the service")
+    expect(page.locator("#start")).to_be_enabled(timeout=90_000)
+    assert jobs() == before + 1
+
+
+def test_what_is_to_come_again_comes_again(page: Page, take: TakeFiles) -> None:
+    """As where the first sending of the request is still being read."""
+    read = {"code": "request_in_flight", "detail": "It is being read."}
+    again = {"Retry-After": "2"}
+    page.route("**/align", lambda route: route.fulfill(status=409, json=read, headers=again),
+               times=1)  # fmt: skip
+    page.reload()
+    page.set_input_files("#video", take.video)
+    with page.expect_response(lambda answer: answer.status == 202):
+        page.click("#start")
+    expect(page.locator("#start")).to_be_enabled(timeout=90_000)
+
+
+def test_a_cancel_before_the_job_is_known_leaves_none_to_run(
+    page: Page, server: Server, take: TakeFiles
+) -> None:
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.reload()
+    page.set_input_files("#video", take.video)
+    page.route("**/align", hold, times=1)
+    with page.expect_request("**/align"):
+        page.click("#start")
+    page.click("#cancel")
+    held[0].continue_()
+    expect(page.locator("#error")).to_have_text("Cancelled.", timeout=90_000)
+    newest = httpx.get(f"{server.url}/jobs?limit=1").json()["jobs"][0]
+    assert newest["state"] == "cancelled"
 
 
 def test_a_stage_is_read_out_once(page: Page, take: TakeFiles) -> None:

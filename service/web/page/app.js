@@ -1,14 +1,16 @@
 // Upload, watch, show. Everything the page does, a tool can do over the same HTTP interface.
 
 import { UNREACHABLE, json, sentence } from "./answers.js";
-import { letIn, lock } from "./door.js";
+import { letIn, refusal } from "./door.js";
 import { choosing } from "./files.js";
+import { drop, insist, send } from "./upload.js";
 
 const PAUSE_S = 2;
-const NO_KEY = "The key is no longer good.";
+const WAITING = "Waiting for the service";
 const $ = (id) => document.getElementById(id);
 let job = null;
-let upload = null;
+let sending = null;  // what ends it, while files or the order are on their way
+let ordered = {};    // what was asked for last and not answered yet, and its key
 
 for (const kind of ["video", "audio"]) choosing($(kind), $(`drop-${kind}`), fail);
 
@@ -37,22 +39,25 @@ async function see(begin) {
     fail(error.message);
   } finally {
     busy(false);
-    job = upload = null;
+    job = sending = null;
   }
 }
 
 // What has not arrived yet is lost with the page; the browser asks first.
-addEventListener("beforeunload", (event) => { if (upload && !job) event.preventDefault(); });
+addEventListener("beforeunload", (event) => { if (sending && !job) event.preventDefault(); });
 
 $("cancel").addEventListener("click", async () => {
-  if (!job) { upload?.abort(); return; }
+  if (!job) {
+    show("Cancelling", null);
+    sending?.abort();
+    return;
+  }
   const answer = await fetch(`/jobs/${job.id}/cancel`, { method: "POST" }).catch(() => null);
   if (!answer?.ok) fail(answer ? await sentence(answer) : UNREACHABLE);
 });
 
-function body() {
-  const data = new FormData();
-  const options = {
+function options() {
+  const chosen = {
     convention: $("convention").value,
     fix: $("fix").value || null,
     method: $("method").value,
@@ -60,30 +65,49 @@ function body() {
     float_output: $("float").checked,
     apply_undecided: $("apply").checked,
   };
-  if ($("offset").value !== "") options.offset_s = Number($("offset").value);
-  data.append("options", JSON.stringify(options));
-  data.append("video", $("video").files[0]);
-  for (const file of $("audio").files) data.append("audio", file);
-  return data;
+  if ($("offset").value !== "") chosen.offset_s = Number($("offset").value);
+  return chosen;
 }
 
-// XMLHttpRequest, for fetch does not tell how far an upload is.
-function submit() {
-  return new Promise((resolve, reject) => {
-    upload = new XMLHttpRequest();
-    upload.open("POST", "/align");
-    upload.responseType = "json";
-    upload.upload.onprogress = (event) => show("Uploading", event.loaded / event.total);
-    upload.onload = () => {
-      if (upload.status === 202) resolve(upload.response);
-      else if (upload.status === 401) { lock(); reject(new Error(NO_KEY)); }
-      else reject(new Error(upload.response?.detail ?? `The service answered ${upload.status}.`));
-    };
-    upload.onerror = () => reject(new Error(UNREACHABLE));
-    upload.onabort = () => reject(new Error("Cancelled."));
-    upload.send(body());
-  });
+async function submit() {
+  sending = new AbortController();
+  const { signal } = sending;
+  const files = [$("video").files[0], ...$("audio").files];
+  const total = files.reduce((sum, file) => sum + file.size, 0);
+  const chosen = options();
+  const uploads = [];
+  let before = 0;
+  try {
+    for (const file of files) {
+      const tell = (at) => at === null ? show(WAITING, null) : show("Uploading", (before + at) / total);
+      uploads.push({ upload: await send(file, signal, tell) });
+      before += file.size;
+    }
+    const [video, ...audio] = uploads;
+    const made = await order(JSON.stringify({ video, audio, options: chosen }), signal);
+    const cancel = () => fetch(`/jobs/${made.id}/cancel`, { method: "POST" });
+    if (signal.aborted) await insist(cancel, signal, () => show(WAITING, null), true);
+    return made;
+  } finally {
+    if (signal.aborted) drop(files);
+  }
 }
+
+// The job that a request is. Sent again, also by another click, until it is answered, it is one job
+// and no second. A cancel does not break it off: only the answer tells what there is to cancel.
+async function order(body, signal) {
+  if (ordered.body !== body) ordered = { body, key: random() };
+  const headers = { "Content-Type": "application/json", "Idempotency-Key": ordered.key };
+  show("Starting", null);
+  const answer = await insist(
+    () => fetch("/align", { method: "POST", headers, body }), signal, () => show(WAITING, null), true,
+  );
+  if (!answer.ok) throw signal.aborted ? new Error("Cancelled.") : await refusal(answer);
+  ordered = {};
+  return answer.json();
+}
+
+const random = () => crypto.getRandomValues(new Uint32Array(4)).join("-");
 
 const STAGES = {
   queued: "Waiting for a worker", starting: "Starting", scan: "Listening", score: "Comparing",
@@ -115,7 +139,7 @@ function follow(id) {
       resolve(JSON.parse(event.data));
     });
     events.onerror = () => {
-      show("Waiting for the service", null);
+      show(WAITING, null);
       if (events.readyState === EventSource.CLOSED) resolve(null);
     };
   });
@@ -131,9 +155,7 @@ async function look(id) {
       return info.finished_at ? info : null;
     }
     if (answer && answer.status < 500 && answer.status !== 429) {
-      if (answer.status !== 401) throw new Error(await sentence(answer));
-      lock();
-      throw new Error(NO_KEY);
+      throw await refusal(answer);
     }
     pause = Math.max(PAUSE_S, Number(answer?.headers.get("Retry-After")) || 0);
   }
@@ -204,4 +226,4 @@ function fail(message) {
 }
 
 const known = location.hash.match(/^#([0-9a-f]{32})$/);
-letIn.then((open) => { if (open && known && !upload) see(async () => ({ id: known[1] })); });
+letIn.then((open) => { if (open && known && !sending) see(async () => ({ id: known[1] })); });

@@ -12,6 +12,13 @@ export function lock() {
   document.getElementById("key").focus();
 }
 
+// The error that an answer is; where it asks for a key, the door is shown.
+export async function refusal(answer) {
+  if (answer.status !== 401) return new Error(await sentence(answer));
+  lock();
+  return new Error("The key is no longer good.");
+}
+
 door.addEventListener("submit", async (event) => {
   event.preventDefault();
   const answer = await fetch("/session", {
