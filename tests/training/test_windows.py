@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
-from training import calibrate, fit_detections
+from training import calibrate, fit_detections, pretrain
 from training.data.scenes import Conditions, draw_scene
 from training.data.windows import load_window, main, mixed_windows, render_window
 from training.evaluate.__main__ import main as evaluate
@@ -67,6 +69,32 @@ def test_a_folder_without_windows_is_no_folder_of_windows(
     assert evaluate(["lag", "--windows", missing]) == 2
     assert fit_detections.main([missing]) == 2
     assert capsys.readouterr().err.count("holds no windows") == 2
+
+
+def test_a_damaged_window_ends_with_a_sentence_that_names_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A copy that broke off: read as training material, held out, or measured on."""
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert main([str(whole), "--count", "1", "--duration-s", "2.5", "--plain"]) == 0
+    data = (whole / "plain-0000000.safetensors").read_bytes()
+    for index in range(1, 8):
+        (whole / f"plain-{index:07d}.safetensors").write_bytes(data)
+    shutil.copytree(whole, broken)
+    damaged = broken / "plain-0000000.safetensors"
+    capsys.readouterr()
+
+    run = ["--preset", "cpu-smoke", "--steps", "1", "--output", str(tmp_path / "run")]
+    asked = (
+        lambda: pretrain.main([*run, "--windows", str(broken)]),
+        lambda: pretrain.main([*run, "--windows", str(whole), "--validation", str(broken)]),
+        lambda: evaluate(["lag", "--windows", str(broken)]),
+    )
+    for share, ask in itertools.product((0.0, 0.001, 0.9), asked):
+        damaged.write_bytes(data[: int(share * len(data))])
+        assert ask() == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert f"{damaged} is no kept window, or a damaged one" in line
 
 
 def test_windows_of_all_folders_are_mixed(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -22,7 +21,7 @@ from model.learned import sound_input
 from model.scoring import Window
 from training.data.microphones import Microphone, draw_microphone, heard_by
 from training.data.overlays import Overlay, draw_laying, laid_over
-from training.data.windows import load_window
+from training.data.windows import load_window, n_intervals
 
 # Covariance terms that change sign when left and right are exchanged: WY, XY, YZ.
 _ODD_TERMS = [5, 7, 9]
@@ -77,7 +76,7 @@ class WindowBatches(Dataset[Batch]):
             raise ValueError(f"a batch of {batch} is not a multiple of 4 on {world} ranks")
         if len(paths) < batch:
             raise ValueError(f"{len(paths)} windows do not fill a batch of {batch}")
-        lengths = np.array([_length(path) for path in paths])
+        lengths = np.array([n_intervals(path) for path in paths])
         # By falling length, so that those that have a length come first.
         order = np.argsort(-lengths, kind="stable")
         self._paths, self._lengths = [paths[index] for index in order], lengths[order]
@@ -109,12 +108,6 @@ class WindowBatches(Dataset[Batch]):
             examples.append(_example(*own, microphones[i], mirrored=bool(mirrored[i])))
         maps, sound = zip(*examples, strict=True)
         return Batch(torch.stack(maps), torch.stack(sound))
-
-
-def _length(path: Path) -> int:
-    """Intervals of a kept window, without reading it."""
-    with safe_open(path, "pt") as file:
-        return int(file.get_slice("covariance").get_shape()[0])
 
 
 def _stretch(window: Window, n_frames: int, place: float) -> tuple[Tensor, Tensor]:

@@ -15,11 +15,13 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 from tqdm import tqdm
@@ -119,14 +121,42 @@ def save_window(path: Path, window: Window) -> None:
 
 
 def load_window(path: Path) -> Window:
-    """Read what `save_window` wrote."""
-    kept = load_file(path)
-    motion = features.Motion(
-        kept["energy"], kept["maps"].float(), kept["edges_s"].double(), kept["cuts"],
-        kept["pan_rad"],
-    )  # fmt: skip
-    start_s, duration_s = kept["place_s"].tolist()
-    return Window(start_s, duration_s, kept["covariance"].double(), motion)
+    """Read what `save_window` wrote.
+
+    Raises
+    ------
+    MediaError : it is no such file, or a damaged one.
+    """
+    with _named(path):
+        kept = load_file(path)
+        motion = features.Motion(
+            kept["energy"], kept["maps"].float(), kept["edges_s"].double(), kept["cuts"],
+            kept["pan_rad"],
+        )  # fmt: skip
+        start_s, duration_s = kept["place_s"].tolist()
+        return Window(start_s, duration_s, kept["covariance"].double(), motion)
+
+
+def n_intervals(path: Path) -> int:
+    """Intervals of a kept window, without reading it.
+
+    Raises
+    ------
+    MediaError : as `load_window`.
+    """
+    with _named(path), safe_open(path, "pt") as file:
+        return int(file.get_slice("covariance").get_shape()[0])
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Faults of a kept window as one sentence that names it."""
+    try:
+        yield
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise MediaError(
+            f"{path} is no kept window, or a damaged one: delete it, and make it again."
+        ) from error
 
 
 def kept_windows(folder: Path) -> list[Path]:
