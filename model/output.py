@@ -116,6 +116,19 @@ def check_output(path: Path, inputs: Iterable[Path], *, begins: bytes = b"") -> 
         raise _output_error(path, error) from error
 
 
+def make_folder(path: Path) -> None:
+    """Have a folder there, with those above it.
+
+    Raises
+    ------
+    OutputError, DiskFull : it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _output_error(path, error) from error
+
+
 def same_file(path: Path, other: Path) -> bool:
     """Whether two names are one file's; not where one of them is nobody's, or out of reach."""
     try:

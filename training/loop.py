@@ -27,9 +27,8 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from model.errors import AvsaError, OptionError
-from model.output import whole_file
+from model.output import make_folder, whole_file
 from training.distributed import Ranks
-
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
@@ -212,7 +211,7 @@ def run(course: Course, batches: Dataset[Any], output: Path) -> None:
 
     batches : item i is the batch of step i; a function of the run's seed and i.
     """
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     schedule, at, checkpoint = course.schedule, course.at, output / "checkpoint.pt"
     course.load(checkpoint)
     loader = DataLoader(

@@ -25,6 +25,7 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -39,6 +40,7 @@ from training.data.windows import kept_windows
 from training.data.yt360 import read_index, read_list
 from training.distributed import ranks
 from training.objectives.named import Task
+from training.options import at_least, one_or_more, positive
 from training.pretrain_avsa import AvsaPretrainConfig, ClipData, ShardData
 
 C = TypeVar("C")
@@ -61,7 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             _train_avsa(options)
     except (AvsaError, ValueError) as error:
         # Out of a loader's worker an error comes wrapped in its trace, the sentence last.
-        sentence = str(error).strip().splitlines()[-1].removeprefix("model.errors.MediaError: ")
+        sentence = (str(error).strip().splitlines() or [repr(error)])[-1]
+        sentence = sentence.removeprefix("model.errors.MediaError: ")
         print(f"training.pretrain: {sentence}", file=sys.stderr)
         return 2
     return 0
@@ -86,13 +89,15 @@ def _parser() -> argparse.ArgumentParser:
     presets = [*pretrain_scorer.PRESETS, *pretrain_avsa.AVSA_PRESETS]
     parser.add_argument("--preset", choices=presets, help="of the scorer: default; of AVSA: narrow")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
-    for name in ("steps", "batch", "seed", "workers"):
-        parser.add_argument(f"--{name}", type=int, help=f"instead of the preset's {name}")
+    for name, least in {"steps": 1, "batch": 1, "seed": 0, "workers": 0}.items():
+        parser.add_argument(
+            f"--{name}", type=partial(at_least, least), help=f"instead of the preset's {name}"
+        )
     parser.add_argument(
         "--precision", choices=("bf16", "f32"),
         help="instead of the preset's (AVSA on a CPU: always f32)",
     )  # fmt: skip
-    parser.add_argument("--learning-rate", type=float, help="instead of the preset's")
+    parser.add_argument("--learning-rate", type=positive, help="instead of the preset's")
     parser.add_argument(
         "--start-from", type=Path, help="scorer, or AVSA network (its encoders), to begin with"
     )
@@ -105,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
         "--curriculum", action=argparse.BooleanOptionalAction, default=None,
         help="AVC first, as published (default, but for avc and easy)",
     )  # fmt: skip
-    avsa.add_argument("--viewpoints", type=int, help="K, crops of a sample")
+    avsa.add_argument("--viewpoints", type=one_or_more, help="K, crops of a sample")
     avsa.add_argument("--translator", choices=get_args(TranslatorKind))
     avsa.add_argument("--depth", type=int, help="layers of the translators")
     avsa.add_argument("--sound", type=Sound, choices=list(Sound), help="what a viewpoint hears")

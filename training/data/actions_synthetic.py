@@ -18,7 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from model.errors import AvsaError
 from model.media.encode import write_avi
+from model.output import make_folder
+from training.options import none_or_more, one_or_more
 
 FloatArray = NDArray[np.float64]
 
@@ -92,7 +95,7 @@ def write_hmdb51(
     Of every class, one video more is in no split.
     """
     lists = root / "testTrainMulti_7030_splits"
-    lists.mkdir(parents=True, exist_ok=True)
+    make_folder(lists)
     for number, action in enumerate(actions):
         folder = action.lower()
         names = [f"#{n}_Made_(up)_{folder}_u_nm_np1_fr_goo_{n}.avi" for n in range(videos + 1)]
@@ -106,7 +109,7 @@ def write_hmdb51(
 
 
 def _write(path: Path, action: str, seed: Sequence[int], size: tuple[int, int]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_avi(path, draw_action(np.random.default_rng(seed), action, size=size), rate_hz=_RATE_HZ)
 
 
@@ -125,10 +128,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("layout", choices=sorted(WRITERS))
     parser.add_argument("root", type=Path, help="where videos and lists go")
-    parser.add_argument("--videos", type=int, default=9, help="of each class (default 9)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--videos", type=one_or_more, default=9, help="of each class (default 9)")
+    parser.add_argument("--seed", type=none_or_more, default=0)
     options = parser.parse_args(argv)
-    WRITERS[options.layout](options.root, videos=options.videos, seed=options.seed)
+    try:
+        WRITERS[options.layout](options.root, videos=options.videos, seed=options.seed)
+    except AvsaError as error:
+        print(f"training.data.actions_synthetic: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

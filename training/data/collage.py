@@ -30,6 +30,7 @@ from tqdm import tqdm
 
 from model import features
 from model.errors import AvsaError, InputError, OptionError, UnusableContent
+from model.output import make_folder
 from model.scoring import Window
 from model.sphere import column_azimuths, row_elevations, tangent_coordinates
 from training.data.canvas import blank, disturb, draw_surroundings, shake
@@ -38,6 +39,7 @@ from training.data.ordinary import Clip, examine_clip, list_videos, read_picture
 from training.data.scenes import draw_room
 from training.data.soundfield import diffuse_noise, place, recorded
 from training.data.windows import RATES_HZ, as_window, save_window
+from training.options import a_duration, none_or_more, one_or_more
 
 FloatArray = NDArray[np.float64]
 
@@ -289,7 +291,7 @@ def render_collages(
 
     Those that are there already are left as they are. Gives what clips could not be read, and why.
     """
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     paths = [output / f"collage-{seed:07d}.safetensors" for seed in seeds]
     with ProcessPoolExecutor(workers) as pool:
         futures = [
@@ -344,10 +346,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("clips", type=Path, help="folder of videos, read with its subfolders")
     parser.add_argument("output", type=Path, help="where windows go; made if it is not there")
-    parser.add_argument("--count", type=int, default=2000, help="collages (default 2000)")
-    parser.add_argument("--seed", type=int, default=0, help="of the first (default 0)")
-    parser.add_argument("--duration-s", type=float, default=6.0, help="of each (default 6)")
-    parser.add_argument("--workers", type=int, default=1, help="processes (default 1)")
+    parser.add_argument("--count", type=one_or_more, default=2000, help="collages (default 2000)")
+    parser.add_argument("--seed", type=none_or_more, default=0, help="of the first (default 0)")
+    parser.add_argument("--duration-s", type=a_duration, default=6.0, help="of each (default 6)")
+    parser.add_argument("--workers", type=one_or_more, default=1, help="processes (default 1)")
     add_materials_arguments(parser, sounds=False)
     options = parser.parse_args(argv)
     seeds = range(options.seed, options.seed + options.count)

@@ -31,13 +31,14 @@ from tqdm import tqdm
 
 from model import features
 from model.errors import AvsaError, InputError, UnusableContent
-from model.output import whole_file
+from model.output import make_folder, whole_file
 from model.rig import find_takes
 from model.scoring import Window
 from model.take import Take, Track
 from training.data.manifest import WEAK, read_manifest
 from training.data.ordinary import list_videos
 from training.data.windows import save_window
+from training.options import one_or_more
 
 STATE = "footage.json"
 _LEAST_S = 4.0  # shorter windows would shorten every batch that they are in
@@ -153,7 +154,7 @@ def cut_all(
     takes: Sequence[Footage], output: Path, most: int, *, workers: int = 1
 ) -> Iterator[Outcome]:
     """Cut takes by processes, in order; those that have been cut before are left as they are."""
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     outcomes = read_state(output)
     with ProcessPoolExecutor(workers) as pool:
         futures = {}
@@ -194,10 +195,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("takes", type=Path, help="folder of takes, or a manifest (.jsonl)")
     parser.add_argument("output", type=Path, help="where windows go; made if it is not there")
     parser.add_argument(
-        "--per-take", type=int, default=60, metavar="N",
+        "--per-take", type=one_or_more, default=60, metavar="N",
         help="at most so many windows of 10 s of a take, spread over it (default 60)",
     )  # fmt: skip
-    parser.add_argument("--workers", type=int, default=1, help="processes (default 1)")
+    parser.add_argument("--workers", type=one_or_more, default=1, help="processes (default 1)")
     options = parser.parse_args(argv)
     try:
         takes, reasons = find_footage(options.takes)

@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from model.features import HOP, SAMPLERATE
 from model.networks.avsa import AvsaConfig
+from model.output import make_folder
 from model.viewpoints import SoundInput
 from training.data.clips import Clip
 from training.data.crops import FloatArray
@@ -153,7 +154,7 @@ class KeptClips:
 def keep_clips(path: Path, stage: Stage, count: int, *, seed: int, workers: int = 1) -> KeptClips:
     """Render scenes unless they are there; `path` is without the files' endings."""
     if not _fields(path).exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         scenes = stage.scenes(count, seed)
         with ProcessPoolExecutor(workers) as pool:
             kept = tqdm(

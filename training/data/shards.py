@@ -38,7 +38,7 @@ from webdataset import tariterators
 
 from model.errors import AvsaError, MediaError, OptionError
 from model.networks.avsa import AvsaConfig
-from model.output import whole_file
+from model.output import make_folder, whole_file
 from training.data.clips import Clip, ClipFiles, Crops
 from training.data.crop_batches import Stretch, check_parts
 from training.data.crops import FloatArray
@@ -63,7 +63,7 @@ def write_shards(clips: Sequence[Clip], folder: Path, *, clips_per_shard: int) -
     """
     if clips_per_shard < 1:
         raise OptionError(f"--clips-per-shard is {clips_per_shard}; it takes at least 1.")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     spread = sorted(clips, key=lambda clip: hashlib.sha256(clip.name.encode()).digest())
     parts = [spread[i : i + clips_per_shard] for i in range(0, len(spread), clips_per_shard)]
     listed = []

@@ -19,8 +19,11 @@ from pathlib import Path
 import numpy as np
 
 from model.ambisonics import rotate_yaw
+from model.errors import AvsaError
 from model.media.encode import write_audio, write_video
+from model.output import make_folder
 from training.data.scenes import Conditions, Scene, draw_scene, render_picture, render_sound
+from training.options import a_duration, even_height, none_or_more, one_or_more
 
 
 @dataclass(frozen=True)
@@ -72,20 +75,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m training.data.takes", description="Write synthetic takes to media files."
     )
     parser.add_argument("folder", type=Path, help="where the files go; made if it is not there")
-    parser.add_argument("--count", type=int, default=1, help="number of takes (default 1)")
-    parser.add_argument("--seed", type=int, default=0, help="of the first take (default 0)")
-    parser.add_argument("--duration-s", type=float, default=20.0, help="of each (default 20)")
+    parser.add_argument("--count", type=one_or_more, default=1, help="number of takes (default 1)")
     parser.add_argument(
-        "--height", type=int, default=480, help="pixels; width is twice (default 480)"
+        "--seed", type=none_or_more, default=0, help="of the first take (default 0)"
+    )
+    parser.add_argument("--duration-s", type=a_duration, default=20.0, help="of each (default 20)")
+    parser.add_argument(
+        "--height", type=even_height, default=480, help="pixels; width is twice (default 480)"
     )
     parser.add_argument(
-        "--distractors", type=int, help="silent bodies in each take (default: 0 to 5 at random)"
-    )
+        "--distractors", type=none_or_more,
+        help="silent bodies in each take (default: 0 to 5 at random)",
+    )  # fmt: skip
     parser.add_argument(
         "--easy", action="store_true", help="one visible source and calm bystanders, little noise"
     )
     options = parser.parse_args(argv)
-    options.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        make_folder(options.folder)
+        _write_takes(options)
+    except AvsaError as error:
+        print(f"training.data.takes: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _write_takes(options: argparse.Namespace) -> None:
     conditions = Conditions(duration_s=options.duration_s, n_distractors=options.distractors)
     if options.easy:
         conditions = Conditions(
@@ -94,10 +109,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         )  # fmt: skip
     with (options.folder / "manifest.jsonl").open("w") as manifest:
         for index in range(options.count):
-            seed = options.seed + index
-            rotate_deg = round(float(np.random.default_rng([seed, 4]).uniform(-180, 180)), 1)
-            name = f"take-{seed:04d}"
-            scene = draw_scene(seed, conditions)
+            number = options.seed + index
+            rotate_deg = round(float(np.random.default_rng([number, 4]).uniform(-180, 180)), 1)
+            name = f"take-{number:04d}"
+            scene = draw_scene(number, conditions)
             take = write_take(
                 scene, options.folder, name, rotate_deg=rotate_deg, height=options.height
             )
@@ -112,7 +127,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             }
             manifest.write(json.dumps(line) + "\n")
             print(f"{take.video}  {take.audio}  turned by {rotate_deg:+.1f}°", file=sys.stderr)
-    return 0
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from model.errors import AvsaError, MediaError
 from model.media import VideoReader
 from model.media.encode import through_vorbis, write_video
 from model.options import check_device
-from model.output import whole_file
+from model.output import make_folder, whole_file
 from model.scoring import Window
 from training.data.bodies import BODY_KINDS
 from training.data.materials import NOTHING, Materials, add_materials_arguments, read_materials
@@ -43,6 +43,7 @@ from training.data.scenes import (
     render_sound,
 )
 from training.data.signals import DRAWN_ENVELOPES
+from training.options import a_duration, none_or_more, one_or_more
 
 RATES_HZ = (10.0, 12.0, 12.5, 15.0)  # of pictures
 _CODED_PICTURES, _CODED_SOUNDS = 0.5, 0.33
@@ -202,7 +203,7 @@ def render_all(
     device: str = "cpu",
 ) -> Iterator[Path]:
     """Windows of many seeds as `folder/NAME-SEED.safetensors`, by processes, in order."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with ProcessPoolExecutor(workers) as pool:
         futures = [
             pool.submit(
@@ -224,20 +225,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m training.data.windows", description="Render windows of synthetic scenes."
     )
     parser.add_argument("folder", type=Path, help="where they are kept; made if it is not there")
-    parser.add_argument("--count", type=int, default=4000, help="scenes (default 4000)")
-    parser.add_argument("--seed", type=int, default=0, help="of the first (default 0)")
-    parser.add_argument("--duration-s", type=float, default=10.0, help="of each (default 10)")
+    parser.add_argument("--count", type=one_or_more, default=4000, help="scenes (default 4000)")
+    parser.add_argument("--seed", type=none_or_more, default=0, help="of the first (default 0)")
+    parser.add_argument("--duration-s", type=a_duration, default=10.0, help="of each (default 10)")
     parser.add_argument("--body", choices=BODY_KINDS, help="of every source (default: any)")
     parser.add_argument("--plain", action="store_true", help="large, clear bodies only")
     parser.add_argument(
         "--ensemble", action="store_true", help="4 to 8 sources side by side, as in an orchestra"
     )
-    parser.add_argument("--sources", type=int, metavar="N", help="in the picture (default: 1 to 3)")
-    parser.add_argument("--silent-bodies", type=int, metavar="N", help="in each (default: 0 to 5)")
+    parser.add_argument(
+        "--sources", type=one_or_more, metavar="N", help="in the picture (default: 1 to 3)"
+    )
+    parser.add_argument(
+        "--silent-bodies", type=none_or_more, metavar="N", help="in each (default: 0 to 5)"
+    )
     parser.add_argument(
         "--envelope", choices=DRAWN_ENVELOPES, help="of every source (default: any)"
     )
-    parser.add_argument("--workers", type=int, default=1, help="processes (default 1)")
+    parser.add_argument("--workers", type=one_or_more, default=1, help="processes (default 1)")
     parser.add_argument(
         "--device", default="cpu", help="draws pictures and computes features (default cpu)"
     )

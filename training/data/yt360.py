@@ -34,6 +34,7 @@ from model.faults import Finding
 from model.media import AudioReader, VideoReader, open_audio
 from model.output import whole_file
 from training.data.clips import Clip
+from training.options import one_or_more
 
 INDEX = "index.jsonl"
 SOUND_SUFFIXES = (".m4a", ".mp4", ".flac", ".wav", ".opus", ".ogg", ".webm", ".mka")
@@ -276,7 +277,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m training.data.yt360", description="Examine a YT-360 folder and index it."
     )
     parser.add_argument("root", type=Path, help="folder with video/ and audio/")
-    parser.add_argument("--workers", type=int, default=1, help="processes (default 1)")
+    parser.add_argument("--workers", type=one_or_more, default=1, help="processes (default 1)")
     options = parser.parse_args(argv)
     try:
         build_index(options.root, workers=options.workers)

@@ -29,8 +29,9 @@ from model import features
 from model.errors import AvsaError, MediaError, UnusableContent
 from model.media import VideoReader, open_audio
 from model.media.encode import write_audio, write_video
-from model.output import whole_file
+from model.output import make_folder, whole_file
 from training.data.yt360 import SOUND_SUFFIXES, read_list, read_segments
+from training.options import even_height, one_or_more
 
 CLIP_S = 10.0
 _PICTURE_SUFFIXES = (".mp4", ".mkv", ".webm")
@@ -139,7 +140,7 @@ def _audio(root: Path, name: str) -> Path:
 def prepare(cuts: Sequence[Cut], root: Path, *, height: int = 320, workers: int = 1) -> int:
     """Make what is not there yet, with a progress bar; the number of failures."""
     for folder in ("video", "audio"):
-        (root / folder).mkdir(parents=True, exist_ok=True)
+        make_folder(root / folder)
     left = [
         cut for cut in cuts
         if not (_video(root, cut.name).exists() and _audio(root, cut.name).exists())
@@ -174,8 +175,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("root", type=Path, help="where video/ and audio/ go")
     parser.add_argument("--segments", type=Path, help="lines `ID start,start`: cut full videos")
     parser.add_argument("--ids", type=Path, help="only the recordings of this list")
-    parser.add_argument("--height", type=int, default=320, help="of the picture (default 320)")
-    parser.add_argument("--workers", type=int, default=1, help="processes (default 1)")
+    parser.add_argument(
+        "--height", type=even_height, default=320, help="of the picture (default 320)"
+    )
+    parser.add_argument("--workers", type=one_or_more, default=1, help="processes (default 1)")
     options = parser.parse_args(argv)
     try:
         if options.root.resolve() == options.sources.resolve():

@@ -21,10 +21,13 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from model.errors import AvsaError
 from model.media.encode import write_video, write_youtube_audio
+from model.output import make_folder
 from training.data.scene_labels import render_classes
 from training.data.scenes import Conditions, Scene, draw_scene, render_picture, render_sound
 from training.data.segmentation import FOLDER, RATE_HZ, write_maps
+from training.options import a_duration, even_height, none_or_more, one_or_more
 
 _SPACING_S = 10  # between starts of clips, as published
 _RATE_HZ, _SAMPLERATE = 24.0, 48_000
@@ -50,7 +53,7 @@ def write_clip(scene: Scene, root: Path, name: str, *, height: int = 360) -> Non
 def write_clip_maps(scene: Scene, root: Path, name: str, *, height: int = 360) -> None:
     """Write what is where in a scene's picture as `segmentation/name/`, 16:9 as the picture is."""
     folder = root / FOLDER / name
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     every = round(_RATE_HZ / RATE_HZ)
     columns = _width(height)
     kept = (np.arange(columns) * 2 + 1) * height // columns  # nearest of the 2 x height
@@ -85,7 +88,7 @@ def write_layout(
     `conditions.planar` is replaced: every fourth recording is planar, all others are not.
     """
     for folder in ("video", "audio"):
-        (root / folder).mkdir(parents=True, exist_ok=True)
+        make_folder(root / folder)
     starts = [clip * _SPACING_S for clip in range(clips)]
     names = [identity(seed + index) for index in range(recordings)]
     for index, name in enumerate(names):
@@ -109,22 +112,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Write synthetic scenes in the layout of YT-360.",
     )
     parser.add_argument("root", type=Path, help="where video/, audio/ and the lists go")
-    parser.add_argument("--recordings", type=int, default=8, help="default 8")
-    parser.add_argument("--clips", type=int, default=2, help="of each recording (default 2)")
-    parser.add_argument("--duration-s", type=float, default=10.0, help="of each clip (default 10)")
-    parser.add_argument("--height", type=int, default=360, help="pixels (default 360)")
-    parser.add_argument("--maps", action="store_true", help="write class maps too")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args(argv)
-    write_layout(
-        options.root,
-        recordings=options.recordings,
-        clips=options.clips,
-        conditions=replace(Conditions(), duration_s=options.duration_s),
-        seed=options.seed,
-        height=options.height,
-        maps=options.maps,
+    parser.add_argument("--recordings", type=one_or_more, default=8, help="default 8")
+    parser.add_argument(
+        "--clips", type=one_or_more, default=2, help="of each recording (default 2)"
     )
+    parser.add_argument(
+        "--duration-s", type=a_duration, default=10.0, help="of each clip (default 10)"
+    )
+    parser.add_argument("--height", type=even_height, default=360, help="pixels (default 360)")
+    parser.add_argument("--maps", action="store_true", help="write class maps too")
+    parser.add_argument("--seed", type=none_or_more, default=0)
+    options = parser.parse_args(argv)
+    try:
+        write_layout(
+            options.root,
+            recordings=options.recordings,
+            clips=options.clips,
+            conditions=replace(Conditions(), duration_s=options.duration_s),
+            seed=options.seed,
+            height=options.height,
+            maps=options.maps,
+        )
+    except AvsaError as error:
+        print(f"training.data.yt360_synthetic: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

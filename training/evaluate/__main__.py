@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from training.evaluate import (
     trajectory,
     yaw,
 )
-from training.evaluate.network_options import at_least
+from training.options import a_duration, none_or_more, one_or_more
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,15 +64,15 @@ def _add_yaw(commands: Any) -> Any:
     what.add_argument("--manifest", type=Path, help="takes with known answers")
     what.add_argument("--suite", choices=["synthetic"], help="scenes of fixed seeds, by condition")
     command.add_argument("--cache", type=Path, help="folder for the suite's rendered windows")
-    command.add_argument("--scenes", type=int, default=200, help="of each condition (200)")
+    command.add_argument("--scenes", type=one_or_more, default=200, help="of each condition (200)")
     command.add_argument("--bodies", choices=suite.BODIES, help="of the suite (default: both)")
-    command.add_argument("--workers", type=int, default=2, help="that render the suite (2)")
+    command.add_argument("--workers", type=one_or_more, default=2, help="that render the suite (2)")
     command.add_argument("--plot", type=Path, help="write the picture as PNG (manifest)")
     _add_judge(command)
     command.add_argument(
         "--detections", type=Path, help="what a detector found in the takes (manifest)"
     )
-    command.add_argument("--windows", type=int, default=8, help="windows of a take (8)")
+    command.add_argument("--windows", type=one_or_more, default=8, help="windows of a take (8)")
     command.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     command.set_defaults(run=_run_yaw)
     return command
@@ -120,10 +119,10 @@ def _add_rig(commands: Any) -> Any:
 
 def _add_trajectory(commands: Any) -> Any:
     command = commands.add_parser("trajectory", help="steps and curves of synthetic takes")
-    command.add_argument("--takes", type=int, default=60, help="scenes of a minute (60)")
-    command.add_argument("--seed", type=int, default=700_000, help="of the first (700000)")
+    command.add_argument("--takes", type=one_or_more, default=60, help="scenes of a minute (60)")
+    command.add_argument("--seed", type=none_or_more, default=700_000, help="of the first (700000)")
     command.add_argument("--weights", type=Path, help="another calibration")
-    command.add_argument("--workers", type=int, default=2)
+    command.add_argument("--workers", type=one_or_more, default=2)
     command.set_defaults(
         run=lambda a: trajectory.run(
             a.takes, seed=a.seed, report=a.report, weights=a.weights, workers=a.workers
@@ -153,8 +152,10 @@ def _add_sync(commands: Any) -> Any:
     command = commands.add_parser("sync", help="error of offset and drift, strangers refused")
     command.add_argument("--sounds", type=Path, required=True, help="folder of real recordings")
     command.add_argument("--rooms", type=Path, required=True, help="folder of room responses")
-    command.add_argument("--takes", type=int, default=20, help="takes that are simulated (20)")
-    command.add_argument("--duration-s", type=float, default=600.0, help="of a take (600)")
+    command.add_argument(
+        "--takes", type=one_or_more, default=20, help="takes that are simulated (20)"
+    )
+    command.add_argument("--duration-s", type=a_duration, default=600.0, help="of a take (600)")
     command.add_argument("--max-offset-s", type=float, default=30.0, help="to either side (30)")
     command.add_argument("--snr-db", type=float, default=0.0, help="of both recorders (0)")
     command.set_defaults(
@@ -189,7 +190,7 @@ def _add_reference(commands: Any) -> Any:
         "--direct-to-reverberant-db", type=float, default=12.0, help="of the other room (12)"
     )
     command.add_argument(
-        "--repeats", type=partial(at_least, 1), default=1, help="second recordings of a take (1)"
+        "--repeats", type=one_or_more, default=1, help="second recordings of a take (1)"
     )
     command.set_defaults(
         run=lambda a: reference.run(

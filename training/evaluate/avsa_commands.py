@@ -21,6 +21,7 @@ from training.data.yt360 import read_index, read_list
 from training.evaluate import variants
 from training.evaluate.alignment import Looking, summary, yaw_errors_deg
 from training.evaluate.bins import PUBLISHED_PROBE, Probe, bins
+from training.options import even_height, none_or_more, one_or_more, positive
 
 _PROBES = {"published": PUBLISHED_PROBE, "few-clips": Probe()}
 
@@ -40,9 +41,11 @@ def add_bins(commands: Any) -> Any:
         "--probe", choices=list(_PROBES), default="published",
         help="the published training of the heads, or one for few clips",
     )  # fmt: skip
-    command.add_argument("--draws", type=int, help="pairs of each recording")
-    command.add_argument("--moments", type=int, default=3, help="of a clip, for its yaw (3)")
-    command.add_argument("--frame-height", type=int, default=320, help="pixels (320)")
+    command.add_argument("--draws", type=one_or_more, help="pairs of each recording")
+    command.add_argument(
+        "--moments", type=one_or_more, default=3, help="of a clip, for its yaw (3)"
+    )
+    command.add_argument("--frame-height", type=even_height, default=320, help="pixels (320)")
     command.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     command.set_defaults(run=_run_bins)
     return command
@@ -91,13 +94,15 @@ def add_variants(commands: Any) -> Any:
         "variants", help="train and measure every variant of AVSA on the same synthetic scenes"
     )
     command.add_argument("--output", type=Path, required=True, help="folder; resumed if it exists")
-    command.add_argument("--budget", type=float, default=1.0, help="times the default steps (1)")
+    command.add_argument("--budget", type=positive, default=1.0, help="times the default steps (1)")
     command.add_argument(
         "--rows", nargs="+", metavar="TEXT", help="only variants whose group or name holds one"
     )
-    command.add_argument("--seed", type=int, default=0, help="of the trainings; not of scenes (0)")
+    command.add_argument(
+        "--seed", type=none_or_more, default=0, help="of the trainings; not of scenes (0)"
+    )
     command.add_argument("--device", default="cpu", help="cpu (default) or cuda")
-    command.add_argument("--workers", type=int, default=2, help="rows at a time (2)")
+    command.add_argument("--workers", type=one_or_more, default=2, help="rows at a time (2)")
     command.set_defaults(run=_run_variants)
     return command
 

@@ -48,6 +48,7 @@ from model.take import Take, Track
 from model.viewpoints import steering
 from training.data.manifest import WEAK, KnownTake, read_manifest
 from training.data.scenes import Conditions, Scene, draw_scene, render_picture, render_sound
+from training.options import none_or_more, one_or_more
 
 MAP_SIZE = (36, 72)  # rows and columns of a map over the panorama
 _FIELD_OF_VIEW_RAD = math.pi / 2
@@ -335,8 +336,10 @@ def add_command(commands: Any) -> Any:
         "--checkpoint", type=Path, action="append", default=[], dest="checkpoints",
         help="an AVSA network; several are compared",
     )  # fmt: skip
-    command.add_argument("--scenes", type=int, default=40, help="synthetic ones, of 10 s (40)")
-    command.add_argument("--seed", type=int, default=900_000, help="of the first (900000)")
+    command.add_argument(
+        "--scenes", type=one_or_more, default=40, help="synthetic ones, of 10 s (40)"
+    )
+    command.add_argument("--seed", type=none_or_more, default=900_000, help="of the first (900000)")
     command.add_argument(
         "--manifest", type=Path,
         help="real takes that are known to fit, in place of scenes; weak ones are left out",

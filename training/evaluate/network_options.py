@@ -11,6 +11,7 @@ import torch
 
 from model.checkpoint import load_avsa
 from model.networks.avsa import NARROW, PUBLISHED, AvsaNetwork
+from training.options import at_least, none_or_more
 
 _OVERRIDES = {"epochs": 1, "draws": 1, "batch": 1, "workers": 0}  # with the least of each
 _UNTRAINED = {"published": PUBLISHED, "narrow": NARROW}
@@ -23,19 +24,12 @@ def add_network_options(command: Any) -> None:
     what.add_argument(
         "--untrained", choices=sorted(_UNTRAINED), help="a network of random weights instead"
     )
-    command.add_argument("--seed", type=int, default=0, help="of weights and data (0)")
+    command.add_argument("--seed", type=none_or_more, default=0, help="of weights and data (0)")
     command.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     for name, least in _OVERRIDES.items():
         command.add_argument(
             f"--{name}", type=partial(at_least, least), help=f"instead of the preset's {name}"
         )
-
-
-def at_least(least: int, text: str) -> int:
-    """A whole number of a command line that must not be below another."""
-    if not text.isdecimal() or int(text) < least:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number from {least} up")
-    return int(text)
 
 
 def preset_overrides(arguments: argparse.Namespace) -> dict[str, Any]:
