@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from types import FrameType
 from typing import Any
 
@@ -26,9 +27,12 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from model.errors import AvsaError, OptionError
+from model.errors import AvsaError, MediaError, OptionError
 from model.output import make_folder, whole_file
 from training.distributed import Ranks
+
+_KEPT = {"settings", "step", "modules", "optimizer", "random"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
@@ -178,10 +182,9 @@ class Course(ABC):
         Raises
         ------
         OptionError : it is of a run with other settings, or not all ranks see it.
+        MediaError : it is damaged.
         """
-        state: dict[str, Any] | None = None
-        if path.exists():
-            state = torch.load(path, map_location=self.at.device, weights_only=True)
+        state = _read_state(path, self.at.device) if path.exists() else None
         if not self.at.agree(state["step"] if state else 0):
             raise OptionError(
                 f"Not all ranks find the same {path}: --output must be one folder that all nodes "
@@ -204,6 +207,21 @@ class Course(ABC):
 
     def _settings(self) -> str:
         return json.dumps(asdict(self.schedule) | self.conditions)
+
+
+def _read_state(path: Path, device: torch.device) -> dict[str, Any]:
+    """What `Course.save` wrote, or a sentence that names it."""
+    try:
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        if state.keys() >= _KEPT:
+            return state
+    except PermissionError as error:
+        raise MediaError(f"The checkpoint {path} cannot be read: {error.strerror}.") from error
+    except (RuntimeError, OSError, EOFError, UnpicklingError, ValueError, AttributeError):
+        pass  # what a file that is cut short raises depends on where
+    raise MediaError(
+        f"{path} is no checkpoint of a run, or a damaged one: delete it to begin anew."
+    )
 
 
 def run(course: Course, batches: Dataset[Any], output: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from model.errors import AvsaError, OptionError
+from model.errors import AvsaError, MediaError, OptionError
 from tests.training.ranks import N_RANKS, on_two_ranks
 from training.distributed import Ranks
 from training.loop import Course, Schedule, run
@@ -52,6 +52,31 @@ class Ones(Dataset[Tensor]):
 
     def __getitem__(self, step: int) -> Tensor:
         return torch.full((1,), self._strange if step == self._at_step else 1.0)
+
+
+@pytest.mark.parametrize("damaged", [b"", b"PK\3\4 broken off", bytes(1000)])
+def test_a_damaged_checkpoint_is_named_and_kept(tmp_path: Path, damaged: bytes) -> None:
+    checkpoint = tmp_path / "checkpoint.pt"
+    checkpoint.write_bytes(damaged)
+
+    with pytest.raises(MediaError, match=r"checkpoint.pt is no checkpoint.*delete it"):
+        run(Slope(SCHEDULE), Ones(1.0, at_step=0), tmp_path)
+
+    assert checkpoint.read_bytes() == damaged
+
+
+def test_what_breaks_off_or_is_another_s_is_no_checkpoint(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint.pt"
+    run(Slope(SCHEDULE), Ones(1.0, at_step=0), tmp_path)
+    whole = checkpoint.read_bytes()
+    for share in (0.3, 0.9):
+        checkpoint.write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(MediaError, match="is no checkpoint"):
+            Slope(SCHEDULE).load(checkpoint)
+
+    torch.save({"weight": torch.ones(1)}, checkpoint)
+    with pytest.raises(MediaError, match="is no checkpoint"):
+        Slope(SCHEDULE).load(checkpoint)
 
 
 @pytest.mark.parametrize("strange", [math.nan, math.inf])
