@@ -30,6 +30,7 @@ from tqdm import tqdm
 from model.errors import AvsaError, MediaError, OptionError
 from model.output import make_folder, whole_file
 from training.distributed import Ranks
+from training.figures import as_json
 
 _KEPT = {"settings", "step", "modules", "optimizer", "random"}
 
@@ -327,7 +328,7 @@ class _Log:
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """A line and a point on each curve."""
         rounded = {name: round(value, 5) for name, value in values.items()}
-        self._lines.write(json.dumps({"step": step, **rounded}) + "\n")
+        self._lines.write(as_json({"step": step, **rounded}) + "\n")
         self._lines.flush()
         for name, value in values.items():
             self._curves.add_scalar(name, value, step)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from model.checkpoint import Method, load_calibration
 from model.errors import AvsaError, OptionError
 from model.options import check_device
+from model.output import check_output
 from training.evaluate import (
     action,
     avsa_commands,
@@ -25,7 +27,7 @@ from training.evaluate import (
     trajectory,
     yaw,
 )
-from training.options import a_duration, none_or_more, one_or_more
+from training.options import a_duration, at_least, none_or_more, one_or_more
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,11 +53,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         check_device(getattr(arguments, "device", "cpu"))
+        _check_outputs(arguments)
         arguments.run(arguments)
     except AvsaError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _check_outputs(arguments: argparse.Namespace) -> None:
+    """Refuse what could not be written before the hours that its figures take."""
+    paths = {name: value for name, value in vars(arguments).items() if isinstance(value, Path)}
+    outputs = [paths.pop(name) for name in ("report", "plot") if name in paths]
+    for path in outputs:
+        check_output(path, paths.values())
 
 
 def _add_yaw(commands: Any) -> Any:
@@ -64,7 +75,9 @@ def _add_yaw(commands: Any) -> Any:
     what.add_argument("--manifest", type=Path, help="takes with known answers")
     what.add_argument("--suite", choices=["synthetic"], help="scenes of fixed seeds, by condition")
     command.add_argument("--cache", type=Path, help="folder for the suite's rendered windows")
-    command.add_argument("--scenes", type=one_or_more, default=200, help="of each condition (200)")
+    command.add_argument(
+        "--scenes", type=partial(at_least, 2), default=200, help="of each condition (200)"
+    )
     command.add_argument("--bodies", choices=suite.BODIES, help="of the suite (default: both)")
     command.add_argument("--workers", type=one_or_more, default=2, help="that render the suite (2)")
     command.add_argument("--plot", type=Path, help="write the picture as PNG (manifest)")
@@ -139,13 +152,20 @@ def _add_conventions(commands: Any) -> Any:
         "--picture", action="store_true", help="ask each take's picture which way round it is"
     )
     _add_judge(command)
-    command.set_defaults(
-        run=lambda a: conventions.run(
-            a.manifest, formats=a.formats, report=a.report,
-            picture=load_calibration(a.weights, a.method) if a.picture else None,
-        )
-    )  # fmt: skip
+    command.set_defaults(run=_run_conventions)
     return command
+
+
+def _run_conventions(arguments: argparse.Namespace) -> None:
+    if arguments.manifest is None and (arguments.formats is None or arguments.picture):
+        raise OptionError(
+            "Nothing is asked about: give --manifest, or --formats without --picture."
+        )
+    picture = arguments.picture
+    conventions.run(
+        arguments.manifest, formats=arguments.formats, report=arguments.report,
+        picture=load_calibration(arguments.weights, arguments.method) if picture else None,
+    )  # fmt: skip
 
 
 def _add_sync(commands: Any) -> Any:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,10 +23,11 @@ from tqdm import tqdm
 
 from model.errors import UnusableContent
 from model.networks.avsa import AvsaNetwork
-from model.output import check_output, whole_file
+from model.output import check_output
 from training.data.action_clips import DrawnClips, WholeVideo, WholeVideos
 from training.data.actions import READERS, SPLITS, ActionSplit
 from training.evaluate.network_options import add_network_options, network_of, preset_overrides
+from training.figures import write_report
 
 _PUBLISHED_DRAWS = {"ucf101": 5, "hmdb51": 10}
 
@@ -231,8 +231,7 @@ def run(arguments: argparse.Namespace) -> None:
         report["mean"] = _mean(report["splits"].values())
         print(_line(f"split {number}", found) + f", {len(found['broken'])} files broken")
         if arguments.report is not None:  # after each split: the next takes hours
-            with whole_file(arguments.report) as path:
-                path.write_text(json.dumps(report, indent=2) + "\n")
+            write_report(arguments.report, report)
     print(_line(f"mean of {len(report['splits'])}", report["mean"]))
 
 

@@ -21,6 +21,7 @@ from training.data.yt360 import read_index, read_list
 from training.evaluate import variants
 from training.evaluate.alignment import Looking, summary, yaw_errors_deg
 from training.evaluate.bins import PUBLISHED_PROBE, Probe, bins
+from training.figures import write_report
 from training.options import even_height, none_or_more, one_or_more, positive
 
 _PROBES = {"published": PUBLISHED_PROBE, "few-clips": Probe()}
@@ -71,7 +72,7 @@ def _run_bins(arguments: argparse.Namespace) -> None:
             unit = f"{value:.1f}°" if name == "median error" else f"{100 * value:.1f} %"
             print(f"  {name:32} {unit}")
     if arguments.report is not None:
-        arguments.report.write_text(json.dumps(figures, indent=2) + "\n")
+        write_report(arguments.report, figures)
 
 
 def _yaw(network: AvsaNetwork, clips: list[Clip], looking: Looking) -> dict[str, dict[str, float]]:
@@ -129,5 +130,5 @@ def _run_variants(arguments: argparse.Namespace) -> None:
     )  # fmt: skip
     text = (arguments.output / "variants.md").read_text()
     if arguments.report is not None:
-        arguments.report.write_text((arguments.output / "variants.json").read_text())
+        write_report(arguments.report, json.loads((arguments.output / "variants.json").read_text()))
     print(text)

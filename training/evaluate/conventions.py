@@ -19,7 +19,6 @@ Sound alone cannot tell everything. Whether it can is judged by the truth, never
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -38,11 +37,11 @@ from model.conventions import Diagnosis, diagnose, judge_channels
 from model.handedness import HandednessTest, Hypothesis, undone
 from model.learned import scorers_for
 from model.media import open_audio, open_split_audio
-from model.output import whole_file
 from model.readings import ratio_estimate
 from model.scoring import score
 from model.take import Take, Track
 from training.data.manifest import KnownTake, read_manifest
+from training.figures import write_report
 
 FloatArray = NDArray[np.floating]
 
@@ -318,8 +317,7 @@ def run(
     if formats is not None:
         figures["formats"] = _figures(list(examine_formats(formats)))
     if report is not None:
-        with whole_file(report) as part:
-            part.write_text(json.dumps(figures, indent=1) + "\n")
+        write_report(report, figures)
     return figures
 
 

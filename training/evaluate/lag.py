@@ -10,7 +10,6 @@ in three parts as a take's windows are; their sound is moved by the nearest whol
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,12 +22,12 @@ from tqdm import tqdm
 from model.checkpoint import load_scorer
 from model.lag import IN_TIME_S, Lag, LagTest
 from model.learned import LearnedScorer
-from model.output import whole_file
 from model.scoring import Window
 from model.take import Take, Track
 from training.data.excerpts import cut, thirds, with_sound
 from training.data.manifest import KnownTake, read_manifest
 from training.data.windows import kept_windows, load_window
+from training.figures import write_report
 
 SHIFTS_S = (-0.4, -0.2, 0.0, 0.2, 0.4)
 _NEAR_S = IN_TIME_S + 0.05  # what counts as right: things move before or after they sound
@@ -130,6 +129,5 @@ def run(
     print(table(answers))
     told = [asdict(answer) for answer in answers]
     if report is not None:
-        with whole_file(report) as part:
-            part.write_text(json.dumps(told, indent=1) + "\n")
+        write_report(report, told)
     return told

@@ -13,7 +13,6 @@ to fit their picture, the loudest direction of the sound stands for the source.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,6 +47,7 @@ from model.take import Take, Track
 from model.viewpoints import steering
 from training.data.manifest import WEAK, KnownTake, read_manifest
 from training.data.scenes import Conditions, Scene, draw_scene, render_picture, render_sound
+from training.figures import write_report
 from training.options import none_or_more, one_or_more
 
 MAP_SIZE = (36, 72)  # rows and columns of a map over the panorama
@@ -286,7 +286,7 @@ def run(
         told = ", ".join(f"{what} {value:.2f}" for what, value in values.items())
         print(f"{name:22} {told}")
     if report is not None:
-        report.write_text(json.dumps(figures, indent=2) + "\n")
+        write_report(report, figures)
     return figures
 
 

@@ -9,7 +9,6 @@ which flatters it where sources overlap.
 
 from __future__ import annotations
 
-import json
 import math
 import tempfile
 import wave
@@ -25,11 +24,11 @@ from tqdm import tqdm
 from model.ambisonics import rotate_yaw
 from model.comparison import Comparison, Outcome
 from model.media import open_audio
-from model.output import whole_file
 from model.reference import Recording, compare
 from model.sync import Synchronisation
 from training.data.manifest import KnownTake, read_manifest
 from training.data.rerecording import ROOMS, read_room, second_microphone
+from training.figures import write_report
 
 FloatArray = NDArray[np.floating]
 
@@ -184,8 +183,7 @@ def run(
     }
     print(table(given, variants))
     if report is not None:
-        with whole_file(report) as part:
-            part.write_text(json.dumps(figures, indent=1) + "\n")
+        write_report(report, figures)
     return figures
 
 

@@ -24,9 +24,9 @@ from model.checkpoint import Calibration
 from model.errors import OptionError
 from model.evidence import N_YAWS
 from model.learned import scorers_for
-from model.output import whole_file
 from model.rig import DISAGREES, solve
 from training.data.windows import kept_windows, load_window
+from training.figures import write_report
 from training.scored_takes import scored
 
 SIZES = (1, 2, 4, 8, 16)
@@ -106,6 +106,5 @@ def run(windows: Path, *, report: Path | None, calibration: Calibration) -> dict
     }
     print(json.dumps(figures, indent=1))
     if report is not None:
-        with whole_file(report) as part:
-            part.write_text(json.dumps(figures, indent=1) + "\n")
+        write_report(report, figures)
     return figures

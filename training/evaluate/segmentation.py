@@ -8,7 +8,6 @@ besides. The three heads see the same crops in the same order, so that their gai
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
@@ -24,7 +23,7 @@ from tqdm import tqdm
 
 from model.errors import UnusableContent
 from model.networks.avsa import AvsaNetwork
-from model.output import check_output, whole_file
+from model.output import check_output
 from training.data.clips import Cropping
 from training.data.labelled_crops import Labelled, LabelledCrops
 from training.data.segmentation import CLASSES, IGNORED
@@ -32,6 +31,7 @@ from training.data.yt360 import INDEX, build_index, read_index, read_list, skipp
 from training.evaluate.network_options import add_network_options, network_of, preset_overrides
 from training.evaluate.pixel_scores import PixelScores
 from training.evaluate.pyramid import PyramidHead
+from training.figures import write_report
 
 
 class Inputs(StrEnum):
@@ -270,8 +270,7 @@ def run(arguments: argparse.Namespace) -> None:
         "commonest_class": scores[Inputs.VIDEO].commonest,
     }
     if arguments.report is not None:
-        with whole_file(arguments.report) as path:
-            path.write_text(json.dumps(report, indent=2) + "\n")
+        write_report(arguments.report, report)
 
 
 def _crops(

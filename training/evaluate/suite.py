@@ -13,7 +13,6 @@ are kept in CACHE.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,12 +26,12 @@ from tqdm import tqdm
 from model.arcs import cover
 from model.checkpoint import LEARNED, Calibration, Method, load_calibration
 from model.learned import scorers_for
-from model.output import whole_file
 from model.posterior import answer_deg, confidence_of, credible_arcs
 from model.scoring import Verdict, Window, verdict_of
 from training.data.excerpts import beginning, diffuse, thirds, with_microphone, with_sound
 from training.data.scenes import Conditions
 from training.data.windows import load_window, render_all
+from training.figures import write_report
 from training.scored_takes import ScoredTake, scored
 
 _SEED = 500_000
@@ -206,8 +205,7 @@ def run(
             abstained = f"{_ABSTENTION:.0%} of one source are"
             print(f"{kind}: foreign sound undecidable where {abstained}: {told:.1%}")
     if report is not None:
-        with whole_file(report) as part:
-            part.write_text(json.dumps(figures, indent=1) + "\n")
+        write_report(report, figures)
     return figures
 
 

@@ -7,7 +7,6 @@ strangers are the files of the take before it, and its own track expected where 
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 import wave
@@ -23,7 +22,6 @@ from scipy.signal import oaconvolve
 from tqdm import tqdm
 
 from model.media import open_audio
-from model.output import whole_file
 from model.sync import Belonging, Synchronisation, synchronise
 from training.data.rerecording import (
     ROOMS,
@@ -34,6 +32,7 @@ from training.data.rerecording import (
     read_recordings,
     read_room,
 )
+from training.figures import write_report
 
 FloatArray = NDArray[np.floating]
 
@@ -224,8 +223,7 @@ def run(
     }
     print(table(found, summary))
     if report is not None:
-        with whole_file(report) as part:
-            part.write_text(json.dumps(figures, indent=1) + "\n")
+        write_report(report, figures)
     return figures
 
 

@@ -27,11 +27,11 @@ from model import features
 from model.checkpoint import Method, load_calibration, load_scorer
 from model.course import BLOCK_S, Course, Reader
 from model.learned import LearnedScorer
-from model.output import whole_file
 from model.scoring import Window
 from model.trajectory import Kind, Trajectory, curve_at, trace
 from model.turning import turned_along
 from training.data.scenes import Conditions, draw_scene, render_picture, render_sound
+from training.figures import write_report
 
 FloatArray = NDArray[np.floating]
 
@@ -217,7 +217,5 @@ def run(
     figures = summarise(results)
     print(json.dumps(figures, indent=1))
     if report is not None:
-        with whole_file(report) as part:
-            answers = [asdict(trial) for trial in results]
-            part.write_text(json.dumps({**figures, "answers": answers}, indent=1) + "\n")
+        write_report(report, {**figures, "answers": [asdict(trial) for trial in results]})
     return figures

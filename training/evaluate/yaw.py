@@ -7,7 +7,6 @@ counts once, its rotations averaged; "group-averaged" counts each group once.
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -30,6 +29,7 @@ from model.output import whole_file
 from model.scoring import Scorer, Verdict, Window, judge, score
 from model.take import Take, Track
 from training.data.manifest import WEAK, KnownTake, read_manifest
+from training.figures import write_report
 
 WRONG_DEG = 30.0
 BACK_DEG = 150.0
@@ -207,8 +207,7 @@ def run(
     figures = build(answers, calibration)
     print(table(figures))
     if report is not None:
-        with whole_file(report) as part:
-            part.write_text(json.dumps(figures, indent=1) + "\n")
+        write_report(report, figures)
     if plot is not None:
         draw(figures, plot)
     return figures
