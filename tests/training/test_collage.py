@@ -229,6 +229,11 @@ def test_a_folder_becomes_windows_to_train_on(
     ]  # fmt: skip
     assert torch.equal(load_window(windows[1]).covariance, kept.covariance)
 
+    capsys.readouterr()
+    assert main([*command, "--duration-s", "2.5"]) == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert "of other scenes (duration_s 2.0, not 2.5): name another folder" in told
+
     run = train(replace(TINY, steps=2), windows, [], tmp_path / "run", ALONE)
     assert run.step == 2
     assert (tmp_path / "run" / "scorer.safetensors").exists()

@@ -11,7 +11,7 @@ import torch
 
 from training import calibrate, fit_detections, pretrain
 from training.data.scenes import Conditions, draw_scene
-from training.data.windows import load_window, main, mixed_windows, render_window
+from training.data.windows import load_window, main, mixed_windows, render_window, save_window
 from training.evaluate.__main__ import main as evaluate
 
 ASKED = Conditions(duration_s=2.0, plain=True, n_sources=2, n_distractors=3, envelope="sustained")
@@ -69,6 +69,27 @@ def test_a_folder_without_windows_is_no_folder_of_windows(
     assert evaluate(["lag", "--windows", missing]) == 2
     assert fit_detections.main([missing]) == 2
     assert capsys.readouterr().err.count("holds no windows") == 2
+
+
+def test_windows_of_other_scenes_are_not_taken_for_what_is_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A second command into one folder: what a name says is not all that was asked for."""
+    argv = [str(tmp_path), "--count", "1", "--duration-s", "2", "--plain"]
+    assert main([*argv, "--sources", "1"]) == 0
+    kept = tmp_path / "plain-0000000.safetensors"
+    before = kept.read_bytes()
+    assert main([*argv, "--sources", "1"]) == 0
+    capsys.readouterr()
+
+    assert main([*argv, "--sources", "2"]) == 2
+
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert f"{kept} is there already and of other scenes (n_sources 1, not 2)" in line
+    assert kept.read_bytes() == before
+    # A window that does not say what it was made of counts as what it is called.
+    save_window(kept, load_window(kept))
+    assert main([*argv, "--sources", "2"]) == 0
 
 
 def test_a_damaged_window_ends_with_a_sentence_that_names_it(

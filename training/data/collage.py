@@ -36,9 +36,9 @@ from model.sphere import column_azimuths, row_elevations, tangent_coordinates
 from training.data.canvas import blank, disturb, draw_surroundings, shake
 from training.data.materials import NOTHING, Materials, add_materials_arguments, read_materials
 from training.data.ordinary import Clip, examine_clip, list_videos, read_picture, read_sound
-from training.data.scenes import draw_room
+from training.data.scenes import Conditions, draw_room
 from training.data.soundfield import diffuse_noise, place, recorded
-from training.data.windows import RATES_HZ, as_window, save_window
+from training.data.windows import RATES_HZ, as_window, asked_for, check_asked, save_window
 from training.options import a_duration, none_or_more, one_or_more
 
 FloatArray = NDArray[np.float64]
@@ -273,8 +273,12 @@ def _render_and_keep(
     seed: int, clips: Sequence[Clip], duration_s: float, materials: Materials, path: Path
 ) -> dict[Path, str]:
     torch.set_num_threads(1)
+    asked = asked_for(Conditions(duration_s=duration_s), materials)
+    if path.exists():
+        check_asked(path, asked)
+        return {}
     window, faults = render_collage(seed, clips, duration_s, materials)
-    save_window(path, window)
+    save_window(path, window, asked)
     return faults
 
 
@@ -290,19 +294,21 @@ def render_collages(
     """Keep a window for each seed as `output/collage-SEED.safetensors`, by processes, in order.
 
     Those that are there already are left as they are. Gives what clips could not be read, and why.
+
+    Raises
+    ------
+    OptionError : one is there already, of another length or other materials.
     """
     make_folder(output)
     paths = [output / f"collage-{seed:07d}.safetensors" for seed in seeds]
     with ProcessPoolExecutor(workers) as pool:
         futures = [
-            None
-            if path.exists()
-            else pool.submit(_render_and_keep, seed, clips, duration_s, materials, path)
+            pool.submit(_render_and_keep, seed, clips, duration_s, materials, path)
             for seed, path in zip(seeds, paths, strict=True)
         ]
         try:
             for future in futures:
-                yield future.result() if future else {}
+                yield future.result()
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -11,12 +11,15 @@ stopped goes on where it was.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +30,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from model import features
-from model.errors import AvsaError, MediaError
+from model.errors import AvsaError, MediaError, OptionError
 from model.media import VideoReader
 from model.media.encode import through_vorbis, write_video
 from model.options import check_device
@@ -46,6 +49,7 @@ from training.data.signals import DRAWN_ENVELOPES
 from training.options import a_duration, none_or_more, one_or_more
 
 RATES_HZ = (10.0, 12.0, 12.5, 15.0)  # of pictures
+_ASKED = "asked for"  # in a kept window's header
 _CODED_PICTURES, _CODED_SOUNDS = 0.5, 0.33
 
 
@@ -98,8 +102,8 @@ def _picture_coded(
     return seen.frames, seen.refreshed
 
 
-def save_window(path: Path, window: Window) -> None:
-    """Keep what scoring needs of a window.
+def save_window(path: Path, window: Window, asked: Mapping[str, Any] | None = None) -> None:
+    """Keep what scoring needs of a window, and what was asked for (`check_asked`).
 
     Raises
     ------
@@ -115,10 +119,35 @@ def save_window(path: Path, window: Window) -> None:
         "pan_rad": motion.pan_rad.float(),
         "place_s": torch.tensor([window.start_s, window.duration_s]),
     }
+    kept = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
     with whole_file(path) as part:
-        part.write_bytes(
-            save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()})
-        )
+        part.write_bytes(save(kept, {_ASKED: json.dumps(asked)} if asked else None))
+
+
+def asked_for(conditions: Conditions, materials: Materials) -> dict[str, Any]:
+    """What scenes of a seed follow from."""
+    return asdict(conditions) | {
+        "panoramas": len(materials.panoramas),
+        "recordings": sum(map(len, materials.recordings.values())),
+        "rooms": len(materials.rooms),
+    }
+
+
+def check_asked(path: Path, asked: Mapping[str, Any]) -> None:
+    """Refuse a window that is there already as what is asked for, where it is of something else.
+
+    Raises
+    ------
+    OptionError : it is. MediaError : as `load_window`.
+    """
+    with _named(path), safe_open(path, "pt") as file:
+        kept = json.loads((file.metadata() or {}).get(_ASKED, "{}"))
+    for name in kept.keys() & asked.keys():
+        if kept[name] != asked[name]:
+            raise OptionError(
+                f"{path} is there already and of other scenes ({name} {kept[name]}, not "
+                f"{asked[name]}): name another folder."
+            )
 
 
 def load_window(path: Path) -> Window:
@@ -186,9 +215,12 @@ def _render_and_keep(
     seed: int, conditions: Conditions, materials: Materials, device: str, path: Path
 ) -> Path:
     torch.set_num_threads(1)
-    if not path.exists():
+    asked = asked_for(conditions, materials)
+    if path.exists():
+        check_asked(path, asked)
+    else:
         scene = draw_scene(seed, conditions, materials)
-        save_window(path, render_window(scene, materials, device))
+        save_window(path, render_window(scene, materials, device), asked)
     return path
 
 
@@ -202,7 +234,12 @@ def render_all(
     workers: int = 1,
     device: str = "cpu",
 ) -> Iterator[Path]:
-    """Windows of many seeds as `folder/NAME-SEED.safetensors`, by processes, in order."""
+    """Windows of many seeds as `folder/NAME-SEED.safetensors`, by processes, in order.
+
+    Raises
+    ------
+    OptionError : one is there already, of other conditions or materials.
+    """
     make_folder(folder)
     with ProcessPoolExecutor(workers) as pool:
         futures = [
