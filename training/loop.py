@@ -32,6 +32,8 @@ from model.output import make_folder, whole_file
 from training.distributed import Ranks
 from training.figures import as_json
 
+# What may change between a run and the one that takes it up: nothing that is learned.
+_FREE = {"workers", "report_every", "validate_every", "save_every"}
 _KEPT = {"settings", "step", "modules", "optimizer", "random"}
 
 
@@ -78,7 +80,8 @@ class Course(ABC):
     """Something that is trained step by step. Batches have `.to(device)`.
 
     optimizer : set by the subclass; `trained`: the module whose parameters it moves.
-    conditions : what else than its settings a resumed run has to share with the one that stopped.
+    conditions : what else than its settings a resumed run has to share with the one that stopped,
+        and those of `_FREE` that matter to it.
     """
 
     optimizer: torch.optim.Optimizer
@@ -193,10 +196,12 @@ class Course(ABC):
             )
         if state is None:
             return
-        if state.get("settings") != self._settings():
+        kept, own = json.loads(state["settings"]), json.loads(self._settings())
+        names = (kept.keys() | own.keys()) - (_FREE - self.conditions.keys())
+        if other := [name for name in sorted(names) if kept.get(name) != own.get(name)]:
+            told = ", ".join(f"{name} {kept.get(name)}, not {own.get(name)}" for name in other)
             raise OptionError(
-                f"{path} is of a run with other settings ({state.get('settings')}): use another "
-                "--output."
+                f"{path} is of a run with other settings ({told}): use another --output."
             )
         self.at_step(state["step"])
         for name, module in self.modules().items():

@@ -268,7 +268,8 @@ def train_avsa(
     batches = clips.batches(config, at)
     course = AvsaCourse(config, at, _validation(config, held_out, at))
     if isinstance(clips, ShardData):
-        course.conditions = {"ranks": at.world}  # each reads shards of its own, in sequence
+        # Each worker of each rank reads shards of its own, in sequence.
+        course.conditions = {"ranks": at.world, "workers": config.workers}
     checkpoint = output / "checkpoint.pt"
     if start_from is not None:
         course.begin_with(load_avsa(start_from))

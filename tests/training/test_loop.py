@@ -6,6 +6,7 @@ import math
 import os
 import signal
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,24 @@ def test_what_breaks_off_or_is_another_s_is_no_checkpoint(tmp_path: Path) -> Non
     torch.save({"weight": torch.ones(1)}, checkpoint)
     with pytest.raises(MediaError, match="is no checkpoint"):
         Slope(SCHEDULE).load(checkpoint)
+
+
+def test_a_run_is_taken_up_with_other_workers_and_told_what_else_differs(tmp_path: Path) -> None:
+    """Batches are functions of seed and step, so who makes them may change, as the machine does."""
+    run(Slope(SCHEDULE), Ones(1.0, at_step=0), tmp_path)
+    checkpoint = tmp_path / "checkpoint.pt"
+    moved = Slope(replace(SCHEDULE, workers=3, save_every=1, report_every=2, validate_every=3))
+    moved.load(checkpoint)
+    assert moved.step == SCHEDULE.steps
+
+    with pytest.raises(OptionError) as refused:
+        Slope(replace(SCHEDULE, seed=1, batch=2)).load(checkpoint)
+    assert "other settings (batch 1, not 2, seed 0, not 1): use another" in str(refused.value)
+
+    in_sequence = Slope(replace(SCHEDULE, workers=3))
+    in_sequence.conditions = {"workers": 3}
+    with pytest.raises(OptionError, match=r"\(workers 0, not 3\)"):
+        in_sequence.load(checkpoint)
 
 
 @pytest.mark.parametrize("strange", [math.nan, math.inf])

@@ -259,7 +259,7 @@ def test_two_nodes_train_on_shards(
     # Gone on with by one rank it would take other clips than it would have taken.
     assert pretrain.main(two_steps(str(tmp_path))) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "other settings" in line]
-    assert '"ranks": 2' in line
+    assert "other settings (ranks 2, not 1)" in line
 
 
 def test_a_damaged_shard_ends_a_training_with_one_sentence(
