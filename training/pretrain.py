@@ -37,7 +37,7 @@ from training import pretrain_avsa, pretrain_scorer
 from training.data.clips import Guide
 from training.data.shards import read_shards
 from training.data.windows import kept_windows
-from training.data.yt360 import read_index, read_list
+from training.data.yt360 import check_apart, read_index, read_list
 from training.distributed import ranks
 from training.objectives.named import Task
 from training.options import at_least, one_or_more, positive
@@ -143,6 +143,11 @@ def _train_scorer(options: argparse.Namespace) -> None:
     config = replace(preset, **_given(options, _SCHEDULE))
     held_out = kept_windows(options.validation) if options.validation else []
     windows = [path for folder in options.windows for path in kept_windows(folder)]
+    if seen := {path.resolve() for path in held_out} & {path.resolve() for path in windows}:
+        raise OptionError(
+            f"{len(seen)} windows of --validation are trained on as well, as {min(seen)}: hold out "
+            "others."
+        )
     with ranks(options.device) as at:
         pretrain_scorer.train(
             config, windows, held_out, options.output, at, start_from=options.start_from
@@ -164,6 +169,7 @@ def _train_avsa(options: argparse.Namespace) -> None:
     if options.validation_ids or options.validation:
         ids = read_list(options.validation_ids) if options.validation_ids else None
         held_out = ClipData(read_index(options.validation or options.clips, ids), detections)
+        check_apart(clips.clips, held_out.clips)
     with ranks(options.device) as at:
         pretrain_avsa.train_avsa(
             config, clips, options.output, at, held_out=held_out, start_from=options.start_from

@@ -297,7 +297,7 @@ def test_patches_show_their_sound_where_that_is_asked() -> None:
 # --- the commands ---------------------------------------------------------------------------------
 
 
-def test_bins_from_files_to_figures(tmp_path: Path) -> None:
+def test_bins_from_files_to_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     yt360_synthetic.write_layout(
         tmp_path, recordings=5, clips=1, conditions=replace(SCENE, duration_s=2.0), height=90
     )
@@ -308,12 +308,21 @@ def test_bins_from_files_to_figures(tmp_path: Path) -> None:
     torch.manual_seed(0)
     save_avsa(tmp_path / "avsa.safetensors", AvsaNetwork(TINY), {})
 
-    status = main(
-        ["bins", str(tmp_path / "avsa.safetensors"), "--clips", str(tmp_path), "--train-ids",
-         str(tmp_path / "some.txt"), "--test-ids", str(tmp_path / "others.txt"), "--probe",
-         "few-clips", "--draws", "2", "--moments", "2", "--frame-height", "64",
-         "--report", str(tmp_path / "r.json")]
-    )  # fmt: skip
+    (tmp_path / "one.txt").write_text(ids[4])
+    command = [
+        "bins", str(tmp_path / "avsa.safetensors"), "--clips", str(tmp_path), "--train-ids",
+        str(tmp_path / "some.txt"), "--probe", "few-clips", "--draws", "2", "--moments", "2",
+        "--frame-height", "64", "--report", str(tmp_path / "r.json"), "--test-ids",
+    ]  # fmt: skip
+
+    for asked, told in (
+        ("some.txt", "3 recordings are both learned from and measured on, as synth000000"),
+        ("one.txt", "synth000004 has 1 of 1 clips: foreign sound is of other recordings"),
+    ):
+        capsys.readouterr()
+        assert main([*command, str(tmp_path / asked)]) == 2
+        assert told in capsys.readouterr().err
+    status = main([*command, str(tmp_path / "others.txt")])
 
     assert status == 0
     report = json.loads((tmp_path / "r.json").read_text())

@@ -186,6 +186,7 @@ NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
         (["--batch", "12"], "8 windows do not fill a batch of 12"),
         (["--windows", "WINDOWS", "not-there"], "not-there holds no windows"),
         (["--validation", "not-there"], "not-there holds no windows"),
+        (["--validation", "WINDOWS"], "8 windows of --validation are trained on as well"),
         (["--objective", "avc"], "--objective is of AVSA"),
         (["--validation-ids", "few.txt"], "--validation-ids is of AVSA"),
         (["--compile"], "--compile is of AVSA"),

@@ -294,6 +294,26 @@ def test_bad_use_is_one_line(
     assert message in line
 
 
+@pytest.mark.parametrize(
+    "more",
+    [["--validation-ids", "train.txt"], ["--ids", "all.txt", "--validation-ids", "test.txt"]],
+)
+def test_what_is_learned_from_is_not_held_out(
+    root: Path, tmp_path: Path, more: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (root / "all.txt").write_text((root / "train.txt").read_text() + "\n" + read_first(root))
+    more = [str(root / word) if word.endswith(".txt") else word for word in more]
+
+    assert main(arguments(root, tmp_path / "run", *more)) == 2
+
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "recordings are both learned from and measured on, as synth" in line
+
+
+def read_first(root: Path) -> str:
+    return (root / "test.txt").read_text()
+
+
 def test_the_published_preset_is_the_papers_run() -> None:
     config = AVSA_PRESETS["published"]
     assert config.network == PUBLISHED

@@ -29,7 +29,7 @@ from typing import Any, cast
 from tqdm import tqdm
 
 from model.conventions import LIKELY, READING_CODES, Diagnosis, diagnose
-from model.errors import AvsaError, InputError, MediaError, UnsupportedMedia
+from model.errors import AvsaError, InputError, MediaError, OptionError, UnsupportedMedia
 from model.faults import Finding
 from model.media import AudioReader, VideoReader, open_audio
 from model.output import whole_file
@@ -100,6 +100,20 @@ def read_index(root: Path, ids: Iterable[str] | None = None) -> list[Clip]:
     if not clips:
         raise MediaError(f"{path} has no usable clip of the recordings asked for.")
     return clips
+
+
+def check_apart(train: Sequence[Clip], test: Sequence[Clip]) -> None:
+    """Refuse to measure on recordings that are learned from, of which other clips tell.
+
+    Raises
+    ------
+    OptionError : some are in both.
+    """
+    if both := {clip.recording for clip in train} & {clip.recording for clip in test}:
+        raise OptionError(
+            f"{len(both)} recordings are both learned from and measured on, as {min(both)}: take "
+            "lists that share none."
+        )
 
 
 def skipped(root: Path) -> dict[str, int]:

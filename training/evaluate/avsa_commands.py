@@ -17,10 +17,10 @@ from model.errors import OptionError
 from model.networks.avsa import AvsaNetwork
 from model.yaw_scores import yaw_scores
 from training.data.clips import Clip, ClipCrops, Cropping
-from training.data.yt360 import read_index, read_list
+from training.data.yt360 import check_apart, read_index, read_list
 from training.evaluate import variants
 from training.evaluate.alignment import Looking, summary, yaw_errors_deg
-from training.evaluate.bins import PUBLISHED_PROBE, Probe, bins
+from training.evaluate.bins import PUBLISHED_PROBE, Probe, bins, check_foreign
 from training.figures import write_report
 from training.options import even_height, none_or_more, one_or_more, positive
 
@@ -62,6 +62,9 @@ def _run_bins(arguments: argparse.Namespace) -> None:
         read_index(arguments.clips, read_list(ids))
         for ids in (arguments.train_ids, arguments.test_ids)
     )
+    check_apart(train, test)
+    for clips in (train, test):
+        check_foreign(clips)
     items = [ClipCrops(clips, network.config, cropping) for clips in (train, test)]
     figures: dict[str, Any] = bins(network, *items, probe=probe)
     looking = Looking(n_moments=arguments.moments, frame_height=arguments.frame_height)

@@ -13,6 +13,7 @@ by angle; a network that is blind to half turns shows itself there.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,8 +23,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
+from model.errors import OptionError
 from model.networks.avsa import AvsaNetwork
-from training.data.clips import ClipCrops
+from training.data.clips import Clip, ClipCrops
 
 LEAST_DEG = 20.0
 STRATA_DEG = ((20, 60), (60, 100), (100, 140), (140, 180))
@@ -160,6 +162,21 @@ def avsa_bin(train: Pairs, test: Pairs, probe: Probe) -> dict[str, float]:
         if inside.any():
             figures[f"{low} to {high} deg"] = float(rotated[inside.to(rotated.device)].mean())
     return figures
+
+
+def check_foreign(clips: Sequence[Clip]) -> None:
+    """Refuse, before any is encoded, clips of which not each has the sound of another recording.
+
+    Raises
+    ------
+    OptionError : one recording has more than half of them.
+    """
+    recording, most = Counter(clip.recording for clip in clips).most_common(1)[0]
+    if 2 * most > len(clips):
+        raise OptionError(
+            f"{recording} has {most} of {len(clips)} clips: foreign sound is of other recordings, "
+            "so no list may be of one for more than half."
+        )
 
 
 def _foreign(pairs: Pairs) -> tuple[Tensor, Tensor]:
