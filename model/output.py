@@ -123,8 +123,20 @@ def make_folder(path: Path) -> None:
     ------
     OutputError, DiskFull : it cannot be made.
     """
-    try:
+    with writing(path):
         path.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What the system refuses while `path` is written to, as our error.
+
+    Raises
+    ------
+    OutputError, DiskFull : it does.
+    """
+    try:
+        yield
     except OSError as error:
         raise _output_error(path, error) from error
 

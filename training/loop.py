@@ -14,7 +14,7 @@ import signal
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -28,7 +28,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from model.errors import AvsaError, MediaError, OptionError
-from model.output import make_folder, whole_file
+from model.output import make_folder, whole_file, writing
 from training.distributed import Ranks
 from training.figures import as_json
 
@@ -324,8 +324,10 @@ class _Log:
     """Where a run reports: a line of JSON, curves, a progress bar."""
 
     def __init__(self, folder: Path, course: Course) -> None:
-        self._lines = (folder / "log.jsonl").open("a")
-        self._curves = SummaryWriter(str(folder / "tensorboard"))
+        self._folder = folder
+        with writing(folder):
+            self._curves = SummaryWriter(str(folder / "tensorboard"))
+            self._lines = (folder / "log.jsonl").open("a")
         self._bar = tqdm(
             total=course.schedule.steps, initial=course.step, unit="step", disable=None
         )
@@ -333,10 +335,11 @@ class _Log:
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """A line and a point on each curve."""
         rounded = {name: round(value, 5) for name, value in values.items()}
-        self._lines.write(as_json({"step": step, **rounded}) + "\n")
-        self._lines.flush()
-        for name, value in values.items():
-            self._curves.add_scalar(name, value, step)
+        with writing(self._folder):
+            self._lines.write(as_json({"step": step, **rounded}) + "\n")
+            self._lines.flush()
+            for name, value in values.items():
+                self._curves.add_scalar(name, value, step)
         self._bar.update(step - self._bar.n)
         if "loss" in values:
             shown = [f"loss {values['loss']:.3f}"]
@@ -348,10 +351,11 @@ class _Log:
             self._bar.set_postfix_str(", ".join(shown[:3]))
 
     def close(self) -> None:
-        """Close all of them."""
+        """Close all of them: what a full disk has not taken of a log is told, and no loss."""
         self._bar.close()
-        self._lines.close()
-        self._curves.close()
+        for one in (self._lines, self._curves):
+            with suppress(OSError):
+                one.close()
 
 
 def _leave_signals_to_parent(_worker: int) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from model.errors import AvsaError, MediaError, OptionError
+from model.errors import AvsaError, DiskFull, MediaError, OptionError, OutputError
 from tests.training.ranks import N_RANKS, on_two_ranks
 from training.distributed import Ranks
 from training.loop import Course, Schedule, run
@@ -96,6 +96,24 @@ def test_a_run_is_taken_up_with_other_workers_and_told_what_else_differs(tmp_pat
     in_sequence.conditions = {"workers": 3}
     with pytest.raises(OptionError, match=r"\(workers 0, not 3\)"):
         in_sequence.load(checkpoint)
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "tensorboard"])
+def test_a_log_that_cannot_be_written_is_told(tmp_path: Path, name: str) -> None:
+    taken = tmp_path / name
+    taken.touch() if name == "tensorboard" else taken.mkdir()
+
+    with pytest.raises(OutputError, match=f"{tmp_path} cannot be written: "):
+        run(Slope(SCHEDULE), Ones(1.0, at_step=0), tmp_path)
+
+
+def test_a_full_disk_is_told_by_the_log(tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    (tmp_path / "log.jsonl").symlink_to("/dev/full")
+
+    with pytest.raises(DiskFull, match=f"No space is left to write {tmp_path}"):
+        run(Slope(replace(SCHEDULE, report_every=1)), Ones(1.0, at_step=0), tmp_path)
 
 
 @pytest.mark.parametrize("strange", [math.nan, math.inf])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -106,7 +107,7 @@ def test_a_damaged_window_ends_with_a_sentence_that_names_it(
     capsys.readouterr()
 
     run = ["--preset", "cpu-smoke", "--steps", "1", "--output", str(tmp_path / "run")]
-    asked = (
+    asked: tuple[Callable[[], int], ...] = (
         lambda: pretrain.main([*run, "--windows", str(broken)]),
         lambda: pretrain.main([*run, "--windows", str(whole), "--validation", str(broken)]),
         lambda: evaluate(["lag", "--windows", str(broken)]),
