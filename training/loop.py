@@ -326,7 +326,9 @@ class _Log:
     def __init__(self, folder: Path, course: Course) -> None:
         self._folder = folder
         with writing(folder):
-            self._curves = SummaryWriter(str(folder / "tensorboard"))
+            _take_back(folder / "log.jsonl", course.step)
+            again = course.step + 1 if course.step else None
+            self._curves = SummaryWriter(str(folder / "tensorboard"), purge_step=again)
             self._lines = (folder / "log.jsonl").open("a")
         self._bar = tqdm(
             total=course.schedule.steps, initial=course.step, unit="step", disable=None
@@ -356,6 +358,17 @@ class _Log:
         for one in (self._lines, self._curves):
             with suppress(OSError):
                 one.close()
+
+
+def _take_back(log: Path, step: int) -> None:
+    """Drop what a killed run reported after the checkpoint it left: those steps come again."""
+    if not log.is_file():
+        return
+    lines = log.read_text().splitlines()
+    kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+    if kept != lines:
+        with whole_file(log) as part:
+            part.write_text("".join(f"{line}\n" for line in kept))
 
 
 def _leave_signals_to_parent(_worker: int) -> None:

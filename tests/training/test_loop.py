@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import signal
@@ -96,6 +97,29 @@ def test_a_run_is_taken_up_with_other_workers_and_told_what_else_differs(tmp_pat
     in_sequence.conditions = {"workers": 3}
     with pytest.raises(OptionError, match=r"\(workers 0, not 3\)"):
         in_sequence.load(checkpoint)
+
+
+def test_steps_that_come_again_are_reported_once(tmp_path: Path) -> None:
+    """As after a kill: the checkpoint is of step 4, the log says more, its last line in part."""
+    often = replace(SCHEDULE, report_every=1)
+    with pytest.raises(AvsaError, match="step 6"):
+        run(Slope(often), Ones(math.nan, at_step=5), tmp_path)
+    log = tmp_path / "log.jsonl"
+    reported = [json.loads(line)["step"] for line in log.read_text().splitlines()]
+    assert reported == [1, 2, 3, 4, 5]
+    with log.open("a") as file:
+        file.write('{"step": 6, "lo')
+
+    assert _resumed_at(tmp_path) == 4
+    run(Slope(often), Ones(1.0, at_step=0), tmp_path)
+
+    reported = [json.loads(line)["step"] for line in log.read_text().splitlines()]
+    assert reported == [1, 2, 3, 4, 5, 6]
+
+
+def _resumed_at(folder: Path) -> int:
+    step: int = torch.load(folder / "checkpoint.pt", weights_only=True)["step"]
+    return step
 
 
 @pytest.mark.parametrize("name", ["log.jsonl", "tensorboard"])
