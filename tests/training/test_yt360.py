@@ -25,6 +25,7 @@ from model.viewpoints import Sound, SoundInput
 from training.data import yt360, yt360_prepare, yt360_synthetic
 from training.data.clips import Clip, ClipCrops, Cropping, Crops, Guide, draw_moments
 from training.data.crops import angle_between, unit_vectors
+from training.data.manifest import read_manifest
 from training.data.scenes import Conditions, draw_scene, render_sound
 from training.data.yt360 import (
     build_index,
@@ -159,6 +160,27 @@ def test_an_index_of_other_files_is_refused(copy: Path) -> None:
     with pytest.raises(MediaError, match="is not of what now lies in"):
         read_index(copy)
     assert yt360.main([str(copy / "video")]) == 2
+
+
+def test_damaged_indexes_and_lists_end_with_a_sentence(
+    copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index = copy / "index.jsonl"
+    build_index(copy)
+    whole = index.read_text()
+    for text in ("", whole[:-20]):
+        index.write_text(text)
+        with pytest.raises(MediaError, match=r"index.jsonl cannot be read, or is damaged: run"):
+            read_index(copy)
+    for read, name in ((read_list, "list.txt"), (read_segments, "s.txt"), (read_manifest, "m.j")):
+        (copy / name).write_bytes(b"\xff\xfe\x00\x01")
+        with pytest.raises(MediaError, match=f"{name} is no text"):
+            read(copy / name)
+
+    index.unlink()
+    (copy / ".index.jsonl.part").mkdir()
+    assert yt360.main([str(copy)]) == 2
+    assert f"{copy} cannot be written: Is a directory" in capsys.readouterr().err
 
 
 def test_an_interrupted_examination_goes_on_where_it_was(copy: Path, root: Path) -> None:

@@ -53,6 +53,10 @@ def read_manifest(path: Path) -> list[KnownTake]:
         lines = path.read_text().splitlines()
     except OSError as error:
         raise MediaError(f"The manifest {path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise MediaError(
+            f"The manifest {path} is no text; it has to be lines of JSON, a take each."
+        ) from error
     takes = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():

@@ -32,7 +32,7 @@ from model.conventions import LIKELY, READING_CODES, Diagnosis, diagnose
 from model.errors import AvsaError, InputError, MediaError, OptionError, UnsupportedMedia
 from model.faults import Finding
 from model.media import AudioReader, VideoReader, open_audio
-from model.output import whole_file
+from model.output import whole_file, writing
 from training.data.clips import Clip
 from training.options import one_or_more
 
@@ -88,7 +88,10 @@ def read_index(root: Path, ids: Iterable[str] | None = None) -> list[Clip]:
     path = root / INDEX
     if not path.exists():
         raise MediaError(f"{root} has no index: {again}.")
-    header, *lines = [json.loads(line) for line in path.read_text().splitlines()]
+    try:
+        header, *lines = [json.loads(line) for line in path.read_text().splitlines()]
+    except (OSError, ValueError) as error:
+        raise MediaError(f"{path} cannot be read, or is damaged: {again}.") from error
     if header.get("format") != _FORMAT or header["state"] != _state(_pairs(root)):
         raise MediaError(f"{path} is not of what now lies in {root}: {again}.")
     wanted = None if ids is None else set(ids)
@@ -134,8 +137,10 @@ def build_index(root: Path, *, workers: int = 1) -> None:
         raise MediaError(f"{root} has neither video/ID-START.mp4 nor audio/ID-START.m4a files.")
     state = {"format": _FORMAT, "state": _state(pairs)}
     part = root / f".{INDEX}.part"
-    done = _examined(part, state)
-    with part.open("a") as file:
+    with writing(root):
+        done = _examined(part, state)
+        file = part.open("a")
+    with file:
         if not done:
             file.write(json.dumps(state) + "\n")
         left = [(name, *pair) for name, pair in pairs.items() if name not in done]
@@ -283,6 +288,8 @@ def _text(path: Path) -> str:
         return path.read_text()
     except OSError as error:
         raise MediaError(f"{path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise MediaError(f"{path} is no text.") from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:

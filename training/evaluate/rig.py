@@ -10,7 +10,6 @@ misplaced by a random angle, how often it is named, and how often another one is
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from model.evidence import N_YAWS
 from model.learned import scorers_for
 from model.rig import DISAGREES, solve
 from training.data.windows import kept_windows, load_window
-from training.figures import write_report
+from training.figures import as_json, write_report
 from training.scored_takes import scored
 
 SIZES = (1, 2, 4, 8, 16)
@@ -104,7 +103,7 @@ def run(windows: Path, *, report: Path | None, calibration: Calibration) -> dict
         "sizes": {size: of_size(known, size, calibration) for size in SIZES},
         "one_misplaced_of_8": misplaced(known, 8, calibration),
     }
-    print(json.dumps(figures, indent=1))
+    print(as_json(figures, indent=1))
     if report is not None:
         write_report(report, figures)
     return figures

@@ -9,7 +9,6 @@ field turning all the time (a stabilised picture over sound that is not).
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -31,7 +30,7 @@ from model.scoring import Window
 from model.trajectory import Kind, Trajectory, curve_at, trace
 from model.turning import turned_along
 from training.data.scenes import Conditions, draw_scene, render_picture, render_sound
-from training.figures import write_report
+from training.figures import as_json, write_report
 
 FloatArray = NDArray[np.floating]
 
@@ -215,7 +214,7 @@ def run(
             for trial in of_scene
         ]
     figures = summarise(results)
-    print(json.dumps(figures, indent=1))
+    print(as_json(figures, indent=1))
     if report is not None:
         write_report(report, {**figures, "answers": [asdict(trial) for trial in results]})
     return figures
