@@ -371,3 +371,14 @@ def test_real_takes_are_judged_as_the_log_says(shared_data: Path) -> None:
     assert tiers["weak"]["verdicts"]["undecidable"] == 1
     assert overall["wrong_and_confident"]["takes"] <= 0.10
     assert overall["median_error_deg"] <= 25
+
+
+@pytest.mark.parametrize(
+    "rotations", ['"rotations_deg": []', '"rotations_deg": [NaN]', '"rotated_deg": Infinity']
+)
+def test_takes_are_turned_by_angles(tmp_path: Path, rotations: str) -> None:
+    path = tmp_path / "m.jsonl"
+    path.write_text('{"video": "a.mp4", "audio": "a.wav", ' + rotations + "}\n")
+
+    with pytest.raises(MediaError, match=r"Line 1 of .*m.jsonl is not a take: .*no angles"):
+        read_manifest(path)

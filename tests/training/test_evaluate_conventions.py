@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from model.ambisonics import encode
+from model.media.encode import write_audio
 from training.data.takes import TakeFiles
 from training.evaluate.__main__ import main
 from training.evaluate.conventions import TURNS, measured, tellable
@@ -40,6 +41,21 @@ def test_a_manifest_gives_a_confusion_table(
 def test_a_missing_manifest_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["conventions", "--manifest", str(tmp_path / "none.jsonl")]) == 2
     assert "none.jsonl" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("n_channels", [1, 2])
+def test_a_track_of_too_few_channels_is_named(
+    tmp_path: Path, n_channels: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    track, manifest = tmp_path / "few.wav", tmp_path / "manifest.jsonl"
+    noise = np.random.default_rng(0).standard_normal((n_channels, 48_000)) / 10
+    write_audio(track, noise, 48_000, subtype="PCM_16")
+    manifest.write_text(json.dumps({"video": "few.mp4", "audio": track.name}) + "\n")
+
+    assert main(["conventions", "--manifest", str(manifest)]) == 2
+
+    told = capsys.readouterr().err
+    assert f"{track} has {n_channels} channels; takes of a manifest are AmbiX" in told
 
 
 def test_what_can_be_told_is_judged_by_the_truth() -> None:

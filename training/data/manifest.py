@@ -15,6 +15,7 @@ several are called alike; with a number behind it, where several lines name one 
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -63,6 +64,10 @@ def read_manifest(path: Path) -> list[KnownTake]:
             continue
         try:
             fields = json.loads(line)
+            rotated_deg = float(fields.get("rotated_deg", 0.0))
+            rotations_deg = tuple(map(float, fields.get("rotations_deg", [0.0])))
+            if not (rotations_deg and all(map(math.isfinite, (rotated_deg, *rotations_deg)))):
+                raise ValueError("its rotations are none, or no angles")
             takes.append(
                 KnownTake(
                     name=str(Path(fields["audio"])),
@@ -71,8 +76,8 @@ def read_manifest(path: Path) -> list[KnownTake]:
                     group=fields.get("group", fields["audio"]),
                     tier=fields.get("tier", "all"),
                     scene=fields.get("scene", ""),
-                    rotated_deg=float(fields.get("rotated_deg", 0.0)),
-                    rotations_deg=tuple(map(float, fields.get("rotations_deg", [0.0]))),
+                    rotated_deg=rotated_deg,
+                    rotations_deg=rotations_deg,
                 )
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -34,6 +34,7 @@ from model.ambisonics import ChannelLayout, Convention, Fix
 from model.channels import ChannelStatistics, measure
 from model.checkpoint import Calibration
 from model.conventions import Diagnosis, diagnose, judge_channels
+from model.errors import UnusableContent
 from model.handedness import HandednessTest, Hypothesis, undone
 from model.learned import scorers_for
 from model.media import open_audio, open_split_audio
@@ -191,6 +192,11 @@ def tellable(truth: str, stats: ChannelStatistics) -> bool:
 def examine(known: KnownTake) -> Iterator[Answer]:
     """The answers for a take in every form."""
     with open_audio(known.audio) as reader:
+        if reader.info.n_channels < 4:
+            raise UnusableContent(
+                f"{known.audio} has {reader.info.n_channels} channels; takes of a manifest are "
+                "AmbiX, of 4 or more."
+            )
         field, rate = reader.read(0, reader.info.n_samples), reader.info.samplerate
     field = np.asarray(field[:4], dtype=np.float64)
     as_recorded = measured(field, rate)
