@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from model.ambisonics import rotate_yaw
 from model.comparison import Comparison, Outcome
+from model.errors import UnusableContent
 from model.media import open_audio
 from model.reference import Recording, compare
 from model.sync import Synchronisation
@@ -34,6 +35,7 @@ FloatArray = NDArray[np.floating]
 
 BAR_DEG = 1.0
 _LATEST_S = 1.5  # by which the second recording begins later
+_LEAST_S = 2 * _LATEST_S  # of a take, so that half of it is in both recordings
 # Signs of W, Y, Z, X: as recorded, mirrored left and right, up and down, and planar.
 VARIANTS = {"as is": (1, 1, 1, 1), "Y mirrored": (1, -1, 1, 1), "Z mirrored": (1, 1, -1, 1),
             "planar": (1, 1, 0, 1)}  # fmt: skip
@@ -77,6 +79,11 @@ def answers(
         reference = Recording(reader)
         rate = reader.info.samplerate
         field = reference.layout.to_sn3d(reader.read(0, reader.info.n_samples), order=1)
+        if field.shape[1] < _LEAST_S * rate or not field.any():
+            raise UnusableContent(
+                f"{known.audio} is silent or shorter than {_LEAST_S:g} s: nothing can be recorded "
+                "once more of it."
+            )
         response = read_room(room, rate, direct_to_reverberant_db=setting.direct_to_reverberant_db)
         again = second_microphone(
             rng, field, response, rate, spacing_m=setting.spacing_m, snr_db=setting.snr_db
