@@ -120,6 +120,18 @@ def test_what_cannot_be_used_is_left_out_and_named(
     assert len(read_state(tmp_path / "out")) == 4
 
 
+def test_a_take_of_several_lines_is_cut_once(
+    takes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = takes / "manifest.jsonl"
+    manifest.write_text(3 * manifest.read_text())
+
+    assert main([str(manifest), str(tmp_path / "out"), "--workers", "2"]) == 0
+
+    assert "1 windows of 1 takes." in capsys.readouterr().err
+    assert len(kept_windows(tmp_path / "out")) == 1
+
+
 def test_weak_takes_teach_nothing(takes: Path) -> None:
     lines = [
         {"video": "turned.mp4", "audio": "turned.wav", "tier": tier} for tier in ("weak", "strong")

@@ -93,7 +93,8 @@ def find_footage(place: Path) -> tuple[list[Footage], list[str]]:
             reasons.append(f"{known.name} is of tier {WEAK}: nothing visible sounds in it.")
         else:
             takes.append(Footage(known.video, known.audio, known.rotated_deg))
-    return takes, reasons
+    # Lines that ask about one take in several ways hold the same windows, and the same files.
+    return list(dict.fromkeys(takes)), reasons
 
 
 def windows_of(footage: Footage, most: int) -> Iterator[Window | str]:
