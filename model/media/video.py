@@ -219,8 +219,15 @@ class VideoReader:
         """Frames with their times, from one before `start_s` on if there is any."""
         try:
             for lead_s in _LEADS_S:
-                frames = self._decode_about(start_s - lead_s)
-                first = next(frames, None)
+                try:
+                    frames = self._decode_about(start_s - lead_s)
+                    first = next(frames, None)
+                except av.FFmpegError:
+                    if lead_s == 0.0:
+                        raise
+                    # AVI refuses to seek before its beginning: as without a lead, then.
+                    frames, first = self._decode_about(start_s), None
+                    break
                 # Before the beginning there is nothing to be found.
                 if (first and first[0] < start_s + _CLOCK_S) or start_s - lead_s < -_LEADS_S[1]:
                     break

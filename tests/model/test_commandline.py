@@ -279,10 +279,12 @@ def test_who_is_told_to_stop_leaves_nothing(
     arguments: list[Path | str] = [
         take.video, tmp_path / "long.wav", "--apply-undecided", "--output-dir", results,
     ]  # fmt: skip
+    before = signal.signal(number, signal.SIG_DFL)  # nohup, under which tests may run, ignores one
     at_work = subprocess.Popen(
         [sys.executable, "-m", "model.align", *arguments], stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
+    signal.signal(number, before)
     while at_work.poll() is None and not listing(results):
         time.sleep(0.01)
 
