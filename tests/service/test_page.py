@@ -70,8 +70,15 @@ DROPPED = """([selector, names]) => {
 
 @pytest.fixture(scope="module")
 def page(server: Server) -> Iterator[Page]:
+    """One page for all tests of a process, which may run any of them: each chooses its files."""
     with opened(server.url) as page:
         yield page
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays_in_the_way(page: Page) -> Iterator[None]:
+    yield
+    page.unroute_all()
 
 
 def test_a_take_is_aligned_on_the_page(page: Page, take: TakeFiles, tmp_path: Path) -> None:
@@ -151,6 +158,7 @@ def test_a_refused_stream_of_events_is_made_up_for(
     """A browser gives up on an answer that is no stream, as a proxy gives one for a while."""
     this_job = re.compile(r"/jobs/[0-9a-f]{32}$")
     gone = {"code": "job_not_found", "detail": "There is no such job any more."}
+    page.set_input_files("#video", take.video)
     page.set_input_files("#audio", take.audio)
     page.route("**/events", lambda route: route.fulfill(status=503))
     page.route(this_job, lambda route: route.fulfill(status=404, json=gone))
@@ -169,6 +177,7 @@ def test_of_several_tracks_each_is_shown_by_its_name(
     page: Page, take: TakeFiles, tmp_path: Path
 ) -> None:
     (tmp_path / "text.wav").write_text("no sound " * 100)
+    page.set_input_files("#video", take.video)
     page.set_input_files("#audio", [tmp_path / "text.wav", take.audio])
     page.click("#start")
 
@@ -179,9 +188,12 @@ def test_of_several_tracks_each_is_shown_by_its_name(
     expect(page.locator(".words").first).to_contain_text("text.wav cannot be read")
 
 
-def test_of_several_tracks_that_fail_each_is_explained(page: Page, tmp_path: Path) -> None:
+def test_of_several_tracks_that_fail_each_is_explained(
+    page: Page, take: TakeFiles, tmp_path: Path
+) -> None:
     for name in ("one.wav", "other.wav"):
         (tmp_path / name).write_text("no sound " * 100)
+    page.set_input_files("#video", take.video)
     page.set_input_files("#audio", [tmp_path / "one.wav", tmp_path / "other.wav"])
     page.click("#start")
 
@@ -192,6 +204,7 @@ def test_of_several_tracks_that_fail_each_is_explained(page: Page, tmp_path: Pat
 
 
 def test_a_report_that_cannot_be_had_is_told(page: Page, take: TakeFiles) -> None:
+    page.set_input_files("#video", take.video)
     page.set_input_files("#audio", take.audio)
     page.route("**/report.json*", lambda route: route.abort(), times=1)
     expect(page.locator("#start")).to_be_enabled()
