@@ -10,6 +10,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -265,6 +267,16 @@ def test_our_own_fault_is_ours(
     assert "Traceback" in capsys.readouterr().err
 
 
+@contextmanager
+def heeded(number: signal.Signals) -> Iterator[None]:
+    """What is begun inside heeds a signal, though tests may run where it is ignored (nohup, &)."""
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_who_is_told_to_stop_leaves_nothing(
     take: TakeFiles, tmp_path: Path, number: signal.Signals
@@ -279,12 +291,11 @@ def test_who_is_told_to_stop_leaves_nothing(
     arguments: list[Path | str] = [
         take.video, tmp_path / "long.wav", "--apply-undecided", "--output-dir", results,
     ]  # fmt: skip
-    before = signal.signal(number, signal.SIG_DFL)  # nohup, under which tests may run, ignores one
-    at_work = subprocess.Popen(
-        [sys.executable, "-m", "model.align", *arguments], stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    signal.signal(number, before)
+    with heeded(number):
+        at_work = subprocess.Popen(
+            [sys.executable, "-m", "model.align", *arguments], stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
     while at_work.poll() is None and not listing(results):
         time.sleep(0.01)
 
@@ -299,10 +310,11 @@ def test_who_is_told_to_stop_leaves_nothing(
 @pytest.mark.parametrize("name", ["align", "rig", "conventions"])
 def test_who_stops_it_while_it_starts_sees_no_trace(name: str) -> None:
     """Its imports take seconds."""
-    starting = subprocess.Popen(
-        [sys.executable, "-v", "-m", f"model.{name}", "--help"], stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    with heeded(signal.SIGINT):
+        starting = subprocess.Popen(
+            [sys.executable, "-v", "-m", f"model.{name}", "--help"], stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
     assert starting.stderr is not None
     while not starting.stderr.readline().startswith("import 'numpy"):
         assert starting.poll() is None
