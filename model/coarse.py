@@ -93,7 +93,8 @@ def lines_like(
         # What is late by now was on time in the middle.
         begin = first * _BIN - round(line.slope * (times[frame] - middle) * _RATE)
         low, high = max(begin, 0), min(begin + fit.shape[1], total.shape[1])
-        total[:, low:high] += fit[:, low - begin : high - begin]
+        if low < high:  # a drift may lead out of a narrow search
+            total[:, low:high] += fit[:, low - begin : high - begin]
     assert total is not None
     height = np.abs(total).max(axis=0)
     apart = round(_APART_S * _RATE)

@@ -325,6 +325,16 @@ def test_places_like_a_line_are_found_all_over_the_search(tmp_path: Path) -> Non
     assert np.abs(np.diff(np.sort(delays_s)) - 1).max() < 8e-3
 
 
+def test_a_drift_may_lead_out_of_a_narrow_search(tmp_path: Path) -> None:
+    camera, track = clicks(tmp_path, 1.0, 0.0)
+
+    with open_audio(camera) as a, open_audio(track) as b:
+        ears = Ear(a, [0]), Ear(b, [0])
+        lines = lines_like(Line(0.4, 1.5e-3), *ears, 0.4, 0.002, n_lines=1)
+
+    assert [line.delay(5.0) for line in lines] == pytest.approx([0.4], abs=4e-3)
+
+
 def test_a_chunk_is_heard_to_its_end(tmp_path: Path) -> None:
     """Bursts in the last sixth of each eighth of the take, and noise between."""
     rng = np.random.default_rng(6)
