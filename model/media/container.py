@@ -78,7 +78,22 @@ def open_container(path: Path) -> Iterator[InputContainer]:
             "incomplete or of another kind."
         ) from error
     with container:
+        _drop_custom_layouts(container)
         yield container
+
+
+def _drop_custom_layouts(container: InputContainer) -> None:
+    """Leave channels in an order of their own, as of film (L C R Ls Rs LFE), without a layout.
+
+    PyAV copies a layout without the list that such a one points to, and frees the list with every
+    copy, so the process would die. The copy here is the only one, and frees it once.
+    """
+    for stream in container.streams.audio:
+        context = stream.codec_context
+        layout = context.layout if context is not None else None
+        # What has no name is described by its channels: "6 channels (FL+FC+FR+BL+BR+LFE)".
+        if context is not None and layout is not None and "(" in layout.name:
+            context.layout = f"{layout.nb_channels} channels"
 
 
 def check_readable(path: Path) -> None:

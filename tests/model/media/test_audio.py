@@ -1,5 +1,8 @@
 """Containers: every channel where it was coded, at any order, and the same from any place."""
 
+import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import av
@@ -9,6 +12,7 @@ import soundfile
 
 from model.errors import MediaError, OptionError, UnsupportedMedia
 from model.media import open_audio, open_split_audio, output_suffix, write_corrected
+from tests.model.media.boxes import add_boxes, box
 
 RATE = 48000
 
@@ -71,6 +75,38 @@ def test_channels_keep_their_places(
         for s in shifts
     ]
     assert min(differences) < 1e-3
+
+
+# What a QuickTime `chan` box says: a layout's tag, or a label for each channel (CoreAudioTypes.h).
+FILM = b"".join(struct.pack(">I16x", label) for label in (1, 3, 2, 5, 6, 4))
+
+
+@pytest.mark.parametrize(
+    ("n_channels", "told"),
+    [
+        (6, struct.pack(">4x3I", 0, 0, 6) + FILM),
+        (6, struct.pack(">4x3I", 124 << 16 | 6, 0, 0)),  # C L R Ls Rs LFE
+        (4, struct.pack(">4x3I", 107 << 16 | 4, 0, 0)),  # W X Y Z
+    ],
+)
+def test_an_order_of_its_own_brings_nobody_down(
+    tmp_path: Path, n_channels: int, told: bytes
+) -> None:
+    """In a process apart, for it would die of it."""
+    path = tmp_path / "a.mov"
+    encode(path, tones(n_channels), "pcm_s24le", f"{n_channels} channels")
+    add_boxes(path, entry=box(b"chan", told))
+    reading = (
+        "import sys; from pathlib import Path; from model.media import open_audio\n"
+        "for _ in range(3):\n"
+        "    with open_audio(Path(sys.argv[1])) as reader: reader.read(0, 4800)\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", reading, path], capture_output=True, text=True)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    with open_audio(path) as reader:
+        assert tone_numbers(reader.read(0, RATE)) == list(range(n_channels))
 
 
 def test_lossless_streams_are_exact_and_keep_their_format(tmp_path: Path) -> None:
