@@ -174,10 +174,13 @@ def _read_riff(path: Path, file: BinaryIO, length: int) -> PcmFile | None:
 def _riff_chunks(file: BinaryIO, length: int) -> Iterator[Chunk]:
     """The chunks of a RIFF file whose 12-byte head has been read; sizes are the true ones."""
     sizes_64: dict[bytes, int] = {}
-    at = 12
+    at, found = 12, False
     while at + 8 <= length:
         file.seek(at)
         name, size = struct.unpack("<4sI", file.read(8))
+        found |= name == b"data"
+        if _is_filling(name, found):
+            return
         if name == b"ds64":
             sizes_64 = _ds64(file.read(min(size, 1 << 16)))
         if size == _UNKNOWN_SIZE or (name == b"data" and size == 0 and b"data" in sizes_64):
@@ -189,6 +192,15 @@ def _riff_chunks(file: BinaryIO, length: int) -> Iterator[Chunk]:
         at, size = at + 8 + there, there
         if size % 2 and not _is_unpadded(file, at, length):
             at += 1
+
+
+def _is_filling(name: bytes, found: bool) -> bool:
+    """Whether there are no more chunks, once the samples are found: what fills a file up is zero.
+
+    Recorders and file systems reserve space in large pieces, of which eight bytes at a time would
+    make chunks without end.
+    """
+    return found and not any(name)
 
 
 def _is_unpadded(file: BinaryIO, at: int, length: int) -> bool:
@@ -256,6 +268,8 @@ def _read_w64(path: Path, file: BinaryIO, length: int) -> PcmFile | None:
     while at + 24 <= length:
         file.seek(at)
         guid, size = struct.unpack("<16sQ", file.read(24))
+        if _is_filling(guid, data is not None):
+            break
         size = max(24, size)
         if guid == b"fmt " + _W64_TAIL:
             fmt = file.read(min(size, 4096) - 24)
@@ -278,6 +292,8 @@ def _read_aiff(path: Path, file: BinaryIO, length: int) -> PcmFile | None:
     while at + 8 <= length:
         file.seek(at)
         name, size = struct.unpack(">4sI", file.read(8))
+        if _is_filling(name, data is not None):
+            break
         if name == b"COMM":
             comm = file.read(size)
             n_channels, _, bits = struct.unpack_from(">hIh", comm)
@@ -320,6 +336,8 @@ def _read_caf(path: Path, file: BinaryIO, length: int) -> PcmFile | None:
     while at + 12 <= length:
         file.seek(at)
         name, size = struct.unpack(">4sq", file.read(12))
+        if _is_filling(name, data is not None):
+            break
         size = length - at - 12 if size < 0 else size  # -1: to the end of the file
         if name == b"desc":
             rate, codec, flags, frame, _, n_channels, bits = struct.unpack(">d4s5I", file.read(32))

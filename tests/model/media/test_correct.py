@@ -143,7 +143,7 @@ def test_chunks_without_their_padding_byte_are_kept(tmp_path: Path, size: int) -
 
 
 @pytest.mark.parametrize("last", [b"", chunk(b"note", b"odd")])
-@pytest.mark.parametrize("after", [b"\0\x01end", b"a text that is no chunk"])
+@pytest.mark.parametrize("after", [b"\0\x01end", b"a text that is no chunk", bytes(100)])
 def test_bytes_after_the_last_chunk_are_kept(tmp_path: Path, last: bytes, after: bytes) -> None:
     production_wav(tmp_path / "a.wav")
     with (tmp_path / "a.wav").open("ab") as file:

@@ -1,6 +1,8 @@
 """Uncompressed files against libsndfile: the same samples from every container and format."""
 
 import struct
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -201,6 +203,23 @@ def test_a_file_that_was_not_copied_whole_is_told(tmp_path: Path, suffix: str) -
     with open_audio(cut) as reader:
         assert reader.note is not None
         assert "breaks off at 0.25 s, though its header tells of another 0.75 s" in reader.note
+
+
+@pytest.mark.parametrize("suffix", ["wav", "rf64", "w64", "aiff", "caf"])
+def test_what_fills_a_file_up_is_no_chunk(tmp_path: Path, suffix: str) -> None:
+    """Space that was reserved and not used, as of a recorder that lost power."""
+    plain, filled = tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}"
+    soundfile.write(plain, np.full((1001, 3), 0.1), 48_000, subtype="PCM_24")
+    filled.write_bytes(plain.read_bytes())
+    with filled.open("ab") as file:
+        file.truncate(file.tell() + (32 << 20))
+
+    before = time.process_time()
+    found = read_pcm_file(filled)
+
+    assert time.process_time() - before < 0.5
+    assert found is not None
+    assert replace(found, path=plain) == read_pcm_file(plain)
 
 
 @pytest.mark.parametrize("size", [0, 0xFFFFFFFF, 0x7FFFF000])
