@@ -27,6 +27,7 @@ from model.media.container import (
     flac_bits,
     length_s,
     open_container,
+    reading,
     reason,
     stored_format,
 )
@@ -134,11 +135,12 @@ def open_audio(path: Path) -> AudioReader:
     UnsupportedMedia : a kind of file or a codec that is not read.
     """
     check_readable(path)
-    pcm = read_pcm_file(path)
-    if pcm is not None:
-        return PcmReader(pcm)
-    with path.open("rb") as file:
-        head = file.read(42)
+    with reading(path):
+        pcm = read_pcm_file(path)
+        if pcm is not None:
+            return PcmReader(pcm)
+        with path.open("rb") as file:
+            head = file.read(42)
     # An AVI video is a RIFF file too.
     if head[:4] in (b"RIFF", b"riff", b"FORM", b"caff") and head[8:12] != b"AVI ":
         return SoundFileReader(path)
@@ -192,8 +194,9 @@ class PcmReader(AudioReader):
     def read(self, first: int, count: int) -> FloatArray:
         count = max(0, min(count, self.info.n_samples - first))
         buffer = SampleBuffer(self._pcm.format, self.info.n_channels, count)
-        self._file.seek(self._pcm.data_offset + first * self._pcm.frame_size)
-        buffer.fill(self._file, count)
+        with reading(self.info.path):
+            self._file.seek(self._pcm.data_offset + first * self._pcm.frame_size)
+            buffer.fill(self._file, count)
         return buffer.channels()
 
     def blocks(self, size: int) -> Iterator[FloatArray]:

@@ -111,6 +111,20 @@ def check_readable(path: Path) -> None:
         raise MediaError(f"{path} is empty.")
 
 
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """What the system refuses while `path` is read, as our error: of a disk that fails, or is gone.
+
+    Raises
+    ------
+    MediaError : it does.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise MediaError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
 @cache
 def _decoder_options() -> dict[str, str]:
     """Limits of a decoder; what is given to the container alone does not reach those we use."""

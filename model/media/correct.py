@@ -16,7 +16,6 @@ import errno
 import hashlib
 import math
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -35,6 +34,7 @@ from model.errors import MediaError
 from model.media import flac, riff
 from model.media.audio import AudioInfo, AudioReader, open_audio, open_split_audio
 from model.media.clock import on_camera_clock
+from model.media.container import reading
 from model.media.pcm import PcmFile, read_pcm_file
 from model.media.samples import SampleBuffer, SampleFormat
 from model.media.suffixes import FUMA_SUFFIX, keeps_format, own_suffixes
@@ -134,8 +134,7 @@ def write_corrected(
     amb = output.suffix.lower() == FUMA_SUFFIX
     with whole(output) as part:
         if in_own_format and not mix and not float_output:
-            shutil.copyfile(info.path, part)
-            written = _Written(info.n_samples, info.format)
+            written = _write_copy(info, part)
         elif in_own_format and info.container == "flac":
             written = _write_flac(info, part, mix, progress)
         elif in_own_format and (pcm := read_pcm_file(info.path)) is not None:
@@ -163,7 +162,7 @@ def write_corrected(
 def file_sha256(path: Path, stop: Event | None = None) -> str:
     """SHA-256 of a file, as hexadecimal digits; of its beginning only if told to `stop`."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with reading(path), path.open("rb") as file:
         while (block := file.read(_COPY_BLOCK)) and not (stop and stop.is_set()):
             digest.update(block)
     return digest.hexdigest()
@@ -256,33 +255,56 @@ def _write_pcm(
     history: str,
     progress: Progress,
 ) -> _Written:
-    if pcm.chunks:
-        head, tail = riff.around_data(pcm, history, stored)
-    else:
-        head, tail = riff.without_peaks(pcm)
+    with reading(pcm.path):
+        around = riff.around_data(pcm, history, stored) if pcm.chunks else riff.without_peaks(pcm)
+    head, tail = around
 
     def write(mixer: _Mixer) -> _Written:
-        digest = hashlib.sha256()
-        with pcm.path.open("rb") as source, output.open("wb") as target:
+        with _opened(pcm.path) as source:
             samples = _mixed_data(pcm, source, mixer, stored, progress)
-            for data in chain(_pieces(source, head), samples, _pieces(source, tail)):
-                target.write(data)
-                digest.update(data)
-        return _Written(pcm.n_samples, stored, mixer, digest.hexdigest())
+            parts = chain(_pieces(pcm.path, source, head), samples)
+            digest = _write_parts(output, chain(parts, _pieces(pcm.path, source, tail)))
+        return _Written(pcm.n_samples, stored, mixer, digest)
 
     return _with_trim(mix, stored, write)
 
 
-def _pieces(source: BinaryIO, pieces: Sequence[riff.Piece]) -> Iterator[bytes | memoryview]:
-    """The bytes of pieces, those that come from the source in blocks."""
+def _write_copy(info: AudioInfo, output: Path) -> _Written:
+    with _opened(info.path) as source:
+        whole = (0, source.seek(0, os.SEEK_END))
+        digest = _write_parts(output, _pieces(info.path, source, [whole]))
+    return _Written(info.n_samples, info.format, sha256=digest)
+
+
+def _opened(path: Path) -> BinaryIO:
+    with reading(path):
+        return path.open("rb")
+
+
+def _write_parts(output: Path, parts: Iterable[bytes | memoryview]) -> str:
+    """Write a file of parts; returns its SHA-256."""
+    digest = hashlib.sha256()
+    with output.open("wb") as target:
+        for data in parts:
+            target.write(data)
+            digest.update(data)
+    return digest.hexdigest()
+
+
+def _pieces(
+    path: Path, source: BinaryIO, pieces: Sequence[riff.Piece]
+) -> Iterator[bytes | memoryview]:
+    """The bytes of pieces, those that come from the source, which is `path`, in blocks."""
     for piece in pieces:
         if isinstance(piece, bytes):
             yield piece
             continue
         offset, size = piece
         for at in range(offset, offset + size, _COPY_BLOCK):
-            source.seek(at)
-            yield source.read(min(_COPY_BLOCK, offset + size - at))
+            with reading(path):
+                source.seek(at)
+                data = source.read(min(_COPY_BLOCK, offset + size - at))
+            yield data
 
 
 def _mixed_data(
@@ -296,7 +318,8 @@ def _mixed_data(
         changed = list(range(pcm.n_channels))
     source.seek(pcm.data_offset)
     for first in range(0, pcm.n_samples, _BLOCK):
-        n_samples = read.fill(source, min(_BLOCK, pcm.n_samples - first))
+        with reading(pcm.path):
+            n_samples = read.fill(source, min(_BLOCK, pcm.n_samples - first))
         try:
             mixed = mixer(read.channels())
         except _NotFinite:

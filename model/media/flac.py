@@ -10,6 +10,8 @@ import shutil
 from pathlib import Path
 from typing import BinaryIO
 
+from model.media.container import reading
+
 _STREAMINFO, _PADDING, _SEEKTABLE = 0, 1, 3
 _LAST = 0x80
 
@@ -20,7 +22,7 @@ def carry_metadata(source: Path, encoded: Path, output: Path) -> None:
     STREAMINFO describes the new samples and seek points the new frames, so the former comes from
     `encoded` and the latter are left out; every other block is `source`'s own.
     """
-    with source.open("rb") as file:
+    with reading(source), source.open("rb") as file:
         before = _tag_before(file)
         kept = [block for block in _blocks(file) if block[0] not in (_STREAMINFO, _SEEKTABLE)]
     with encoded.open("rb") as file, output.open("wb") as target:

@@ -156,7 +156,11 @@ def _build(
 def _read_riff(path: Path, file: BinaryIO, length: int) -> PcmFile | None:
     container = {b"RIFF": "wav", b"RF64": "rf64", b"BW64": "bw64"}[file.read(12)[:4]]
     chunks = tuple(_riff_chunks(file, length))
-    payload = {chunk.name: _payload(file, chunk) for chunk in chunks if chunk.size < 1 << 24}
+    payload = {
+        chunk.name: _payload(file, chunk)
+        for chunk in chunks
+        if chunk.name in (b"fmt ", b"axml") and chunk.size < 1 << 24
+    }
     if b"fmt " not in payload:
         raise MediaError(f"{path} has no format chunk: it is damaged or incomplete.")
     sample_format, is_amb = _wave_format(payload[b"fmt "])

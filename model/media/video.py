@@ -18,7 +18,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from model.errors import MediaError, UnsupportedMedia
-from model.media.container import allow_decoding, length_s, open_container, reason
+from model.media.container import allow_decoding, length_s, open_container, reading, reason
 from model.media.spherical import UNDECLARED, Spherical, read_spherical
 
 Stereo = Literal["mono", "top-bottom", "left-right"]
@@ -114,7 +114,8 @@ class VideoReader:
                 raise MediaError(f"{path} has no picture: VIDEO must be a 360 video.")
             self._stream = videos[0]
             allow_decoding(path, self._stream, threads=threads)
-            spherical = read_spherical(path)
+            with reading(path):
+                spherical = read_spherical(path)
             if flat:
                 _refuse_sphere(path, spherical)
             else:

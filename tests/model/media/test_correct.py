@@ -1,10 +1,14 @@
 """The corrected file: only the samples that must change do, and everything around them stays."""
 
+import errno
+import io
 import math
+import os
 import shutil
 import struct
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -433,6 +437,48 @@ def test_samples_that_are_no_numbers(tmp_path: Path, value: float) -> None:
         write_corrected([tmp_path / "a.wav"], tmp_path / "b.wav", rotation(30))
 
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.wav"]
+
+
+class _Failing(io.FileIO):
+    """A file on a disk that fails at some byte."""
+
+    def __init__(self, path: Path, fails_at: int) -> None:
+        super().__init__(path)
+        self._fails_at = fails_at
+
+    def readinto(self, buffer: Any) -> int:
+        if self.tell() <= self._fails_at < self.tell() + len(buffer):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return super().readinto(buffer) or 0
+
+
+@pytest.mark.parametrize("fails_at", [100_000, 160_000])
+def test_a_disk_that_fails_is_told_of_the_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int
+) -> None:
+    """Among the samples, or in what follows them."""
+    path = tmp_path / "a.wav"
+    production_wav(path)
+    insert_chunks(path, b"", chunk(b"LIST", bytes(40_000)))
+    open_file = Path.open
+
+    def opened(self: Path, mode: str = "r") -> Any:
+        if self == path:
+            return io.BufferedReader(_Failing(path, fails_at))
+        return open_file(self, mode)
+
+    def write(mix: ChannelMix) -> None:
+        write_corrected([path], tmp_path / "b.wav", mix)
+
+    monkeypatch.setattr(Path, "open", opened)
+    for way in (lambda: write(rotation(30)), lambda: write({}), lambda: file_sha256(path)):
+        with pytest.raises(MediaError, match=r"a\.wav cannot be read: Input/output error"):
+            way()
+    assert [p.name for p in tmp_path.iterdir()] == ["a.wav"]
+    with open_audio(path) as reader:
+        if fails_at == 100_000:
+            with pytest.raises(MediaError, match=r"a\.wav cannot be read"):
+                reader.read(0, 12_345)
 
 
 def test_the_hash_is_the_files(tmp_path: Path) -> None:
