@@ -22,6 +22,7 @@ from model.decision import Watch, decide
 from model.interruption import command
 from model.judges import judge_for
 from model.media import (
+    FLOAT32,
     FUMA_SUFFIX,
     Clock,
     Correction,
@@ -242,7 +243,8 @@ def correct(
         angle_rad = following.angle_along(take, along, applied_deg, on_picture=lay_on_picture)
         rotation = YawAlong(take.layout, angle_rad, fix=track.fix)
     info = take.audio
-    width = f"W={info.format.bits}," if info.format else ""
+    stored = FLOAT32 if float_output else info.format
+    width = f"W={stored.bits}," if stored else ""
     history = (
         f"A=PCM,F={info.samplerate},{width}M=multi,T=avsa-align {VERSION}; "
         + (f"fix={track.fix}; " if track.fix else "")

@@ -3,6 +3,7 @@
 from model.media.audio import AudioInfo, AudioReader, open_audio, open_split_audio
 from model.media.clock import ClockResampler, on_camera_clock
 from model.media.correct import (
+    FLOAT32,
     Clock,
     Correction,
     file_sha256,
@@ -13,6 +14,7 @@ from model.media.suffixes import FUMA_SUFFIX, check_suffix, output_suffix
 from model.media.video import Stereo, VideoInfo, VideoReader, VideoWindow
 
 __all__ = [
+    "FLOAT32",
     "FUMA_SUFFIX",
     "AudioInfo",
     "AudioReader",

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from model.align import Outputs, align
+from model.align import Outputs, align, correct
 from model.ambisonics import (
     ChannelLayout,
     Convention,
@@ -625,6 +625,20 @@ def test_bext_of_another_make_survives(take: TakeFiles, tmp_path: Path) -> None:
 
     assert report["output"]["applied_deg"] != 0
     assert chunk(b"bext", b"short") in (tmp_path / "out.wav").read_bytes()
+
+
+@pytest.mark.parametrize(("floats", "bits"), [(False, 24), (True, 32)])
+def test_the_coding_history_tells_the_width_that_is_written(
+    take: TakeFiles, tmp_path: Path, floats: bool, bits: int
+) -> None:
+    track = Track((take.audio,))
+
+    with Take(take.video, track) as opened:
+        correct(opened, track, tmp_path / "out.wav", 30.0, floats)
+
+    written = (tmp_path / "out.wav").read_bytes()
+    assert f"A=PCM,F=48000,W={bits},M=multi,T=avsa-align".encode() in written
+    assert soundfile.info(tmp_path / "out.wav").subtype == ("FLOAT" if floats else "PCM_24")
 
 
 def test_weights_that_are_none(take: TakeFiles, tmp_path: Path) -> None:
