@@ -359,7 +359,7 @@ def _read_caf(path: Path, file: BinaryIO, length: int) -> PcmFile | None:
         elif name == b"data":
             there = min(size, length - at - 12)
             data = (at + 16, there - 4, size - there)  # after an edit count
-        elif name == b"peak":
+        elif name in (b"peak", b"ovvw"):  # the latter are the samples' peaks as they are drawn
             peaks.append((at, 12 + size))
         at += 12 + size
     return _build(

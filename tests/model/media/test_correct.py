@@ -222,9 +222,10 @@ def test_stale_peaks_are_dropped(tmp_path: Path) -> None:
     assert b"PEAK" not in chunks(tmp_path / "b.wav")
 
 
-@pytest.mark.parametrize("suffix", ["aiff", "caf", "w64"])
+@pytest.mark.parametrize("suffix", ["aiff", "caf", "caf overview", "w64"])
 @pytest.mark.parametrize("behind", [False, True])
 def test_stale_peaks_of_other_kinds_are_dropped(tmp_path: Path, suffix: str, behind: bool) -> None:
+    suffix, _, overview = suffix.partition(" ")
     source, output = tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}"
     samples = np.random.default_rng(0).uniform(-0.3, 0.3, (1000, 4))
     soundfile.write(source, samples, RATE, subtype="PCM_24")
@@ -233,7 +234,7 @@ def test_stale_peaks_of_other_kinds_are_dropped(tmp_path: Path, suffix: str, beh
     peaks = {
         "aiff": struct.pack(">4sI", b"PEAK", 40) + bytes(40),
         "w64": b"levl" + bytes.fromhex("f3acd3118cd100c04f8edb8a") + struct.pack("<Q40x", 64),
-        "caf": struct.pack(">4sq", b"peak", 52) + bytes(52),
+        "caf": struct.pack(">4sq", b"ovvw" if overview else b"peak", 52) + bytes(52),
     }[suffix]
     at = len(plain) if behind else {"aiff": 38, "w64": 40, "caf": 52}[suffix]
     data = bytearray(plain[:at] + peaks + plain[at:])
