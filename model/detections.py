@@ -55,7 +55,7 @@ def read_detections(path: Path) -> dict[str, list[Detection]]:
     MediaError : the file cannot be read, or a line is no such object; it is named.
     """
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text("utf-8-sig").split("\n")
     except OSError as error:
         raise MediaError(f"The detections {path} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:

@@ -217,7 +217,7 @@ def _escaped(name: str) -> str:
 def _listed(manifest: Path) -> list[RigTake]:
     takes = []
     try:
-        lines = manifest.read_text().splitlines()
+        lines = manifest.read_text("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise OptionError(f"The manifest {manifest} cannot be read: {error}.") from error
     for number, line in enumerate(lines, 1):

@@ -70,6 +70,15 @@ def test_a_box_stands_where_it_is_seen(tmp_path: Path, azimuth_deg: float) -> No
     assert abs(math.remainder(float(peak) - math.radians(azimuth_deg), math.tau)) < math.radians(3)
 
 
+def test_a_file_as_other_systems_write_it(tmp_path: Path) -> None:
+    """UTF-8 with its mark, other line ends, and a name with what only texts take for one."""
+    clip = "T\u00fcr\u2028\u6771"
+    text = "".join(json.dumps(box_at(a, clip=clip), ensure_ascii=False) + "\r\n" for a in (0, 60))
+    (tmp_path / "b.jsonl").write_bytes(("\ufeff" + text).encode())
+
+    assert len(detections_of(tmp_path / "b.jsonl", clip)) == 2
+
+
 @pytest.mark.parametrize(("seen_deg", "heard_deg"), [(30, 30), (100, -40), (-170, 90)])
 def test_sound_is_turned_to_where_objects_are(seen_deg: float, heard_deg: float) -> None:
     window = sounding_from(heard_deg)

@@ -134,9 +134,10 @@ def test_what_a_mac_leaves_beside_a_take_is_none(tmp_path: Path) -> None:
     assert [take.name for take in find_takes([tmp_path])] == ["a"]
 
 
-def test_takes_are_listed_by_a_manifest(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_takes_are_listed_by_a_manifest(tmp_path: Path, mark: str) -> None:
     lines = [{"video": "x.mp4", "audio": "y.wav"}, {"video": "z.mp4"}]
-    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (tmp_path / "m.jsonl").write_text(mark + "\n".join(map(json.dumps, lines)))
 
     takes = find_takes([tmp_path / "m.jsonl"])
 
