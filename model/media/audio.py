@@ -36,10 +36,13 @@ from model.media.samples import SampleBuffer, SampleFormat
 
 FloatArray = NDArray[np.floating]
 
-# FFmpeg moves the channels of Vorbis into the order of its 5.1 and 7.1 layouts, which no ambisonic
-# track has: six are a first-order field with a head-locked pair, eight half of a third-order one.
+# FFmpeg moves the channels of Vorbis into the order of its layouts for as many speakers, which no
+# ambisonic track has: six are a first-order field with a head-locked pair, others part of a field.
 # Coded channel of each FFmpeg channel, Vorbis I specification section 4.3.9.
-_VORBIS_ORDER = {6: (0, 2, 1, 5, 3, 4), 8: (0, 2, 1, 7, 5, 6, 3, 4)}
+_VORBIS_ORDER = {
+    3: (0, 2, 1), 5: (0, 2, 1, 3, 4), 6: (0, 2, 1, 5, 3, 4),
+    7: (0, 2, 1, 6, 5, 3, 4), 8: (0, 2, 1, 7, 5, 6, 3, 4),
+}  # fmt: skip
 # Decoders need this much sound before a place to reproduce it exactly (Opus asks for 80 ms).
 _PREROLL_S = 0.25
 _MOST_SAMPLES = 1 << 36  # the most that FLAC can tell: 16 days at 48 kHz
@@ -135,12 +138,10 @@ def open_audio(path: Path) -> AudioReader:
     UnsupportedMedia : a kind of file or a codec that is not read.
     """
     check_readable(path)
-    with reading(path):
-        pcm = read_pcm_file(path)
+    with reading(path), path.open("rb") as file:
+        head, pcm = file.read(42), read_pcm_file(path)
         if pcm is not None:
             return PcmReader(pcm)
-        with path.open("rb") as file:
-            head = file.read(42)
     # An AVI video is a RIFF file too.
     if head[:4] in (b"RIFF", b"riff", b"FORM", b"caff") and head[8:12] != b"AVI ":
         return SoundFileReader(path)

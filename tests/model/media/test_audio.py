@@ -327,13 +327,15 @@ def test_flac_of_unknown_length_says_so(tmp_path: Path, bits: int) -> None:
         open_audio(path)
 
 
-def test_six_channel_vorbis_is_in_coded_order(tmp_path: Path) -> None:
+@pytest.mark.parametrize("n_channels", range(2, 10))
+def test_vorbis_is_in_coded_order(tmp_path: Path, n_channels: int) -> None:
     """libsndfile leaves coded channels where they are; FFmpeg moves them."""
     path = tmp_path / "a.ogg"
-    soundfile.write(path, tones(6).T, RATE, format="OGG", subtype="VORBIS")
+    samples = np.random.default_rng(0).uniform(-0.3, 0.3, (RATE, n_channels))
+    soundfile.write(path, samples, RATE, format="OGG", subtype="VORBIS")
+    expected = soundfile.read(path)[0].T
     with open_audio(path) as reader:
-        # Vorbis takes the sixth for the low-frequency channel, and leaves little of its tone.
-        assert tone_numbers(reader.read(0, RATE))[:5] == list(range(5))
+        np.testing.assert_allclose(reader.read(0, RATE), expected, atol=1e-6)
 
 
 def test_a_truncated_flac_names_the_place(tmp_path: Path) -> None:
