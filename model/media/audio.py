@@ -32,7 +32,7 @@ from model.media.container import (
     stored_format,
 )
 from model.media.pcm import PcmFile, read_pcm_file
-from model.media.samples import SampleBuffer, SampleFormat
+from model.media.samples import SampleBuffer, SampleFormat, common_format
 
 FloatArray = NDArray[np.floating]
 
@@ -422,7 +422,6 @@ class JoinedReader(AudioReader):
                 f"The track ends where {shortest.path.name} does, though {longest.path.name} goes "
                 f"on for another {longest.duration_s - shortest.duration_s:.2f} s."
             )
-        formats = {info.format for info in infos}
         self.info = AudioInfo(
             path=first.path,
             container=first.container,
@@ -430,7 +429,7 @@ class JoinedReader(AudioReader):
             samplerate=first.samplerate,
             n_channels=sum(info.n_channels for info in infos),
             n_samples=min(info.n_samples for info in infos),
-            format=first.format if len(formats) == 1 else None,
+            format=common_format([info.format for info in infos]),
             convention=first.convention,
             start_s=first.start_s,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Literal
 
@@ -38,6 +39,21 @@ class SampleFormat:
     def highest(self) -> float:
         """The largest value that can be stored; infinite for floats."""
         return math.inf if self.encoding == "float" else 1 - 2.0 ** (1 - self.bits)
+
+
+def common_format(formats: Sequence[SampleFormat | None]) -> SampleFormat | None:
+    """The least that holds samples of all formats to the bit; None if one is of a lossy codec."""
+    known = [form for form in formats if form is not None]
+    if len(known) < len(formats):
+        return None
+    if all(form == known[0] for form in known):
+        return known[0]
+    bits = max(form.bits for form in known)
+    if all(form.encoding != "float" for form in known):
+        return SampleFormat("signed", (bits + 7) // 8, bits)
+    # Of 32-bit floats 24 bits are the number's; of 64-bit ones 53.
+    wide = any(form.bits > (32 if form.encoding == "float" else 24) for form in known)
+    return SampleFormat("float", 8, 64) if wide else SampleFormat("float", 4, 32)
 
 
 class SampleBuffer:

@@ -428,6 +428,34 @@ def test_a_split_track_is_joined(tmp_path: Path) -> None:
     np.testing.assert_allclose(samples_of(tmp_path / "b.wav"), expected, atol=2**-23)
 
 
+@pytest.mark.parametrize(
+    ("kinds", "told"),
+    [
+        (("a.wav PCM_24", "b.aiff PCM_24"), "PCM_24"),
+        (("a.wav PCM_16", "b.flac PCM_24"), "PCM_24"),
+        (("a.wav PCM_U8", "b.aiff PCM_S8"), "PCM_U8"),
+        (("a.wav PCM_24", "b.wav PCM_32"), "PCM_32"),
+        (("a.wav PCM_24", "b.wav FLOAT"), "FLOAT"),
+        (("a.wav PCM_32", "b.wav FLOAT"), "DOUBLE"),
+        (("a.wav PCM_16", "b.caf DOUBLE"), "DOUBLE"),
+    ],
+)
+def test_parts_of_several_widths_keep_every_bit(
+    tmp_path: Path, kinds: tuple[str, str], told: str
+) -> None:
+    parts = [tmp_path / kind.split()[0] for kind in kinds]
+    for path, kind in zip(parts, kinds, strict=True):
+        samples = np.random.default_rng(0).uniform(-0.6, 0.6, (1001, 2))
+        soundfile.write(path, samples, RATE, subtype=kind.split()[1])
+
+    write_corrected(parts, tmp_path / "o.wav", {2: [(2, -1.0)]})
+
+    original = np.concatenate([soundfile.read(path)[0].T for path in parts])
+    joined = soundfile.read(tmp_path / "o.wav")[0].T
+    assert np.array_equal(joined, original * [[1], [1], [-1], [1]])
+    assert soundfile.info(tmp_path / "o.wav").subtype == told
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_samples_that_are_no_numbers(tmp_path: Path, value: float) -> None:
     samples = np.zeros((3 * RATE, 4)) + 0.1
