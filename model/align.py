@@ -185,10 +185,10 @@ def _notes_on_output(take: Take, correction: Correction | None, options: Options
             f"The rotated sound would have clipped: all channels were lowered by "
             f"{-correction.trim_db:.2f} dB (float output avoids this)."
         )
-    if correction and take.carried:
+    if correction and take.carrier:
         notes.append(
-            "The track was YouTube's 5.1 carrier of ambisonics; the output is plain AmbiX "
-            "(W, Y, Z, X)."
+            f"The channels' order was that of {take.carrier.name}; the output is plain AmbiX "
+            "(W, Y, Z, X, …)."
         )
     return notes
 
@@ -251,8 +251,9 @@ def correct(
         + f"rotate_field_ccw_deg={applied_deg:+.2f}"
         + (" and changing" if along else "")
     )
-    # YouTube's 5.1 order is its AAC carrier's; in a WAV file nothing would say so.
-    keep = take.layout.components if take.carried else None
+    # In a WAV file nothing would tell of a carrier's order.
+    carrier = take.carrier
+    keep = (*carrier.components, *carrier.beside) if carrier else None
     clock = None
     if lay_on_picture:
         n_samples = round(take.video.duration_s * info.samplerate)

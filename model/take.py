@@ -22,12 +22,21 @@ from model import features
 from model.ambisonics import ChannelLayout, Convention, Fix
 from model.conventions import Diagnosis, diagnose
 from model.errors import MediaError, OptionError, UnsupportedMedia, UnusableContent
-from model.media import AudioInfo, AudioReader, Stereo, VideoInfo, VideoReader, open_split_audio
+from model.media import (
+    AudioInfo,
+    AudioReader,
+    Carrier,
+    Stereo,
+    VideoInfo,
+    VideoReader,
+    open_split_audio,
+)
 from model.moments import FRAME_SIZE, Moment, crops_around, moment_starts, picture_span
 from model.networks.avsa import AvsaConfig
 from model.orientation import Orientation
 from model.placement import placed
 from model.scoring import Window
+from model.selection import best_apart
 from model.turning import turned_along
 
 Progress = Callable[[float], None]
@@ -152,10 +161,11 @@ class Take:
         return self._audio.info
 
     @property
-    def carried(self) -> bool:
-        """Whether the field lies in a carrier's channels (YouTube's 5.1) that are not its own."""
-        own, carrier = self.track.components, self._audio.info.components
-        return own is None and carrier is not None and self.layout.components == carrier
+    def carrier(self) -> Carrier | None:
+        """What the field's channels are ordered by, if that is not theirs and lost without it."""
+        own, carrier = self.track.components, self._audio.info.carrier
+        kept = own is None and carrier and self.layout.components == carrier.components
+        return carrier if kept else None
 
     @property
     def reader(self) -> AudioReader:
@@ -387,27 +397,6 @@ class Take:
             return frame
         columns = round(self.video.pose_yaw_deg / 360 * size[1])
         return np.roll(frame, -columns, axis=1)
-
-
-def best_apart(
-    starts: Sequence[float], interests: Sequence[float], duration: float, wanted: int
-) -> list[int]:
-    """Indices of up to `wanted` windows that do not overlap and have the most interest in sum.
-
-    starts : ascending. Weighted interval scheduling by dynamic programming: a row for each window
-    considered, a column for each number of windows allowed.
-    """
-    table: list[list[tuple[float, list[int]]]] = [[(0.0, [])] * (wanted + 1)]
-    for index, start in enumerate(starts):
-        n_clear = sum(other + duration <= start + 1e-6 for other in starts[:index])
-        row = [(0.0, list[int]())]
-        for allowed in range(1, wanted + 1):
-            total, chosen = table[n_clear][allowed - 1]
-            with_this = (total + interests[index], [*chosen, index])
-            without = table[-1][allowed]
-            row.append(with_this if with_this[0] > without[0] else without)
-        table.append(row)
-    return table[-1][wanted][1]
 
 
 def _check_kind(info: AudioInfo, track: Track) -> None:

@@ -1,6 +1,6 @@
 """Files in and out: the only part of the project that touches FFmpeg and libsndfile."""
 
-from model.media.audio import AudioInfo, AudioReader, open_audio, open_split_audio
+from model.media.audio import AudioInfo, AudioReader, open_audio
 from model.media.clock import ClockResampler, on_camera_clock
 from model.media.correct import (
     FLOAT32,
@@ -9,7 +9,9 @@ from model.media.correct import (
     file_sha256,
     write_corrected,
 )
+from model.media.declared import Carrier
 from model.media.spherical import Spherical
+from model.media.split import open_split_audio
 from model.media.suffixes import FUMA_SUFFIX, check_suffix, output_suffix
 from model.media.video import Stereo, VideoInfo, VideoReader, VideoWindow
 
@@ -18,6 +20,7 @@ __all__ = [
     "FUMA_SUFFIX",
     "AudioInfo",
     "AudioReader",
+    "Carrier",
     "Clock",
     "ClockResampler",
     "Correction",

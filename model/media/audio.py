@@ -8,7 +8,7 @@ which they were coded.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +20,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from model.errors import MediaError, OptionError, UnsupportedMedia
+from model.errors import MediaError, UnsupportedMedia
 from model.media.container import (
     allow_decoding,
     check_readable,
@@ -31,8 +31,9 @@ from model.media.container import (
     reason,
     stored_format,
 )
+from model.media.declared import Carrier, read_declared
 from model.media.pcm import PcmFile, read_pcm_file
-from model.media.samples import SampleBuffer, SampleFormat, common_format
+from model.media.samples import SampleBuffer, SampleFormat
 
 FloatArray = NDArray[np.floating]
 
@@ -46,13 +47,11 @@ _VORBIS_ORDER = {
 # Decoders need this much sound before a place to reproduce it exactly (Opus asks for 80 ms).
 _PREROLL_S = 0.25
 _MOST_SAMPLES = 1 << 36  # the most that FLAC can tell: 16 days at 48 kHz
-_WORTH_TELLING_S = 0.01  # of parts of a split track that end apart; lossy ones tell so roughly
 LIBSNDFILE_BITS = (8, 16, 24)  # of FLAC that it reads and writes
 # Below this level against the loudest channel a lossy coder's channel counts as silent.
 _SILENT_DB = -60.0
-# FFmpeg decodes YouTube's 5.1 AAC ambisonics as X, Y, W, (silence), Z, (silence): the file
-# channel of W, Y, Z, X.
-YOUTUBE_51_CHANNELS = (2, 1, 4, 0)
+# FFmpeg decodes YouTube's 5.1 AAC ambisonics as X, Y, W, (silence), Z, (silence).
+YOUTUBE_51 = Carrier("YouTube's 5.1 carrier of ambisonics", components=(2, 1, 4, 0))
 _YOUTUBE_51_SILENT = (3, 5)
 
 
@@ -66,7 +65,7 @@ class AudioInfo:
     n_samples : samples per channel; from the container's clock, thus approximate, if lossy.
     format : how samples are stored; None where a lossy codec has none.
     convention : "ambix", "n3d" or "fuma" if the file declares it.
-    components : file channel of each ACN component where the file's order is a known other one.
+    carrier : the channels' order where it is the container's own.
     start_s : time of the first sample in the container's own clock.
     n_alike : tracks of the file that have as many channels; the first of them is read.
     """
@@ -79,9 +78,14 @@ class AudioInfo:
     n_samples: int
     format: SampleFormat | None = None
     convention: str | None = None
-    components: tuple[int, ...] | None = None
+    carrier: Carrier | None = None
     start_s: float = 0.0
     n_alike: int = 1
+
+    @property
+    def components(self) -> tuple[int, ...] | None:
+        """File channel of each ACN component, where that is a carrier's order."""
+        return self.carrier.components if self.carrier else None
 
     @property
     def duration_s(self) -> float:
@@ -150,20 +154,6 @@ def open_audio(path: Path) -> AudioReader:
     if head[:4] == b"fLaC" and (len(head) < 42 or flac_bits(head[8:]) in LIBSNDFILE_BITS):
         return SoundFileReader(path)
     return ContainerReader(path)
-
-
-def open_split_audio(paths: Sequence[Path]) -> AudioReader:
-    """Open one track whose channels are spread over several files, in the order given.
-
-    Raises
-    ------
-    OptionError : the files differ in sample rate.
-    """
-    with ExitStack() as stack:
-        readers = [stack.enter_context(open_audio(path)) for path in paths]
-        reader = readers[0] if len(readers) == 1 else JoinedReader(readers)
-        stack.pop_all()
-    return reader
 
 
 class PcmReader(AudioReader):
@@ -271,14 +261,15 @@ class ContainerReader(AudioReader):
             self.info = self._facts(path)
             if self.info.codec == "flac" and self.info.n_samples == 0:
                 raise _endless(path)
-            components = self._youtube_components()
+            notes = [self._heed_declared()]
+            if self._is_youtubes():
+                self.info = replace(self.info, convention="ambix", carrier=YOUTUBE_51)
             if self.info.n_alike > 1:
-                self.note = (
+                notes.append(
                     f"{path.name} holds {self.info.n_alike} tracks of {self.info.n_channels} "
                     "channels, of which the first is read."
                 )
-            if components:
-                self.info = replace(self.info, convention="ambix", components=components)
+            self.note = " ".join(filter(None, notes)) or None
             self._stack = stack.pop_all()
 
     def close(self) -> None:
@@ -295,21 +286,30 @@ class ContainerReader(AudioReader):
             n_channels=stream.channels,
             n_samples=round(length_s(self._container, stream) * stream.rate),
             format=stored_format(stream),
-            # FFmpeg names a layout so from an SA3D box or an Opus mapping family (ACN, SN3D).
+            # FFmpeg names a layout so from an Opus mapping family (ACN, SN3D).
             convention="ambix" if stream.layout.name.startswith("ambisonic") else None,
             start_s=start_s,
             n_alike=sum(other.channels == stream.channels for other in every),
         )
 
-    def _youtube_components(self) -> tuple[int, ...] | None:
-        """Order of W, Y, Z, X in YouTube's 5.1 AAC, told by its two silent channels."""
+    def _heed_declared(self) -> str | None:
+        """Take over what the file declares of its order; what is to be told of that."""
+        path, n_channels = self.info.path, self.info.n_channels
+        with reading(path):
+            declared = read_declared(path, self._stream.id, n_channels)
+        convention = declared.convention or self.info.convention
+        self.info = replace(self.info, convention=convention, carrier=declared.carrier)
+        return declared.note
+
+    def _is_youtubes(self) -> bool:
+        """Whether this is YouTube's 5.1 AAC, told by its two silent channels."""
         if (self.info.codec, self._stream.layout.name) != ("aac", "5.1"):
-            return None
+            return False
         start = self.read(0, 10 * self.info.samplerate)
         peaks = np.abs(start).max(axis=1, initial=0.0)
         threshold = peaks.max() * 10 ** (_SILENT_DB / 20)
         silent = all(peaks[channel] <= threshold for channel in _YOUTUBE_51_SILENT)
-        return YOUTUBE_51_CHANNELS if peaks.max() > 0 and silent else None
+        return bool(peaks.max() > 0) and silent
 
     def read(self, first: int, count: int) -> FloatArray:
         parts: list[FloatArray] = [np.empty((self.info.n_channels, 0))]
@@ -400,50 +400,3 @@ def _endless(path: Path) -> MediaError:
         f"{path} does not say how long it is, as FLAC that was written to a pipe: encode it again "
         "into a file."
     )
-
-
-class JoinedReader(AudioReader):
-    """Channels of several files, one file's after the other's, as one track."""
-
-    def __init__(self, readers: Sequence[AudioReader]) -> None:
-        self._readers = readers
-        infos = [reader.info for reader in readers]
-        first = infos[0]
-        for info in infos[1:]:
-            if info.samplerate != first.samplerate:
-                raise OptionError(
-                    f"{first.path} runs at {first.samplerate} Hz and {info.path} at "
-                    f"{info.samplerate} Hz: files of one split track must share a rate."
-                )
-        self.note = next((reader.note for reader in readers if reader.note), None)
-        shortest, longest = (way(infos, key=lambda info: info.duration_s) for way in (min, max))
-        if longest.duration_s - shortest.duration_s > _WORTH_TELLING_S:
-            self.note = (
-                f"The track ends where {shortest.path.name} does, though {longest.path.name} goes "
-                f"on for another {longest.duration_s - shortest.duration_s:.2f} s."
-            )
-        self.info = AudioInfo(
-            path=first.path,
-            container=first.container,
-            codec=first.codec,
-            samplerate=first.samplerate,
-            n_channels=sum(info.n_channels for info in infos),
-            n_samples=min(info.n_samples for info in infos),
-            format=common_format([info.format for info in infos]),
-            convention=first.convention,
-            start_s=first.start_s,
-        )
-
-    def close(self) -> None:
-        for reader in self._readers:
-            reader.close()
-
-    def read(self, first: int, count: int) -> FloatArray:
-        parts = [reader.read(first, count) for reader in self._readers]
-        shortest = min(part.shape[1] for part in parts)
-        return np.concatenate([part[:, :shortest] for part in parts])
-
-    def blocks(self, size: int) -> Iterator[FloatArray]:
-        for parts in zip(*(reader.blocks(size) for reader in self._readers), strict=False):
-            shortest = min(part.shape[1] for part in parts)
-            yield np.concatenate([part[:, :shortest] for part in parts])

@@ -32,11 +32,12 @@ from numpy.typing import NDArray
 
 from model.errors import MediaError
 from model.media import flac, riff
-from model.media.audio import AudioInfo, AudioReader, open_audio, open_split_audio
+from model.media.audio import AudioInfo, AudioReader, open_audio
 from model.media.clock import on_camera_clock
 from model.media.container import reading
 from model.media.pcm import PcmFile, read_pcm_file
 from model.media.samples import SampleBuffer, SampleFormat
+from model.media.split import open_split_audio
 from model.media.suffixes import FUMA_SUFFIX, keeps_format, own_suffixes
 from model.output import WholeFile, whole_file
 

@@ -15,7 +15,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from model.media.audio import YOUTUBE_51_CHANNELS
+from model.media.audio import YOUTUBE_51
 
 
 def write_video(
@@ -85,7 +85,7 @@ def write_youtube_audio(path: Path, field: NDArray[np.floating], samplerate: int
     slow search for steps makes levels differ by band where there is much to code; "fast" does not.
     """
     channels = np.zeros((6, field.shape[1]), dtype=np.float32)
-    channels[list(YOUTUBE_51_CHANNELS)] = field
+    channels[list(YOUTUBE_51.components)] = field
     with av.open(str(path), "w", format="mp4") as container:
         options = {"aac_pns": "0", "aac_is": "0", "aac_coder": "fast"}
         stream = container.add_stream("aac", rate=samplerate, layout="5.1", options=options)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from model.errors import MediaError
+from model.media.declared import CONVENTION_OF_TAG
 from model.media.samples import Encoding, SampleFormat
 
 _WAVE_PCM, _WAVE_FLOAT, _WAVE_EXTENSIBLE = 0x0001, 0x0003, 0xFFFE
@@ -27,7 +28,6 @@ _UNKNOWN_SIZE = 0xFFFFFFFF
 _PLACEHOLDERS = (0x7FFFF000, 0x7FFFFFFF, 0x80000000)
 _W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
 _W64_TAIL = bytes.fromhex("f3acd3118cd100c04f8edb8a")
-_CAF_B_FORMAT, _CAF_HOA_SN3D, _CAF_HOA_N3D = 107, 190, 191
 # Beyond it a rate is no rate: 64 x DSD is 2.8 MHz.
 _MAX_RATE_HZ = 10_000_000
 
@@ -351,11 +351,7 @@ def _read_caf(path: Path, file: BinaryIO, length: int) -> PcmFile | None:
                 sample_format = SampleFormat(encoding, width, bits, big_endian=not flags & 2)
         elif name == b"chan":
             tag = struct.unpack(">I", file.read(4))[0] >> 16
-            convention = {
-                _CAF_B_FORMAT: "fuma",
-                _CAF_HOA_SN3D: "ambix",
-                _CAF_HOA_N3D: "n3d",
-            }.get(tag)
+            convention = CONVENTION_OF_TAG.get(tag)
         elif name == b"data":
             there = min(size, length - at - 12)
             data = (at + 16, there - 4, size - there)  # after an edit count

@@ -18,11 +18,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-# Metadata boxes larger than this are damage, not metadata.
-_MAX_HEADER_BYTES = 256 << 20
+from model.media.boxes import FIRST_KINDS, FULL_BOX, MAX_HEADER_BYTES, boxes, descend, top_level_box
+
 _V1_UUID = bytes.fromhex("ffcc8263f8554a938814587a02521fdd")
 _VISUAL_SAMPLE_ENTRY = 78  # bytes before the first child box
-_FULL_BOX = 4  # version and flags
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ def read_spherical(path: Path) -> Spherical:
         head = file.read(12)
         file.seek(0)
         try:
-            if head[4:8] in (b"ftyp", b"moov", b"free", b"mdat", b"wide", b"skip", b"pnot"):
+            if head[4:8] in FIRST_KINDS:
                 return _read_mp4(file)
             if head[:4] == b"\x1aE\xdf\xa3":
                 return _read_matroska(file)
@@ -68,7 +67,7 @@ def read_spherical(path: Path) -> Spherical:
 
 
 def _read_mp4(file: BinaryIO) -> Spherical:
-    for kind, track in _boxes(_top_level_box(file, b"moov")):
+    for kind, track in boxes(top_level_box(file, b"moov")):
         if kind == b"trak":
             found = _read_track(track)
             if found is not None:
@@ -76,53 +75,15 @@ def _read_mp4(file: BinaryIO) -> Spherical:
     return UNDECLARED
 
 
-def _top_level_box(file: BinaryIO, wanted: bytes) -> bytes:
-    """Payload of the first top-level box of a kind, read without touching the media data."""
-    while len(header := file.read(8)) == 8:
-        size, kind = struct.unpack(">I4s", header)
-        payload = size - 8
-        if size == 1:
-            payload = struct.unpack(">Q", file.read(8))[0] - 16
-        if kind == wanted:
-            return file.read(min(payload, _MAX_HEADER_BYTES) if size else _MAX_HEADER_BYTES)
-        if size == 0 or payload < 0:
-            break
-        file.seek(payload, 1)
-    return b""
-
-
-def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Kind and payload of each box in `data`."""
-    at = 0
-    while at + 8 <= len(data):
-        size, kind = struct.unpack_from(">I4s", data, at)
-        header = 8
-        if size == 1:
-            size, header = struct.unpack_from(">Q", data, at + 8)[0], 16
-        elif size == 0:
-            size = len(data) - at
-        if size < header:
-            return
-        yield kind, data[at + header : at + size]
-        at += size
-
-
-def _descend(data: bytes, *kinds: bytes) -> bytes:
-    """Payload of the first box under a path of kinds; empty if there is none."""
-    for kind in kinds:
-        data = next((payload for name, payload in _boxes(data) if name == kind), b"")
-    return data
-
-
 def _read_track(track: bytes) -> Spherical | None:
     """Geometry of a video track; None if the track is of another kind."""
-    if _descend(track, b"mdia", b"hdlr")[8:12] != b"vide":
+    if descend(track, b"mdia", b"hdlr")[8:12] != b"vide":
         return None
-    description = _descend(track, b"mdia", b"minf", b"stbl", b"stsd")[8:]
-    entry = next((payload for _, payload in _boxes(description)), b"")
-    children = dict(_boxes(entry[_VISUAL_SAMPLE_ENTRY:]))
+    description = descend(track, b"mdia", b"minf", b"stbl", b"stsd")[8:]
+    entry = next((payload for _, payload in boxes(description)), b"")
+    children = dict(boxes(entry[_VISUAL_SAMPLE_ENTRY:]))
     spherical = UNDECLARED
-    for kind, payload in _boxes(track):
+    for kind, payload in boxes(track):
         if kind == b"uuid" and payload.startswith(_V1_UUID):
             spherical = _read_v1(payload[16:].decode("utf-8", "replace"))
     if b"vexu" in children:
@@ -130,7 +91,7 @@ def _read_track(track: bytes) -> Spherical | None:
     if b"sv3d" in children:
         spherical = _read_sv3d(children[b"sv3d"])
     if b"st3d" in children:
-        mode = children[b"st3d"][_FULL_BOX]
+        mode = children[b"st3d"][FULL_BOX]
         names = ("mono", "top-bottom", "left-right", "custom", "right-left")
         spherical = replace(spherical, stereo=names[mode] if mode < len(names) else f"mode {mode}")
     return spherical
@@ -160,13 +121,13 @@ def _read_v1(xml: str) -> Spherical:
 
 
 def _read_sv3d(payload: bytes) -> Spherical:
-    projection = _descend(payload, b"proj")
+    projection = descend(payload, b"proj")
     yaw, pitch, roll = (0.0, 0.0, 0.0)
     kind, partial = "undeclared", False
-    for name, data in _boxes(projection):
+    for name, data in boxes(projection):
         if name == b"prhd":
             yaw, pitch, roll = (
-                angle / 65536 for angle in struct.unpack_from(">3i", data, _FULL_BOX)
+                angle / 65536 for angle in struct.unpack_from(">3i", data, FULL_BOX)
             )
         elif name == b"equi":
             kind, partial = "equirectangular", _has_bounds(data)
@@ -178,11 +139,11 @@ def _read_sv3d(payload: bytes) -> Spherical:
 
 def _has_bounds(equi: bytes) -> bool:
     """Whether an `equi` box crops the sphere (bounds are 0.32 fixed point)."""
-    return any(struct.unpack_from(">4I", equi, _FULL_BOX))
+    return any(struct.unpack_from(">4I", equi, FULL_BOX))
 
 
 def _read_vexu(payload: bytes) -> Spherical:
-    kind = _descend(payload, b"proj", b"prji")[_FULL_BOX : _FULL_BOX + 4]
+    kind = descend(payload, b"proj", b"prji")[FULL_BOX : FULL_BOX + 4]
     names = {
         b"equi": "equirectangular",
         b"hequ": "half-equirectangular",
@@ -252,7 +213,7 @@ def _find_tracks(file: BinaryIO) -> bytes:
         if size is None:
             return b""  # a live cluster: what comes after cannot be reached by skipping
         if kind == _TRACKS:
-            return file.read(min(size, _MAX_HEADER_BYTES))
+            return file.read(min(size, MAX_HEADER_BYTES))
         file.seek(size, 1)
     return b""
 

@@ -40,10 +40,13 @@ from model.errors import (
 from model.media import open_audio
 from model.media.encode import write_video, write_youtube_audio
 from model.options import Options
-from model.take import Take, Track, best_apart
+from model.selection import best_apart
+from model.take import Take, Track
 from tests.conftest import EXAMPLE, TAKE_SEED
 from tests.model.media.boxes import add_boxes, chunk, insert_chunks, sv3d
+from tests.model.media.test_audio import encode as encode_sound
 from tests.model.media.test_audio import several_tracks
+from tests.model.media.test_declared import sa3d
 from training.data.scenes import Conditions, draw_scene, render_sound
 from training.data.takes import TakeFiles, write_take
 
@@ -285,6 +288,24 @@ def test_sound_inside_the_video_that_begins_later(
 
     assert other["input"]["audio"]["offset_s"] == pytest.approx(1.5, abs=2e-3)
     assert error_deg(other, report["rotate_field_ccw_deg"]) <= 10
+
+
+def test_a_carriers_order_is_undone_in_the_output(
+    take: TakeFiles, report: Report, tmp_path: Path
+) -> None:
+    """L R W Y Z X, as SA3D says; in the new WAV nothing would."""
+    w, y, z, x = 0.5 * field_of(take)
+    pair = np.stack([0.1 * w, -0.2 * w])
+    path = tmp_path / "in.mov"
+    encode_sound(path, np.stack([*pair, w, y, z, x]), "pcm_s24le", "6 channels")
+    add_boxes(path, entry=sa3d(1, (4, 5, 0, 1, 2, 3), kind=0x80))
+
+    other = run(take.video, track=Track((path,)), audio=tmp_path / "out.wav")
+
+    written, _ = soundfile.read(tmp_path / "out.wav")
+    assert error_deg(other, report["rotate_field_ccw_deg"]) <= 0.1
+    np.testing.assert_allclose(written.T[[0, 2, 4, 5]], [w, z, *pair], atol=2**-22)
+    assert any("order was that of SA3D" in note for note in other["warnings"])
 
 
 @pytest.mark.parametrize("convention", [None, Convention.AMBIX])
