@@ -84,7 +84,8 @@ def voted(
             votes, np.round(slope * (times_s - middle) / bin_s).astype(int), strict=True
         ):
             low, high = max(0, -shift), min(n_bins, n_bins - shift)
-            total[low:high] += vote[low + shift : high + shift]
+            if low < high:  # a drift may lead out of a narrow search
+                total[low:high] += vote[low + shift : high + shift]
         better = total > most
         most[better], slope_of[better] = total[better], slope
     lines: list[Line] = []

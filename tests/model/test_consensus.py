@@ -74,6 +74,25 @@ def test_votes_find_the_line_that_most_share(slope: float, delay: float, seed: i
     assert abs(other.delay(middle) - line.delay(middle)) >= 0.05 - 1e-9
 
 
+@pytest.mark.parametrize("n_bins", [1, 10, 60])
+def test_no_line_has_more_votes(n_bins: int) -> None:
+    """Against a slow plain version, and where a drift leads out of the bins."""
+    times, bin_s = np.linspace(0, 400, 30), 0.002
+    votes = np.random.default_rng(n_bins).exponential(1.0, (30, n_bins))
+    on_edges = np.maximum(votes, np.pad(votes, [(0, 0), (1, 0)])[:, :-1])
+
+    def votes_of(delay_bin: int, slope: float) -> float:
+        bins = delay_bin + np.round(slope * (times - 200) / bin_s).astype(int)
+        inside = (bins >= 0) & (bins < n_bins)
+        return float(on_edges[np.flatnonzero(inside), bins[inside]].sum())
+
+    (line,) = voted(votes, times, least_s=-1.0, bin_s=bin_s, max_slope=300e-6)
+
+    slopes = np.arange(-30, 31) * bin_s / 200
+    most = max(votes_of(at, slope) for at in range(n_bins) for slope in slopes)
+    assert votes_of(round((line.delay(200.0) + 1.0) / bin_s), line.slope) == pytest.approx(most)
+
+
 TIMES_S = np.linspace(0, 20, 20)
 
 
