@@ -92,10 +92,11 @@ def _continuous(path: Path, times_s: FloatArray, yaw_deg: FloatArray) -> FloatAr
     (doubtful,) = np.nonzero((np.abs(steps) >= 180) & (slow if wrapped else ~slow))
     if len(doubtful):
         at, step = doubtful[0], steps[doubtful[0]]
+        other = np.sign(step) * ((abs(step) + 180) % 360 - 180)  # of a half turn the other half
         raise MediaError(
             f"{path} does not tell which way the microphone turned between {times_s[at]:g} and "
-            f"{times_s[at + 1]:g} s: by {step:+g}° or by {math.remainder(step, 360):+g}°. Write "
-            "rows in between, less than 180° apart."
+            f"{times_s[at + 1]:g} s: by {step:+g}° or by {other:+g}°. Write rows in between, less "
+            "than 180° apart."
         )
     return np.unwrap(yaw_deg, period=360) if wrapped else yaw_deg
 
