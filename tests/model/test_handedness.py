@@ -151,8 +151,11 @@ def test_the_prior_heeds_what_the_sound_has_said() -> None:
     readings = dict.fromkeys(Reading, 0.2)
     open_case = prior_given(Diagnosis((), readings))
     declared = prior_given(Diagnosis((), readings, declared=True))
+    sure = prior_given(Diagnosis((), {reading: float(reading == "fuma") for reading in Reading}))
 
     assert open_case[Hypothesis.FUMA_READ] == pytest.approx(0.4)
     assert sum(open_case.values()) == pytest.approx(1)
+    assert 0.999 < sure[Hypothesis.FUMA_READ] < 1
+    assert set(sure) == set(open_case)  # none is ruled out
     assert Hypothesis.FUMA_READ not in declared
     assert sum(declared.values()) == pytest.approx(1)
