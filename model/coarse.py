@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from model.consensus import Line, voted
+from model.consensus import Line, highest_apart, voted
 from model.correlation import search, whitened
 from model.errors import UnusableContent
 from model.listening import Ear
@@ -96,15 +96,9 @@ def lines_like(
         if low < high:  # a drift may lead out of a narrow search
             total[:, low:high] += fit[:, low - begin : high - begin]
     assert total is not None
-    height = np.abs(total).max(axis=0)
-    apart = round(_APART_S * _RATE)
-    lines: list[Line] = []
-    while len(lines) < n_lines and height.any():
-        peak = int(height.argmax())
-        delay = reach.least_s + peak / _RATE
-        lines.append(Line(delay - line.slope * middle, line.slope))
-        height[max(0, peak - apart) : peak + apart + 1] = 0.0
-    return lines
+    peaks = highest_apart(np.abs(total).max(axis=0), n_lines, round(_APART_S * _RATE))
+    delays = (reach.least_s + peak / _RATE for (peak,) in peaks)
+    return [Line(delay - line.slope * middle, line.slope) for delay in delays]
 
 
 def _reach(camera: Ear, track: Ear, expected_s: float, search_s: float) -> _Reach:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,7 +77,7 @@ def voted(
     # A truth at the edge of two bins has its votes in either.
     votes = maximum_filter1d(votes, 2, axis=1)
     n_bins = votes.shape[1]
-    most = np.full(n_bins, -np.inf, dtype=votes.dtype)
+    most = np.zeros(n_bins, dtype=votes.dtype)
     slope_of = np.zeros(n_bins)
     for slope in np.arange(-n_slopes, n_slopes + 1) * (bin_s / half_span):
         total = np.zeros(n_bins, dtype=votes.dtype)
@@ -88,15 +89,28 @@ def voted(
                 total[low:high] += vote[low + shift : high + shift]
         better = total > most
         most[better], slope_of[better] = total[better], slope
-    lines: list[Line] = []
-    apart = math.ceil(apart_s / bin_s)
-    while len(lines) < n_lines and np.isfinite(most).any():
-        peak = int(most.argmax())
+    lines = []
+    for (peak,) in highest_apart(most, n_lines, math.ceil(apart_s / bin_s)):
         # The filter looks at a bin and the one before it: their common edge.
         delay, slope = least_s + peak * bin_s, float(slope_of[peak])
         lines.append(Line(delay - slope * middle, slope))
-        most[max(0, peak - apart) : peak + apart + 1] = -np.inf
     return lines
+
+
+def highest_apart(
+    heights: NDArray[np.floating], most: int, apart: int
+) -> Iterator[tuple[int, ...]]:
+    """Indices of the highest of heights above 0, the highest first: so many at most.
+
+    heights : [shape=(..., B)]; along the last axis they are more than `apart` from each other.
+    """
+    left = heights.copy()
+    for _ in range(most):
+        place = tuple(int(i) for i in np.unravel_index(left.argmax(), left.shape))
+        if left[place] <= 0:
+            return
+        yield place
+        left[..., max(0, place[-1] - apart) : place[-1] + apart + 1] = 0.0
 
 
 def fitted(times_s: FloatArray, delays_s: FloatArray, near: BoolArray) -> Fit:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_ndtr
 
-from model.consensus import Line
+from model.consensus import Line, highest_apart
 
 FloatArray = NDArray[np.float64]
 
@@ -81,13 +81,10 @@ def slant_stack(
             total += curve[:, most + shift : most + shift + length]
         higher = np.abs(total) > np.abs(highest)
         highest[higher], row_of[higher] = total[higher], row
-    stacks: list[Stack] = []
-    apart = round(apart_s * rate_hz)
-    while len(stacks) < n_lines and highest.any():
-        channel, peak = divmod(int(np.abs(highest).argmax()), length)
+    stacks = []
+    for channel, peak in highest_apart(np.abs(highest), n_lines, round(apart_s * rate_hz)):
         row = int(row_of[channel, peak])
         slope, delay_s = float(slopes[row]), (peak - length // 2) / rate_hz
         parts = padded[np.arange(n), channel, most + shifts[row] + peak]
         stacks.append(Stack(Line(delay_s - slope * middle, slope), parts))
-        highest[:, max(0, peak - apart) : peak + apart + 1] = 0.0
     return stacks
