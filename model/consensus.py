@@ -122,7 +122,9 @@ def fitted(times_s: FloatArray, delays_s: FloatArray, near: BoolArray) -> Fit:
     times_s, delays_s : [shape=(N,)].
     """
     t = times_s - float(np.mean(times_s[near]))
-    slope, level, *_ = theilslopes(delays_s[near], t[near])
+    slope = theilslopes(delays_s[near], t[near]).slope
+    # Not `theilslopes`' own, the median of delays that drift: outliers move that by whole chunks.
+    level = np.median(delays_s[near] - slope * t[near])
     agrees = _within(delays_s - level - slope * t, near)
     for _ in range(_MAX_ROUNDS):
         (level, slope), covariance = _least_squares(t[agrees], delays_s[agrees])

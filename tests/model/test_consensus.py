@@ -30,6 +30,22 @@ def test_a_line_is_found_among_outliers(seed: int, slope: float, level: float) -
     assert fit.line.delay(300.0) == pytest.approx(level + slope * 300, abs=5e-4)
 
 
+@given(seed=st.integers(0, 10_000), slope=st.floats(-250e-6, 250e-6))
+@settings(max_examples=30, deadline=None)
+def test_delays_of_echoes_are_left_out(seed: int, slope: float) -> None:
+    """A quarter comes later by a few milliseconds, as if near: none comes earlier."""
+    rng = np.random.default_rng(seed)
+    times = np.linspace(0, 600, 60)
+    delays = 1.0 + slope * times + rng.normal(0, 1e-4, 60)
+    echoes = rng.permutation(60)[:15]
+    delays[echoes] += rng.uniform(0.0025, 0.0045, 15)
+
+    fit = fitted(times, delays, np.ones(60, dtype=bool))
+
+    assert not fit.agrees[echoes].any()
+    assert fit.line.delay(300.0) == pytest.approx(1.0 + slope * 300, abs=1e-4)
+
+
 def test_deviations_cover_the_truth_as_they_say() -> None:
     rng = np.random.default_rng(1)
     times = np.linspace(0, 300, 40)
