@@ -151,11 +151,12 @@ def solve(posteriors: Tensor, calibration: Calibration, *, tolerance_deg: float)
 
 
 def _refined(log_posterior: Tensor) -> Tensor:
-    """A log-posterior [shape=(R,)] at `_FINE_BINS` bins, by trigonometric interpolation.
+    """A log-posterior [shape=(R,)], R even, at `_FINE_BINS` bins, by trigonometric interpolation.
 
     The last of either is 180 degrees.
     """
     spectrum = torch.fft.rfft(log_posterior.roll(1))
+    spectrum[-1] /= 2  # of finer bins the highest wave of coarse ones is two, m and -m
     fine: Tensor = torch.fft.irfft(spectrum, n=_FINE_BINS) * (_FINE_BINS / len(log_posterior))
     return fine.roll(-1)
 

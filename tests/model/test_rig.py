@@ -88,6 +88,16 @@ def test_a_take_that_knows_nothing_changes_nothing() -> None:
     assert with_flat.belongs[2] == pytest.approx(0.9)
 
 
+def test_between_the_takes_bins_and_through_them(rng: np.random.Generator) -> None:
+    """The finer posterior at the bins of the takes is what they say there."""
+    rough = torch.tensor(rng.dirichlet(np.full(72, 2.0), 3))
+
+    solution = solved(*rough)
+
+    expected = (0.9 * 72 * rough + 0.1).log().sum(0)
+    torch.testing.assert_close(solution.posterior[9::10].log().diff(), expected.diff())
+
+
 def test_one_take_is_as_it_is_by_itself() -> None:
     assert off(solved(bump(-57).exp()), -57) < 0.5
 
