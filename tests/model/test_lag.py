@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,8 @@ def test_nothing_is_said_of_nothing() -> None:
 
     for lag in (flat, none):
         assert lag.late_s == pytest.approx(0, abs=1e-9)
+        # Anywhere in the five steps of 50 ms that are in time.
+        assert lag.std_s == pytest.approx(0.25 / math.sqrt(12))
         assert not lag.sure
         assert not lag.out_of_time
 
@@ -84,6 +87,7 @@ def test_the_lag_of_the_evidence_is_told(lag_s: float) -> None:
     lag = told(*[peaked(lag_s, 20, 30.0)] * 3)
 
     assert lag.late_s == pytest.approx(lag_s, abs=0.03)
+    assert lag.std_s == pytest.approx(0.05 / math.sqrt(12), rel=0.01)  # anywhere in one step
     assert lag.sure
     assert lag.out_of_time == (abs(lag_s) > IN_TIME_S)
 
