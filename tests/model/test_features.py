@@ -20,6 +20,7 @@ from model.features import (
     azimuths,
     cardioid_power,
     covariance,
+    directional,
     intensity,
     mel_filterbank,
     motion,
@@ -78,6 +79,22 @@ def test_cardioids_equal_beams_of_the_waveform(cov: Tensor) -> None:
         slow = plain_power(0.5 * (w + x * math.cos(azimuth) + y * math.sin(azimuth)))
         floor = 1e-9 * slow.max()
         assert ((fast[..., index] + floor).log() - (slow + floor).log()).abs().max() < 1e-6
+
+
+def test_what_a_beam_hears_is_that_of_the_turned_field(cov: Tensor) -> None:
+    """Azimuth by azimuth: the field with it at the front, by its waveforms."""
+    heard = directional(cov, 8)
+
+    usual = plain_power(field()[0]).mean(0)
+    for index, azimuth in enumerate(azimuths(8).tolist()):
+        w, y, z, x = rotate_yaw(field(), -azimuth)
+        powers = [plain_power(channel) for channel in (w, (w + x) / 2, w + x, w - x, w + y, w - y)]
+        density = sum(plain_power(channel) for channel in (w, x, y, z)) / 2
+        along = (powers[2] - powers[3]) / 4 / density
+        across = (powers[4] - powers[5]) / 4 / density
+        levels = [0.4 * (power / usual + 1e-3).log() + 0.6 for power in powers[:2]]
+        expected = torch.cat([*levels, along, 1 - across.abs()], dim=1).T
+        torch.testing.assert_close(heard[index], expected, rtol=0, atol=1e-6)
 
 
 def test_the_papers_features_cannot_tell_front_from_back_and_ours_can(cov: Tensor) -> None:
@@ -203,6 +220,40 @@ def strongest_deg(energy: Tensor) -> float:
     return math.degrees(azimuths(72)[int(energy.argmax())])
 
 
+def test_maps_are_what_a_plain_reading_gives() -> None:
+    frames = still(n=17, noise=3.0)
+    for t in range(17):
+        put_ball(frames, t, 60, 5 * math.sin(t))
+
+    result = motion(as_frames(frames), times(17))
+
+    rows = np.abs(90 - (np.arange(HEIGHT) + 0.5) * 180 / HEIGHT) < 60
+    picture = as_frames(frames)[:, torch.tensor(rows)].double().numpy()
+    level = picture.mean((1, 2))
+    picture *= ((level.mean() + 1) / (level + 1))[:, None, None]
+    cells = picture[1:].reshape(16, 12, -1, 72, 7)
+    change = np.diff(picture, axis=0).reshape(cells.shape)
+    usual = np.quantile(np.abs(change), 0.5, axis=0, method="lower")
+    middle = np.quantile(usual, 0.5, method="lower")
+    units = (np.abs(change) / (usual + 0.5 * middle + 1) - 4).clip(0, 20)
+    plain = {
+        "change": 4 * np.log1p(units).mean((2, 4)),
+        "peak": np.log1p(units).max((2, 4)),
+        "raw change": np.log1p(np.abs(change).mean((2, 4)) / (middle + 1)),
+        "brightening": np.arcsinh(change.mean((2, 4)) / (middle + 1)),
+        "brightness": standardised(cells.mean((2, 4))),
+        "contrast": standardised(np.log1p(cells.std((2, 4)))),
+        "usual change": np.log1p(usual.mean((1, 3)) / (middle + 1)),
+    }
+    for index, name in enumerate(features.MAPS):
+        expected = np.broadcast_to(plain[name], (16, 12, 72))
+        np.testing.assert_allclose(result.maps[:, index], expected, atol=2e-3, err_msg=name)
+
+
+def standardised(values: np.ndarray) -> np.ndarray:
+    return np.asarray((values - values.mean()) / values.std())
+
+
 def test_motion_is_where_a_thing_moves_and_when() -> None:
     frames = still()
     for t in range(60):
@@ -250,16 +301,17 @@ def test_the_rig_at_the_bottom_does_not_count() -> None:
     )
 
 
-def test_a_turning_camera_is_told_and_taken_out() -> None:
+@pytest.mark.parametrize("columns", [3, -3])
+def test_a_turning_camera_is_told_and_taken_out(columns: int) -> None:
     frames = still(noise=0.5)
     for t in range(60):
         put_ball(frames, t, 60, 5 * math.sin(t))
-    turned = np.stack([np.roll(frame, 3 * t, axis=1) for t, frame in enumerate(frames)])
+    turned = np.stack([np.roll(frame, columns * t, axis=1) for t, frame in enumerate(frames)])
 
     result = motion(as_frames(turned), times(60))
 
     # The picture runs to the right, so the camera turns to the left.
-    np.testing.assert_allclose(result.pan_rad, 3 * math.tau / WIDTH, rtol=0.02)
+    np.testing.assert_allclose(result.pan_rad, columns * math.tau / WIDTH, rtol=0.02)
     standing = motion(as_frames(frames), times(60)).energy.sum()
     assert result.energy.sum() < 2 * standing
 
