@@ -22,6 +22,7 @@ from model.media.encode import write_audio
 from model.readings import (
     Reading,
     capsule_probability,
+    higher_order_error,
     omni_probabilities,
     ratio_readings,
     reading_probabilities,
@@ -158,6 +159,16 @@ def test_higher_orders_leave_no_doubt(order: int, convention: Convention) -> Non
     diagnosis = judged(field, n_components=n_channels)
 
     assert diagnosis.readings[Reading(convention.value)] > 0.99
+    # The first order foretells the rest, in the right order and weights best of all.
+    stats = measured(field, RATE)
+    errors = {
+        other: float(higher_order_error(stats, Reading(other.value), n_channels) or 0.0)
+        for other in Convention
+    }
+    assert min(errors, key=lambda other: errors[other]) is convention
+    for other, error in errors.items():
+        same_order = (other is Convention.FUMA) is (convention is Convention.FUMA)
+        assert (error < 0.1) is same_order
 
 
 def test_fuma_is_no_reading_above_its_last_order() -> None:
