@@ -21,7 +21,7 @@ from model.comparison import Comparison, Outcome, rotation_of, solve, yaw_of
 from model.displacement import moved
 from model.echoes import Pair
 from model.errors import OptionError, UnsupportedMedia
-from model.intensity import RATE, Moments, moments
+from model.intensity import RATE, Moments, _past, moments
 from model.media import open_audio
 from model.reference import Recording, as_json, compare, main, sentence
 
@@ -298,6 +298,20 @@ def test_what_is_planar_gives_yaw_and_says_that_tilt_cannot_be_had(dead: bool) -
     assert found.tilt_deg is None
     assert found.mirrored is None
     assert "tilt cannot be had" in sentence(found)
+
+
+def test_the_past_fades_within_50_ms_and_knows_nothing_of_the_present() -> None:
+    """What began at first was there before; 8 ms are from frame to frame."""
+    series = np.zeros((2, 20))
+    series[0, 0] = series[1, 7] = 1.0
+
+    first, later = _past(series)
+
+    keep = math.exp(-0.008 / 0.05)
+    assert first[0] == 1.0
+    np.testing.assert_allclose(first[1:], keep ** np.arange(19))
+    assert not later[:8].any()
+    np.testing.assert_allclose(later[8:], (1 - keep) * keep ** np.arange(12))
 
 
 def test_strangers_are_undecidable() -> None:
