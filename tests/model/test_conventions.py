@@ -17,6 +17,7 @@ from model.ambisonics import ChannelLayout, Convention, encode
 from model.channels import ChannelStatistics, measure
 from model.conventions import Diagnosis, diagnose, judge_channels, main
 from model.errors import OptionError, UnusableContent
+from model.faults import other_reading
 from model.media import open_audio, open_split_audio
 from model.media.encode import write_audio
 from model.readings import (
@@ -57,6 +58,7 @@ def judged(field: FloatArray, **options: object) -> Diagnosis:
     """What the channels say; whatever it is, a report can hold it."""
     diagnosis = judge_channels(measured(field, RATE), **options)  # type: ignore[arg-type]
     json.dumps(diagnosis.as_json(), allow_nan=False)
+    assert all(0 <= finding.probability <= 1 for finding in diagnosis.findings)
     return diagnosis
 
 
@@ -202,6 +204,19 @@ def test_the_order_w_x_y_z_with_ambix_weights_is_taken_over_as_such() -> None:
     assert selection is not None
     assert selection.components == (0, 2, 3, 1)
     assert selection.option == "--channels 0,2,3,1"
+
+
+def test_the_order_w_x_y_z_is_surer_than_its_weights() -> None:
+    """What both readings have together is told of one, unless one of them is what is assumed."""
+    readings = dict.fromkeys(Reading, 0.0)
+    readings |= {Reading.AMBIX: 0.1, Reading.FUMA: 0.4, Reading.WXYZ: 0.5}
+
+    def told(declared: Convention | None) -> dict[str, float]:
+        found = other_reading(readings, declared, 4)
+        return {finding.code: finding.probability for finding in found if finding.probability}
+
+    assert told(None) == told(Convention.AMBIX) == pytest.approx({"wxyz": 0.9})
+    assert told(Convention.FUMA) == pytest.approx({"ambix": 0.1, "wxyz": 0.5})
 
 
 def test_an_order_with_z_second_is_told_and_not_taken_over() -> None:
