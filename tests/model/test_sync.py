@@ -16,7 +16,7 @@ from scipy.signal import fftconvolve, lfilter, resample_poly
 from model.coarse import lines_like
 from model.consensus import Line
 from model.errors import OptionError, UnusableContent
-from model.fine import Chunk, Place
+from model.fine import Chunk, Place, chunks_near
 from model.listening import Ear
 from model.media import open_audio
 from model.sync import (
@@ -323,6 +323,22 @@ def test_places_like_a_line_are_found_all_over_the_search(tmp_path: Path) -> Non
     assert np.abs(delays_s - 0.4).min() < 4e-3
     assert np.abs(delays_s - 0.4 - np.round(delays_s - 0.4)).max() < 4e-3
     assert np.abs(np.diff(np.sort(delays_s)) - 1).max() < 8e-3
+
+
+@pytest.mark.parametrize("off_s", [0.0, 0.00131, -0.02])
+def test_chunks_are_placed_between_samples(tmp_path: Path, off_s: float) -> None:
+    """To a sixth of one where nothing else sounds, however far the line they are heard near."""
+    rate, first = 48_000, 61_117
+    sound = np.random.default_rng(9).standard_normal(12 * rate)
+    camera = write(tmp_path / "camera.wav", sound, rate)
+    track = write(tmp_path / "track.wav", sound[first:], rate)
+
+    with open_audio(camera) as a, open_audio(track) as b:
+        heard = chunks_near(Ear(a, [0]), Ear(b, [0]), Line(first / rate + off_s, 0.0), 8)
+
+    assert len(heard) > 4
+    delays_s = [each.chunk.delay_s for each in heard]
+    np.testing.assert_allclose(delays_s, first / rate, atol=1e-5)
 
 
 def test_a_drift_may_lead_out_of_a_narrow_search(tmp_path: Path) -> None:
