@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 from model.trajectory import Kind
 from tests.model.test_scoring import CALIBRATION, bump
 from training.data.scenes import Conditions
-from training.evaluate import rig
+from training.evaluate import rig, trajectory
 from training.evaluate.trajectory import Trial, summarise, variants
 
 
@@ -72,3 +73,27 @@ def test_variants_differ_from_the_plain_take_only_where_they_say() -> None:
     # The picture's content went left: the camera turned right, and the sound has to follow left.
     assert -oriented.course.pan_deg[jump] == pytest.approx(oriented.by_deg, abs=2)
     assert np.ptp(moving.truth_deg) > 10
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_picture_is_turned_by_what_is_taken_for_the_truth(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It turns by whole columns: of 36, the angle that was drawn would be up to 5 degrees off."""
+    rng = np.random.default_rng(seed)
+    seen = torch.from_numpy(rng.integers(0, 256, (250, 4, 36, 1), dtype=np.uint8))
+    heard = torch.from_numpy(rng.standard_normal((4, 20 * 24_000)))
+    monkeypatch.setattr(trajectory, "render_picture", lambda *_args, **_kw: seen)
+    monkeypatch.setattr(trajectory, "render_sound", lambda *_args, **_kw: heard)
+    monkeypatch.setattr(
+        trajectory, "course_of",
+        lambda frames, *_: SimpleNamespace(times_s=np.arange(250) / 12.5, last=frames[-1]),
+    )  # fmt: skip
+
+    plain, _, oriented, _ = variants(seed, Conditions(duration_s=20.0))
+
+    columns = -oriented.by_deg / 10  # to the left
+    turned = np.roll(plain.course.last, round(columns), axis=1)  # type: ignore[attr-defined]
+    assert columns == pytest.approx(round(columns), abs=1e-9)
+    assert (oriented.course.last == turned).all()  # type: ignore[attr-defined]
+    assert oriented.truth_deg[-1] == oriented.by_deg

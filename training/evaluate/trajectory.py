@@ -118,26 +118,28 @@ def variants(
 
     knocked = turned_along(field, np.where(samples_s >= at_s, math.radians(-by_deg), 0.0))
     columns = round(by_deg / 360 * frames.shape[2])
+    turned_deg = columns * 360 / frames.shape[2]  # a picture turns by whole columns
     oriented = frames.copy()
     first = math.ceil(at_s * RATE_HZ)
-    # Turned to the left by `by_deg`: what is seen has a greater azimuth, and so must the sound.
+    # Turned to the left by `turned_deg`: what is seen has a greater azimuth, and so must the sound.
     oriented[first:] = np.roll(oriented[first:], -columns, axis=2)
     swing = rng.uniform(20, 70) * np.sin(
         2 * np.pi * samples_s / rng.uniform(30, 90) + rng.uniform(0, 6.28)
     )
     moving = turned_along(field, np.deg2rad(-swing))
-    after_deg = after * by_deg
     swing_deg = np.interp(plain.times_s, samples_s, swing)
     return [
         Variant("constant", plain, np.zeros(len(after))),
         Variant(
-            "sound steps", course_of(frames, knocked, learned), after_deg, at_s, by_deg, sounded
+            "sound steps", course_of(frames, knocked, learned), after * by_deg, at_s, by_deg,
+            sounded,
         ),
         Variant(
-            "picture steps", course_of(oriented, field, learned), after_deg, at_s, by_deg, sounded
+            "picture steps", course_of(oriented, field, learned), after * turned_deg, at_s,
+            turned_deg, sounded,
         ),
         Variant("moving", course_of(frames, moving, learned), swing_deg),
-    ]
+    ]  # fmt: skip
 
 
 def trials(seed: int, conditions: Conditions, weights: Path | None) -> list[Trial]:
