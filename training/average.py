@@ -24,6 +24,7 @@ from model.media import file_sha256
 from model.networks.equivariant import EquivariantScorer
 from training.data.windows import kept_windows
 from training.growth import grown
+from training.options import finite
 from training.pretrain_scorer import validate
 
 
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m training.average", description="The mean of scorers of one descent."
     )
     parser.add_argument("scorers", type=Path, nargs="+", help="weights, the largest scorer last")
-    parser.add_argument("--shares", type=float, nargs="+", help="of each (default: all alike)")
+    parser.add_argument("--shares", type=finite, nargs="+", help="of each (default: all alike)")
     parser.add_argument("--windows", type=Path, help="folder of windows to measure all of them on")
     parser.add_argument(
         "--microphones", action="store_true", help="measure with microphones that have faults"

@@ -30,7 +30,7 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +56,7 @@ from model.posterior import (
 from model.scoring import Scorer, training_free
 from training.calibrate_avsa import judged_takes
 from training.data.windows import mixed_windows
+from training.options import a_share, at_least, none_or_more
 from training.scored_takes import STATISTICS, ScoredTake, scored, takes_of
 
 _TARGET_CONCENTRATION = 60.0  # von Mises, 7.4 degrees
@@ -333,15 +334,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--method", type=Method, choices=list(Method), default=Method.FUSED)
     parser.add_argument("--scorer", type=Path, help="learned scorer (default: the shipped one)")
     parser.add_argument("--checkpoint", type=Path, help="AVSA network, for --method avsa")
-    parser.add_argument("--scenes", type=int, default=200, help="of 10 s, for avsa (200)")
-    parser.add_argument("--long-scenes", type=int, default=40, help="of 30 s, for avsa (40)")
-    parser.add_argument("--seed", type=int, default=800_000, help="of the first, for avsa (800000)")
+    scenes = partial(at_least, _FOLDS)
+    parser.add_argument("--scenes", type=scenes, default=200, help="of 10 s, for avsa (200)")
+    parser.add_argument("--long-scenes", type=scenes, default=40, help="of 30 s, for avsa (40)")
+    parser.add_argument(
+        "--seed", type=none_or_more, default=800_000, help="of the first, for avsa (800000)"
+    )
     parser.add_argument("--output", type=Path, help="(default: shipped; avsa: by the checkpoint)")
     parser.add_argument(
-        "--wrong", type=float, default=0.05, help="share of verdicts (default 0.05)"
+        "--wrong", type=a_share, default=0.05, help="share of verdicts (default 0.05)"
     )
     parser.add_argument(
-        "--wrong-of-all", type=float, default=0.02, help="share of all takes (default 0.02)"
+        "--wrong-of-all", type=a_share, default=0.02, help="share of all takes (default 0.02)"
     )
     options = parser.parse_args(argv)
     try:
@@ -370,11 +374,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _scored_takes(options: argparse.Namespace) -> tuple[list[ScoredTake], Path | None, str]:
     """Takes, the network they were scored with if there is one, and what they are in words."""
     if options.method is Method.AVSA:
-        if options.checkpoint is None or min(options.scenes, options.long_scenes) < _FOLDS:
-            raise OptionError(
-                f"--method avsa needs --checkpoint, and at least {_FOLDS} --scenes and "
-                "--long-scenes."
-            )
+        if options.checkpoint is None:
+            raise OptionError("--method avsa needs --checkpoint.")
         takes = avsa_takes(
             options.checkpoint, seed=options.seed, n_scenes=options.scenes,
             n_long=options.long_scenes,

@@ -23,6 +23,7 @@ from model.channels import ChannelStatistics
 from model.readings import capsule_features
 from training.data.scenes import Conditions, draw_scene, render_sound
 from training.evaluate.conventions import TURNS, measured
+from training.options import one_or_more
 
 FloatArray = NDArray[np.floating]
 
@@ -74,7 +75,7 @@ def capsule_weights(features: FloatArray, truth: NDArray[np.bool_]) -> FloatArra
 def main(argv: Sequence[str] | None = None) -> int:
     """Render, fit, print."""
     parser = argparse.ArgumentParser(prog="python -m training.fit_conventions")
-    parser.add_argument("--count", type=int, default=100, help="scenes (100)")
+    parser.add_argument("--count", type=one_or_more, default=100, help="scenes (100)")
     count = parser.parse_args(argv).count
     shares, features, truth = [], [], []
     for seed in tqdm(range(_FIRST_SEED, _FIRST_SEED + count), unit="scene"):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,8 +26,10 @@ from model.handedness import WEIGHTS, Hypothesis, parts, window_undone
 from model.learned import scorers_for
 from model.scoring import score
 from training.data.windows import load_window, mixed_windows
+from training.options import at_least
 
 _NAMES = ("learned", "cues", "following")
+_LEAST = 2 * len(_NAMES)  # windows, of which half are fitted on
 
 
 def both_ways(paths: Sequence[Path], calibration: Calibration) -> Tensor:
@@ -69,11 +72,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m training.fit_handedness", description="Fit model.handedness."
     )
     parser.add_argument("windows", type=Path, nargs="+", help="folders of kept windows")
-    parser.add_argument("--count", type=int, default=240, help="windows at most (default 240)")
+    parser.add_argument(
+        "--count", type=partial(at_least, _LEAST), default=240, help="windows at most (default 240)"
+    )
     options = parser.parse_args(argv)
     try:
         paths = mixed_windows(options.windows)[: options.count]
-        if len(paths) < len(_NAMES) * 2:
+        if len(paths) < _LEAST:
             raise OptionError(f"{len(paths)} windows are too few to fit {len(_NAMES)} weights on.")
         ways = both_ways(paths, load_calibration())
     except AvsaError as error:

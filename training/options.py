@@ -42,6 +42,30 @@ def positive(text: str) -> float:
     return number
 
 
+def not_negative(text: str) -> float:
+    """A finite number from 0 up."""
+    number = _number(text)
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 up")
+    return number
+
+
+def finite(text: str) -> float:
+    """Any number that is one."""
+    number = _number(text)
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number")
+    return number
+
+
+def a_share(text: str) -> float:
+    """A part of a whole: above 0, 1 at most."""
+    share = _number(text)
+    if not 0 < share <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a share above 0 and up to 1")
+    return share
+
+
 def _number(text: str) -> float:
     try:
         return float(text)

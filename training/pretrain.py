@@ -112,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     avsa.add_argument("--viewpoints", type=one_or_more, help="K, crops of a sample")
     avsa.add_argument("--translator", choices=get_args(TranslatorKind))
-    avsa.add_argument("--depth", type=int, help="layers of the translators")
+    avsa.add_argument("--depth", type=one_or_more, help="layers of the translators")
     avsa.add_argument("--sound", type=Sound, choices=list(Sound), help="what a viewpoint hears")
     avsa.add_argument(
         "--whitened", action=argparse.BooleanOptionalAction, default=None,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from training import pretrain
+from training import average, calibrate, fit_conventions, fit_handedness, pretrain
 from training.data import (
     actions_synthetic,
     collage,
@@ -54,6 +54,18 @@ Main = Callable[[Sequence[str]], int]
         (evaluate, "sync --sounds IN --rooms IN --takes 0", "0 is not a whole number from 1 up"),
         (evaluate, "trajectory --workers 0", "0 is not a whole number from 1 up"),
         (evaluate, "variants --output OUT --budget 0", "0 is not a number above 0"),
+        (pretrain.main, "--clips IN --output OUT --depth -1", "-1 is not a whole number from 1"),
+        (calibrate.main, "--scenes 3", "3 is not a whole number from 4 up"),
+        (calibrate.main, "--long-scenes 0", "0 is not a whole number from 4 up"),
+        (calibrate.main, "--seed -1", "-1 is not a whole number from 0 up"),
+        (calibrate.main, "--wrong nan", "nan is not a share above 0 and up to 1"),
+        (calibrate.main, "--wrong-of-all -1", "-1 is not a share above 0 and up to 1"),
+        (average.main, "IN IN --output OUT --shares nan nan", "nan is not a finite number"),
+        (fit_conventions.main, "--count 0", "0 is not a whole number from 1 up"),
+        (fit_handedness.main, "IN --count -3", "-3 is not a whole number from 6 up"),
+        (evaluate, "sync --sounds IN --rooms IN --max-offset-s -3", "-3 is not a number from 0 up"),
+        (evaluate, "sync --sounds IN --rooms IN --snr-db nan", "nan is not a finite number"),
+        (evaluate, "reference --manifest IN --rooms IN --spacing-m -1", "-1 is not a number above"),
     ],
 )
 def test_numbers_without_sense_are_refused(

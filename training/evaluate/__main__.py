@@ -27,7 +27,15 @@ from training.evaluate import (
     trajectory,
     yaw,
 )
-from training.options import a_duration, at_least, none_or_more, one_or_more
+from training.options import (
+    a_duration,
+    at_least,
+    finite,
+    none_or_more,
+    not_negative,
+    one_or_more,
+    positive,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -176,8 +184,10 @@ def _add_sync(commands: Any) -> Any:
         "--takes", type=one_or_more, default=20, help="takes that are simulated (20)"
     )
     command.add_argument("--duration-s", type=a_duration, default=600.0, help="of a take (600)")
-    command.add_argument("--max-offset-s", type=float, default=30.0, help="to either side (30)")
-    command.add_argument("--snr-db", type=float, default=0.0, help="of both recorders (0)")
+    command.add_argument(
+        "--max-offset-s", type=not_negative, default=30.0, help="to either side (30)"
+    )
+    command.add_argument("--snr-db", type=finite, default=0.0, help="of both recorders (0)")
     command.set_defaults(
         run=lambda a: sync.run(
             a.sounds, a.rooms, n_takes=a.takes, report=a.report,
@@ -204,10 +214,12 @@ def _add_reference(commands: Any) -> Any:
     command = commands.add_parser("reference", help="error of the rotation between recordings")
     command.add_argument("--manifest", type=Path, required=True, help="takes to record once more")
     command.add_argument("--rooms", type=Path, required=True, help="folder of room responses")
-    command.add_argument("--spacing-m", type=float, default=0.3, help="between microphones (0.3)")
-    command.add_argument("--snr-db", type=float, default=10.0, help="of the second one (10)")
     command.add_argument(
-        "--direct-to-reverberant-db", type=float, default=12.0, help="of the other room (12)"
+        "--spacing-m", type=positive, default=0.3, help="between microphones (0.3)"
+    )
+    command.add_argument("--snr-db", type=finite, default=10.0, help="of the second one (10)")
+    command.add_argument(
+        "--direct-to-reverberant-db", type=finite, default=12.0, help="of the other room (12)"
     )
     command.add_argument(
         "--repeats", type=one_or_more, default=1, help="second recordings of a take (1)"
