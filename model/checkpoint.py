@@ -84,10 +84,16 @@ class Calibration:
         return self.weights.get(cue, 0.0) * share
 
     def save(self, path: Path) -> None:
-        """Write the file that `load_calibration` reads."""
+        """Write the file that `load_calibration` reads, whole or not at all.
+
+        Raises
+        ------
+        OutputError, DiskFull : it cannot be written.
+        """
         fields = asdict(self)
         del fields["sha256"]
-        path.write_text(json.dumps(fields, indent=2) + "\n")
+        with whole_file(path) as part:
+            part.write_text(json.dumps(fields, indent=2) + "\n")
 
 
 def load_calibration(path: Path | None = None, method: Method = Method.FUSED) -> Calibration:

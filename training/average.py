@@ -22,6 +22,7 @@ from model.checkpoint import load_scorer, save_scorer
 from model.errors import AvsaError, OptionError
 from model.media import file_sha256
 from model.networks.equivariant import EquivariantScorer
+from model.output import check_output
 from training.data.windows import kept_windows
 from training.growth import grown
 from training.options import finite
@@ -68,6 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if not (options.windows or options.output):
             raise OptionError("Nothing is asked for: give --output, --windows, or both.")
+        if options.output:
+            check_output(options.output, options.scorers)
         networks = [load_scorer(path) for path in options.scorers]
         mean = mean_of(networks, options.shares)
         if options.windows:

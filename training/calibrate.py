@@ -40,12 +40,21 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
-from model.checkpoint import AVSA, LEARNED, Calibration, Method, load_scorer, scorer_path
+from model.checkpoint import (
+    AVSA,
+    LEARNED,
+    Calibration,
+    Method,
+    load_scorer,
+    scorer_path,
+    weights_path,
+)
 from model.errors import AvsaError, OptionError
 from model.evidence import yaws_deg
 from model.judges import calibration_beside, load_avsa_scorer
 from model.learned import LearnedScorer
 from model.media import file_sha256
+from model.output import JSON, check_output
 from model.posterior import (
     INTERVAL_LEVEL,
     NEAR_DEG,
@@ -349,10 +358,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(argv)
     try:
-        takes, scorer, data = _scored_takes(options)
+        output = _fitted(options)
     except AvsaError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    print(output)
+    return 0
+
+
+def _fitted(options: argparse.Namespace) -> Path:
+    """Do what is asked for; where the calibration is kept."""
+    if options.method is Method.AVSA and options.checkpoint is None:
+        raise OptionError("--method avsa needs --checkpoint.")
+    output: Path = options.output or (
+        calibration_beside(options.checkpoint)
+        if options.method is Method.AVSA
+        else weights_path(options.method)
+    )
+    check_output(output, filter(None, (options.scorer, options.checkpoint)), begins=JSON)
+    takes, scorer, data = _scored_takes(options)
     calibration = replace(
         calibrate(takes, wrong=options.wrong, wrong_of_all=options.wrong_of_all),
         name="avsa" if options.method is Method.AVSA else f"{options.method}-2",
@@ -361,21 +385,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             "command": f"python -m training.calibrate --method {options.method}", "data": data,
         },
     )  # fmt: skip
-    output = options.output or (
-        calibration_beside(options.checkpoint)
-        if options.method is Method.AVSA
-        else Path(f"model/weights/{options.method}.json")
-    )
     calibration.save(output)
-    print(output)
-    return 0
+    return output
 
 
 def _scored_takes(options: argparse.Namespace) -> tuple[list[ScoredTake], Path | None, str]:
     """Takes, the network they were scored with if there is one, and what they are in words."""
     if options.method is Method.AVSA:
-        if options.checkpoint is None:
-            raise OptionError("--method avsa needs --checkpoint.")
         takes = avsa_takes(
             options.checkpoint, seed=options.seed, n_scenes=options.scenes,
             n_long=options.long_scenes,

@@ -30,7 +30,6 @@ from model.detections import Detection, ObjectScorer
 from model.errors import AvsaError
 from model.evidence import N_YAWS, yaws_deg
 from model.learned import scorers_for
-from model.output import whole_file
 from model.posterior import answer_deg
 from model.scoring import Scorer, Window, score
 from training.data.excerpts import with_sound
@@ -176,8 +175,8 @@ def _fit(options: argparse.Namespace) -> None:
                 flush=True,
             )
         if options.write:
-            with whole_file(weights_path(method)) as part:
-                replace(calibration, weights=without | {OBJECTS: weight}).save(part)
+            kept = replace(calibration, weights=without | {OBJECTS: weight})
+            kept.save(weights_path(method))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from model.checkpoint import scorer_path
 from training import average, calibrate, fit_conventions, fit_handedness, pretrain
 from training.data import (
     actions_synthetic,
@@ -102,6 +103,39 @@ def test_a_folder_that_cannot_be_made_is_told(
     line = capsys.readouterr().err.splitlines()[-1]
     assert below in line
     assert "cannot be written: Not a directory" in line
+
+
+@pytest.mark.parametrize(
+    ("main", "words"),
+    [
+        (calibrate.main, "--windows IN --long IN --output"),
+        (calibrate.main, "--method avsa --checkpoint IN --output"),
+        (average.main, "SCORER --windows IN --output"),
+    ],
+)
+def test_what_cannot_be_written_is_told_before_the_work(
+    tmp_path: Path, main: Main, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There is nothing at IN, which the work would tell."""
+    places = {"IN": str(tmp_path / "in"), "SCORER": str(scorer_path())}
+    output = tmp_path / "none" / "it"
+
+    assert main([*(places.get(word, word) for word in words.split()), str(output)]) == 2
+
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{output} cannot be written: No such file or directory" in line
+
+
+def test_what_is_averaged_is_not_overwritten(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = tmp_path / "own.safetensors"
+    own.write_bytes(scorer_path().read_bytes())
+
+    assert average.main([str(own), str(scorer_path()), "--output", str(own)]) == 2
+
+    assert "originals are never overwritten" in capsys.readouterr().err
+    assert own.read_bytes() == scorer_path().read_bytes()
 
 
 def test_a_run_that_cannot_be_kept_is_told(
