@@ -92,6 +92,7 @@ class AvsaCourse(loop.Course):
         self._starts = [0, *accumulate(steps)][:-1]
         self.network = self._network()
         self._enter(0)
+        self.at_step(0)  # a run of few steps may have none for its first phase
 
     @property
     def precision(self) -> str:

@@ -30,6 +30,7 @@ from training.data.kept_clips import KeptClips, Stage, keep_clips
 from training.data.scenes import Conditions
 from training.data.yt360 import build_index, read_index
 from training.distributed import Ranks
+from training.objectives.avsa import SpatialAlignment
 from training.objectives.curriculum import steps_of
 from training.objectives.named import Task, layout, phases
 from training.pretrain import main
@@ -115,6 +116,16 @@ def test_the_second_phase_begins_with_the_encoders_of_the_first(clips: ClipData)
     for part in ("video_head", "to_video.layers.0.mixing.to_output"):
         assert not after[f"{part}.weight"].equal(before[f"{part}.weight"])
     assert course.rate() < 0.6 * config.learning_rate  # it warms up once more
+
+
+def test_a_run_too_short_for_its_first_phase_begins_with_the_next(clips: ClipData) -> None:
+    """Batches and objective are of one phase, whichever a step is in."""
+    config = replace(TINY, steps=1)
+    course, batches = AvsaCourse(config, ALONE), clips.batches(config, ALONE)
+
+    assert batches[0].viewpoints.shape == (2, 4)
+    assert isinstance(course.objective, SpatialAlignment)
+    assert "place accuracy" in course.train_step(batches[0])
 
 
 @pytest.mark.parametrize("task", list(Task))
