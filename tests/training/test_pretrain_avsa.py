@@ -294,6 +294,10 @@ def test_the_command_trains_on_files_of_yt360s_layout(root: Path, tmp_path: Path
         (["--preset", "gpu"], "The preset gpu is the other model's: take narrow, published."),
         (["--guide", "objects"], "--guide objects needs --detections, a file of boxes."),
         (["--objective", "avsa-avts", "--viewpoints", "3"], "3 crops are no viewpoints at two"),
+        *(
+            (["--objective", task, "--viewpoints", "1"], f"{task} chooses among the crops of a")
+            for task in ("avsa-hard", "puzzle", "puzzle-avc", "masked", "masked-avc")
+        ),
     ],
 )
 def test_bad_use_is_one_line(

@@ -73,6 +73,7 @@ _TRANSLATED = {
     Task.EASY, Task.AVTS_TRANSLATED, Task.AVSA, Task.AVSA_PAIRED, Task.AVSA_HARD, Task.AVSA_AVTS,
     Task.AVSA_MEMORY,
 }  # fmt: skip
+_AMONG_OWN = {Task.AVSA_HARD, Task.PUZZLE, Task.PUZZLE_AVC, Task.MASKED, Task.MASKED_AVC}
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,10 @@ def layout(task: Task, viewpoints: int) -> Layout:
 
     Raises
     ------
-    ValueError : K is odd, and two moments are needed.
+    ValueError : K is odd, and two moments are needed; or 1, and there is no choice among crops.
     """
+    if viewpoints < 2 and task in _AMONG_OWN:
+        raise ValueError(f"{task} chooses among the crops of a sample: take 2 --viewpoints or more")
     if task is Task.AVC:
         return Layout(1, 1)
     if task in (Task.AVTS, Task.AVTS_TRANSLATED):
