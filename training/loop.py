@@ -28,6 +28,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from model.errors import AvsaError, MediaError, OptionError
+from model.media import file_sha256
 from model.output import make_folder, whole_file, writing
 from training.distributed import Ranks
 from training.figures import as_json
@@ -213,6 +214,11 @@ class Course(ABC):
 
     def _settings(self) -> str:
         return json.dumps(asdict(self.schedule) | self.conditions)
+
+
+def begun_with(network: Path | None) -> dict[str, str | None]:
+    """The condition that a run begins with a network, by its contents."""
+    return {"start_from": file_sha256(network)[:8] if network else None}
 
 
 def _read_state(path: Path, device: torch.device) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from model.checkpoint import load_avsa, save_avsa
 from model.detections import Detection
 from model.networks.avsa import NARROW, PUBLISHED, AvsaConfig, AvsaNetwork
 from training import loop
-from training.data.clips import Clip, ClipCrops, ClipMedia, Cropping, Crops
+from training.data.clips import Clip, ClipCrops, ClipMedia, Cropping, Crops, told_apart
 from training.data.crop_batches import CropBatches, Stretch
 from training.data.shards import Shard, ShardBatches, ShardMedia
 from training.distributed import Ranks
@@ -268,9 +268,11 @@ def train_avsa(
     """
     batches = clips.batches(config, at)
     course = AvsaCourse(config, at, _validation(config, held_out, at))
+    course.conditions = {"clips": told_apart(clips.clips, clips.detections)}
+    course.conditions |= loop.begun_with(start_from)
     if isinstance(clips, ShardData):
         # Each worker of each rank reads shards of its own, in sequence.
-        course.conditions = {"ranks": at.world, "workers": config.workers}
+        course.conditions |= {"ranks": at.world, "workers": config.workers}
     checkpoint = output / "checkpoint.pt"
     if start_from is not None:
         course.begin_with(load_avsa(start_from))

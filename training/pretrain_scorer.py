@@ -15,7 +15,7 @@ from model.networks.equivariant import EquivariantConfig, EquivariantScorer
 from training import loop
 from training.data.batches import Batch, WindowBatches, inputs
 from training.data.excerpts import with_microphone
-from training.data.windows import load_window
+from training.data.windows import load_window, told_apart
 from training.distributed import Ranks
 from training.growth import grown
 from training.objectives.rotation import errors_deg, rotation_loss, rotation_target
@@ -173,6 +173,7 @@ def train(
     course = ScorerCourse(config, at, held_out)
     if start_from is not None:
         course.begin_with(load_scorer(start_from))
+    course.conditions = {"windows": told_apart(windows)} | loop.begun_with(start_from)
     batches = WindowBatches(
         windows, batch=config.batch, shortest=config.shortest, longest=config.longest,
         overlaid=config.overlaid, microphones=config.microphones, seed=config.seed, rank=at.rank,

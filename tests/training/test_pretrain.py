@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -146,6 +147,37 @@ def test_a_resumed_run_equals_an_uninterrupted_one(windows: list[Path], tmp_path
     other = replace(TINY, learning_rate=1e-4)
     with pytest.raises(OptionError, match="other settings"):
         train(other, windows, [], tmp_path / "parts", ALONE)
+
+
+def test_a_run_is_taken_up_with_what_it_has_learned_from(
+    windows: list[Path], tmp_path: Path
+) -> None:
+    """Wherever that lies now: by contents, since windows of one seed are called alike."""
+    config, run = replace(TINY, steps=1, batch=4), tmp_path / "run"
+    first = tmp_path / "first.safetensors"
+    save_scorer(first, EquivariantScorer(config.network), {})
+    train(config, windows, [], run, ALONE, start_from=first)
+    moved = [path.replace(tmp_path / path.name) for path in copied(windows, tmp_path / "copy")]
+
+    assert train(config, moved, [], run, ALONE, start_from=first).step == 1
+
+    second = tmp_path / "second.safetensors"
+    save_scorer(second, EquivariantScorer(config.network), {})
+    window = load_window(moved[0])
+    save_window(moved[0], replace(window, covariance=2 * window.covariance))
+    for paths, begun_with, told in (
+        (moved, first, r"windows 8 \(.*\), not 8 \("),
+        (windows[:-1], first, r"windows 8 \(.*\), not 7 \("),
+        (windows, second, "start_from .*, not "),
+        (windows, None, "start_from .*, not None"),
+    ):
+        with pytest.raises(OptionError, match=told):
+            train(config, paths, [], run, ALONE, start_from=begun_with)
+
+
+def copied(paths: list[Path], folder: Path) -> list[Path]:
+    folder.mkdir()
+    return [Path(shutil.copy(path, folder)) for path in paths]
 
 
 def arguments(windows: list[Path], output: Path) -> list[str]:

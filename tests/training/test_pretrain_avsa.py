@@ -97,6 +97,11 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
         torch.testing.assert_close(value, whole[name], atol=0, rtol=0)
     with pytest.raises(OptionError, match="other settings"):
         train_avsa(replace(config, seed=1), clips, tmp_path / "parts", ALONE)
+    with pytest.raises(OptionError, match=r"clips 8 \(.*\), not 7 \("):
+        train_avsa(config, replace(clips, clips=clips.clips[1:]), tmp_path / "parts", ALONE)
+    begun = tmp_path / "whole" / "avsa.safetensors"
+    with pytest.raises(OptionError, match="start_from None, not"):
+        train_avsa(config, clips, tmp_path / "parts", ALONE, start_from=begun)
 
 
 def test_the_second_phase_begins_with_the_encoders_of_the_first(clips: ClipData) -> None:

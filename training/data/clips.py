@@ -6,6 +6,7 @@ crop of the picture and as the field steered to it. It is a pure function of see
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 from collections import defaultdict
@@ -374,6 +375,13 @@ class ClipCrops(ClipDraws, Dataset[Crops]):
         ]
         cut = torch.cat(crops)
         return coloured_otherwise(rng, cut) if self._cropping.augment else cut
+
+
+def told_apart(clips: Sequence[Clip], detections: Mapping[str, Sequence[Detection]] | None) -> str:
+    """How many clips, and by what these and what was found in them are told from others."""
+    facts = [(c.name, c.recording, c.duration_s, c.components, c.planar) for c in clips]
+    digest = hashlib.sha256(repr((facts, sorted((detections or {}).items()))).encode())
+    return f"{len(clips)} ({digest.hexdigest()[:8]})"
 
 
 def by_recording(clips: Iterable[Clip]) -> dict[str, list[Clip]]:

@@ -11,7 +11,9 @@ stopped goes on where it was.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -50,6 +52,7 @@ from training.options import a_duration, none_or_more, one_or_more
 
 RATES_HZ = (10.0, 12.0, 12.5, 15.0)  # of pictures
 _ASKED = "asked for"  # in a kept window's header
+_TAIL = 4096  # bytes at a window's end: scenes of one seed may differ in their contents alone
 _CODED_PICTURES, _CODED_SOUNDS = 0.5, 0.33
 
 
@@ -176,6 +179,22 @@ def n_intervals(path: Path) -> int:
     """
     with _named(path), safe_open(path, "pt") as file:
         return int(file.get_slice("covariance").get_shape()[0])
+
+
+def told_apart(paths: Sequence[Path]) -> str:
+    """How many windows, and by what these are told from others, wherever they lie.
+
+    Raises
+    ------
+    MediaError : as `load_window`.
+    """
+    digest = hashlib.sha256()
+    for path in paths:
+        with _named(path), path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - _TAIL))
+            digest.update(f"{path.name} {size} ".encode() + file.read())
+    return f"{len(paths)} ({digest.hexdigest()[:8]})"
 
 
 @contextmanager
