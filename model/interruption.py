@@ -16,7 +16,7 @@ class Interrupted(BaseException):
     """The process was told to stop by a signal; no Exception, so that nothing takes it for one."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
+        super().__init__(number)  # what it is made of, so that it comes back from a worker
         self.number = number
 
 
@@ -29,6 +29,12 @@ def stoppable_at_once() -> None:
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored
         signal.signal(signal.SIGINT, stop)
+
+
+def not_heeded(_number: int, _frame: FrameType | None) -> None:
+    """A signal's handler that does nothing. Where it takes the place of another, a signal that came
+    a moment before is no error, as it is where signals are ignored.
+    """
 
 
 @contextmanager
@@ -50,7 +56,7 @@ def interruptible() -> Iterator[None]:
 
     def stop(number: int, _frame: FrameType | None) -> None:
         for name in before:  # what cleans up is not to be stopped by a second one
-            signal.signal(name, signal.SIG_IGN)
+            signal.signal(name, not_heeded)
         raise Interrupted(number)
 
     try:

@@ -20,6 +20,7 @@ import torch
 
 from model.checkpoint import load_scorer, save_scorer
 from model.errors import AvsaError, OptionError
+from model.interruption import command
 from model.media import file_sha256
 from model.networks.equivariant import EquivariantScorer
 from model.output import check_output
@@ -94,4 +95,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(main))

@@ -51,6 +51,7 @@ from model.checkpoint import (
 )
 from model.errors import AvsaError, OptionError
 from model.evidence import yaws_deg
+from model.interruption import command
 from model.judges import calibration_beside, load_avsa_scorer
 from model.learned import LearnedScorer
 from model.media import file_sha256
@@ -419,4 +420,4 @@ def _scored_takes(options: argparse.Namespace) -> tuple[list[ScoredTake], Path |
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(main))

@@ -20,6 +20,7 @@ from scipy.special import expit, log_expit, logsumexp
 from tqdm import tqdm
 
 from model.channels import ChannelStatistics
+from model.interruption import command
 from model.readings import capsule_features
 from training.data.scenes import Conditions, draw_scene, render_sound
 from training.evaluate.conventions import TURNS, measured
@@ -100,4 +101,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(main))

@@ -29,6 +29,7 @@ from model.checkpoint import OBJECTS, Calibration, Method, load_calibration, wei
 from model.detections import Detection, ObjectScorer
 from model.errors import AvsaError
 from model.evidence import N_YAWS, yaws_deg
+from model.interruption import command
 from model.learned import scorers_for
 from model.posterior import answer_deg
 from model.scoring import Scorer, Window, score
@@ -180,4 +181,4 @@ def _fit(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(main))

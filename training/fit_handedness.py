@@ -23,6 +23,7 @@ from tqdm import tqdm
 from model.checkpoint import Calibration, load_calibration
 from model.errors import AvsaError, OptionError
 from model.handedness import WEIGHTS, Hypothesis, parts, window_undone
+from model.interruption import command
 from model.learned import scorers_for
 from model.scoring import score
 from training.data.windows import load_window, mixed_windows
@@ -95,4 +96,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(main))

@@ -31,6 +31,7 @@ from typing import Any, TypeVar, get_args
 
 from model.detections import read_detections
 from model.errors import AvsaError, OptionError
+from model.interruption import command
 from model.networks.avsa_translators import TranslatorKind
 from model.viewpoints import Sound, SoundInput
 from training import pretrain_avsa, pretrain_scorer
@@ -207,4 +208,4 @@ def _avsa_config(options: argparse.Namespace) -> AvsaPretrainConfig:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(main))

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from model.errors import AvsaError
+from model.interruption import command
 from model.media.encode import write_avi
 from model.output import make_folder
 from training.options import none_or_more, one_or_more
@@ -140,4 +141,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(main))

@@ -18,7 +18,6 @@ import argparse
 import math
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from tqdm import tqdm
 
 from model import features
 from model.errors import AvsaError, InputError, OptionError, UnusableContent
+from model.interruption import command
 from model.output import make_folder
 from model.scoring import Window
 from model.sphere import column_azimuths, row_elevations, tangent_coordinates
@@ -40,6 +40,7 @@ from training.data.scenes import Conditions, draw_room
 from training.data.soundfield import diffuse_noise, place, recorded
 from training.data.windows import RATES_HZ, as_window, asked_for, check_asked, save_window
 from training.options import a_duration, none_or_more, one_or_more
+from training.processes import Processes
 
 FloatArray = NDArray[np.float64]
 
@@ -301,16 +302,13 @@ def render_collages(
     """
     make_folder(output)
     paths = [output / f"collage-{seed:07d}.safetensors" for seed in seeds]
-    with ProcessPoolExecutor(workers) as pool:
+    with Processes(workers) as pool:
         futures = [
             pool.submit(_render_and_keep, seed, clips, duration_s, materials, path)
             for seed, path in zip(seeds, paths, strict=True)
         ]
-        try:
-            for future in futures:
-                yield future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+        for future in futures:
+            yield future.result()
 
 
 def _examined(path: Path, duration_s: float) -> Clip | str:
@@ -330,7 +328,7 @@ def find_clips(
     MediaError, UnusableContent : there are none.
     """
     paths = list_videos(folder)
-    with ProcessPoolExecutor(workers) as pool:
+    with Processes(workers) as pool:
         found = pool.map(_examined, paths, [duration_s] * len(paths))
         examined = list(tqdm(found, total=len(paths), unit="clip", desc="listening"))
     clips = [clip for clip in examined if isinstance(clip, Clip)]
@@ -383,4 +381,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(main))

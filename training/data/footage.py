@@ -22,7 +22,6 @@ import json
 import math
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from tqdm import tqdm
 
 from model import features
 from model.errors import AvsaError, InputError, UnusableContent
+from model.interruption import command
 from model.output import make_folder, whole_file
 from model.rig import find_takes
 from model.scoring import Window
@@ -39,6 +39,7 @@ from training.data.manifest import WEAK, read_manifest
 from training.data.ordinary import list_videos
 from training.data.windows import save_window
 from training.options import one_or_more
+from training.processes import Processes
 
 STATE = "footage.json"
 _LEAST_S = 4.0  # shorter windows would shorten every batch that they are in
@@ -157,20 +158,17 @@ def cut_all(
     """Cut takes by processes, in order; those that have been cut before are left as they are."""
     make_folder(output)
     outcomes = read_state(output)
-    with ProcessPoolExecutor(workers) as pool:
+    with Processes(workers) as pool:
         futures = {}
         for take in takes:
             before = outcomes.get(take.key)
             if before is None or before.cut_from != [most, *take.fingerprint()]:
                 futures[take.key] = pool.submit(cut, take, output, most)
-        try:
-            for take in takes:
-                if take.key in futures:
-                    outcomes[take.key] = futures[take.key].result()
-                    _write_state(output, outcomes)
-                yield outcomes[take.key]
-        finally:
-            pool.shutdown(cancel_futures=True)
+        for take in takes:
+            if take.key in futures:
+                outcomes[take.key] = futures[take.key].result()
+                _write_state(output, outcomes)
+            yield outcomes[take.key]
 
 
 def read_state(output: Path) -> dict[str, Outcome]:
@@ -226,4 +224,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(main))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -39,6 +38,7 @@ from training.data.scenes import (
     render_picture,
     render_sound,
 )  # fmt: skip
+from training.processes import Processes
 
 # Of a plain patch's texture, in cells: a few degrees, so that it is not lost in small crops.
 _PLAIN_CELLS = 4.0
@@ -156,7 +156,7 @@ def keep_clips(path: Path, stage: Stage, count: int, *, seed: int, workers: int 
     if not _fields(path).exists():
         make_folder(path.parent)
         scenes = stage.scenes(count, seed)
-        with ProcessPoolExecutor(workers) as pool:
+        with Processes(workers) as pool:
             kept = tqdm(
                 pool.map(partial(_render, stage), scenes, chunksize=4),
                 total=count, desc=path.name, disable=None,

@@ -37,6 +37,7 @@ from tqdm import tqdm
 from webdataset import tariterators
 
 from model.errors import AvsaError, MediaError, OptionError
+from model.interruption import command
 from model.networks.avsa import AvsaConfig
 from model.output import make_folder, whole_file
 from training.data.clips import Clip, ClipFiles, Crops
@@ -375,4 +376,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(main))

@@ -20,6 +20,7 @@ import numpy as np
 
 from model.ambisonics import rotate_yaw
 from model.errors import AvsaError
+from model.interruption import command
 from model.media.encode import write_audio, write_video
 from model.output import make_folder
 from training.data.scenes import Conditions, Scene, draw_scene, render_picture, render_sound
@@ -130,4 +131,4 @@ def _write_takes(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(main))

@@ -17,7 +17,6 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -33,6 +32,7 @@ from tqdm import tqdm
 
 from model import features
 from model.errors import AvsaError, MediaError, OptionError
+from model.interruption import command
 from model.media import VideoReader
 from model.media.encode import through_vorbis, write_video
 from model.options import check_device
@@ -49,6 +49,7 @@ from training.data.scenes import (
 )
 from training.data.signals import DRAWN_ENVELOPES
 from training.options import a_duration, none_or_more, one_or_more
+from training.processes import Processes
 
 RATES_HZ = (10.0, 12.0, 12.5, 15.0)  # of pictures
 _ASKED = "asked for"  # in a kept window's header
@@ -260,7 +261,7 @@ def render_all(
     OptionError : one is there already, of other conditions or materials.
     """
     make_folder(folder)
-    with ProcessPoolExecutor(workers) as pool:
+    with Processes(workers) as pool:
         futures = [
             pool.submit(
                 _render_and_keep, seed, conditions, materials, device,
@@ -268,11 +269,8 @@ def render_all(
             )
             for seed in seeds
         ]  # fmt: skip
-        try:
-            for future in futures:
-                yield future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)  # where one has failed, or nobody asks any more
+        for future in futures:
+            yield future.result()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -328,4 +326,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(main))

@@ -22,7 +22,6 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,10 +30,12 @@ from tqdm import tqdm
 from model.conventions import LIKELY, READING_CODES, Diagnosis, diagnose
 from model.errors import AvsaError, InputError, MediaError, OptionError, UnsupportedMedia
 from model.faults import Finding
+from model.interruption import command
 from model.media import AudioReader, VideoReader, open_audio
 from model.output import whole_file, writing
 from training.data.clips import Clip
 from training.options import one_or_more
+from training.processes import Processes
 
 INDEX = "index.jsonl"
 SOUND_SUFFIXES = (".m4a", ".mp4", ".flac", ".wav", ".opus", ".ogg", ".webm", ".mka")
@@ -177,7 +178,7 @@ def _examine_all(
     if workers == 1:
         yield from (examine(*pair) for pair in pairs)
         return
-    with ProcessPoolExecutor(workers) as pool:
+    with Processes(workers) as pool:
         yield from pool.map(examine, *zip(*pairs, strict=True), chunksize=4)
 
 
@@ -322,4 +323,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(main))

@@ -17,7 +17,6 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,11 +26,13 @@ from tqdm import tqdm
 
 from model import features
 from model.errors import AvsaError, MediaError, UnusableContent
+from model.interruption import command
 from model.media import VideoReader, open_audio
 from model.media.encode import write_audio, write_video
 from model.output import make_folder, whole_file
 from training.data.yt360 import SOUND_SUFFIXES, read_list, read_segments
 from training.options import even_height, one_or_more
+from training.processes import Processes
 
 CLIP_S = 10.0
 _PICTURE_SUFFIXES = (".mp4", ".mkv", ".webm")
@@ -161,7 +162,7 @@ def _all_made(cuts: Sequence[Cut], one: partial[str | None], workers: int) -> It
     if workers == 1:
         yield from map(one, cuts)
         return
-    with ProcessPoolExecutor(workers) as pool:
+    with Processes(workers) as pool:
         yield from pool.map(one, cuts)
 
 
@@ -197,4 +198,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(main))

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from model.errors import AvsaError
+from model.interruption import command
 from model.media.encode import write_video, write_youtube_audio
 from model.output import make_folder
 from training.data.scene_labels import render_classes
@@ -140,4 +141,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(main))

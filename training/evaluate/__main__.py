@@ -11,6 +11,7 @@ from typing import Any
 
 from model.checkpoint import Method, load_calibration
 from model.errors import AvsaError, OptionError
+from model.interruption import command
 from model.options import check_device
 from model.output import check_output
 from training.evaluate import (
@@ -237,4 +238,4 @@ def _add_reference(commands: Any) -> Any:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(main))

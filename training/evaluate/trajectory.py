@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -31,6 +30,7 @@ from model.trajectory import Kind, Trajectory, curve_at, trace
 from model.turning import turned_along
 from training.data.scenes import Conditions, draw_scene, render_picture, render_sound
 from training.figures import as_json, write_report
+from training.processes import Processes
 
 FloatArray = NDArray[np.floating]
 
@@ -208,7 +208,7 @@ def run(
 ) -> dict[str, Any]:
     """Render, trace, print, and return the figures."""
     one = partial(trials, conditions=Conditions(duration_s=60.0), weights=weights)
-    with ProcessPoolExecutor(workers) as pool:
+    with Processes(workers) as pool:
         seeds = range(seed, seed + n_takes)
         results = [
             trial

@@ -11,17 +11,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +37,7 @@ from training.evaluate.bins import Probe, bins
 from training.evaluate.yaw_by_objective import yaw_scorer
 from training.objectives.named import Task, phases
 from training.pretrain_avsa import NAME, AvsaCourse, AvsaPretrainConfig, ClipData, train_avsa
+from training.processes import Processes
 
 STAGE = Stage(
     Conditions(
@@ -222,26 +219,10 @@ def _processes(workers: int) -> Iterator[Callable[[_Work, Sequence[Variant]], It
     if workers == 1:
         yield map
         return
-    with ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=_end_with_parent
-    ) as pool:
+    with Processes(workers, start="spawn") as pool:
         yield lambda work, rows: (
             row.result() for row in as_completed([pool.submit(work, row) for row in rows])
         )
-
-
-def _end_with_parent() -> None:
-    """In a worker: a row whose command was killed is kept where it stands, and not gone on with."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(30)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _done(output: Path, variant: Variant, budget: Budget) -> dict[str, Any] | None:
