@@ -69,3 +69,12 @@ def test_what_can_be_told_is_judged_by_the_truth() -> None:
         assert tellable("n3d", stats)
         assert tellable("A-format", stats)
         assert not tellable("mirrored", stats)
+
+
+def test_of_a_track_too_short_to_be_measured_no_order_can_be_told() -> None:
+    moment = np.asarray(encode(np.random.default_rng(0).standard_normal(1200), 0.6, 0.05, 1))
+
+    stats = measured(moment, 24_000)
+
+    for truth in ("n3d", "fuma", "w x y z", "w z y x", "swapped W, Y", "swapped W, X"):
+        assert not tellable(truth, stats)

@@ -184,8 +184,8 @@ def tellable(truth: str, stats: ChannelStatistics) -> bool:
         margin_db = 3.0 if truth == "fuma" else 6.5
         return bool(power[2] < 10 ** (-margin_db / 10) * min(power[1], power[3]))
     if truth in ("swapped W, Y", "swapped W, X"):
-        on_axis = power[1 if truth.endswith("Y") else 3] / power[1:4].sum()
-        return bool(on_axis < 0.5) and error < midway
+        on_axis = power[1 if truth.endswith("Y") else 3]
+        return bool(on_axis < 0.5 * power[1:4].sum()) and error < midway
     return truth not in ("mirrored", "inverted")
 
 
