@@ -374,11 +374,26 @@ def test_real_takes_are_judged_as_the_log_says(shared_data: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "rotations", ['"rotations_deg": []', '"rotations_deg": [NaN]', '"rotated_deg": Infinity']
-)
+    "rotations",
+    [
+        '"rotations_deg": []', '"rotations_deg": [NaN]', '"rotated_deg": Infinity',
+        '"rotations_deg": "90"', '"rotations_deg": {"90": 0}',
+    ],
+)  # fmt: skip
 def test_takes_are_turned_by_angles(tmp_path: Path, rotations: str) -> None:
     path = tmp_path / "m.jsonl"
     path.write_text('{"video": "a.mp4", "audio": "a.wav", ' + rotations + "}\n")
 
     with pytest.raises(MediaError, match=r"Line 1 of .*m.jsonl is not a take: .*no angles"):
         read_manifest(path)
+
+
+@pytest.mark.parametrize("field", ["video", "audio", "group", "tier", "scene"])
+def test_fields_of_a_take_are_text(tmp_path: Path, field: str) -> None:
+    """Of others it would be told only when all takes have been judged, and their tables made."""
+    path = tmp_path / "m.jsonl"
+    for value in (1, None, ["a"]):
+        path.write_text(json.dumps({"video": "a.mp4", "audio": "a.wav"} | {field: value}) + "\n")
+
+        with pytest.raises(MediaError, match=f"Line 1 of .* is not a take: .*its {field} is"):
+            read_manifest(path)

@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from model.errors import MediaError
 
@@ -65,17 +66,19 @@ def read_manifest(path: Path) -> list[KnownTake]:
         try:
             fields = json.loads(line)
             rotated_deg = float(fields.get("rotated_deg", 0.0))
-            rotations_deg = tuple(map(float, fields.get("rotations_deg", [0.0])))
+            asked_deg = fields.get("rotations_deg", [0.0])
+            rotations_deg = tuple(map(float, asked_deg if isinstance(asked_deg, list) else []))
             if not (rotations_deg and all(map(math.isfinite, (rotated_deg, *rotations_deg)))):
                 raise ValueError("its rotations are none, or no angles")
+            audio, video = _text(fields, "audio"), _text(fields, "video")
             takes.append(
                 KnownTake(
-                    name=str(Path(fields["audio"])),
-                    video=path.parent / fields["video"],
-                    audio=path.parent / fields["audio"],
-                    group=fields.get("group", fields["audio"]),
-                    tier=fields.get("tier", "all"),
-                    scene=fields.get("scene", ""),
+                    name=str(Path(audio)),
+                    video=path.parent / video,
+                    audio=path.parent / audio,
+                    group=_text(fields, "group", audio),
+                    tier=_text(fields, "tier", "all"),
+                    scene=_text(fields, "scene", ""),
                     rotated_deg=rotated_deg,
                     rotations_deg=rotations_deg,
                 )
@@ -86,6 +89,13 @@ def read_manifest(path: Path) -> list[KnownTake]:
         raise MediaError(f"The manifest {path} names no takes.")
     names = _distinct([take.name for take in takes])
     return [replace(take, name=name) for take, name in zip(takes, names, strict=True)]
+
+
+def _text(fields: dict[str, Any], name: str, default: str | None = None) -> str:
+    text = fields[name] if default is None else fields.get(name, default)
+    if not isinstance(text, str):
+        raise ValueError(f"its {name} is {text!r}, and no text")
+    return text
 
 
 def _distinct(tracks: Sequence[str]) -> list[str]:
