@@ -30,7 +30,15 @@ from training.data.yt360 import build_index
 from training.evaluate import variants
 from training.evaluate.__main__ import main
 from training.evaluate.alignment import Looking, summary, yaw_errors_deg
-from training.evaluate.bins import LEAST_DEG, Pairs, Probe, avc_bin, avsa_bin, encode_pairs
+from training.evaluate.bins import (
+    LEAST_DEG,
+    Pairs,
+    Probe,
+    avc_bin,
+    avsa_bin,
+    check_foreign,
+    encode_pairs,
+)
 from training.evaluate.yaw_by_objective import yaw_scorer
 from training.objectives.named import Task, maker
 from training.objectives.puzzle import Puzzle
@@ -108,6 +116,19 @@ def test_foreign_sound_is_of_another_recording() -> None:
     alike = replace(told, recordings=torch.zeros(96, dtype=torch.int64))
     with pytest.raises(ValueError, match="all clips are of one recording"):
         avc_bin(alike, alike, FAST)
+
+
+def test_a_recording_of_many_clips_has_foreign_sound_in_one_of_few(tmp_path: Path) -> None:
+    """Pairs are drawn by recording, of each as many."""
+    kept = keep_clips(tmp_path / "few", Stage(SCENE, height=48), 4, seed=0)
+    clips = [*(replace(clip, recording="long") for clip in kept.clips[:3]), kept.clips[3]]
+    items = ClipCrops(clips, TINY, Cropping(n_viewpoints=2, frame_height=48), media=kept)
+
+    check_foreign(clips)
+    found = encode_pairs(AvsaNetwork(TINY).eval(), items, FAST)
+
+    assert found.recordings.bincount().tolist() == [FAST.draws, FAST.draws]
+    assert 0 <= avc_bin(found, found, replace(FAST, epochs=1)) <= 1
 
 
 def test_angles_are_in_equal_shares_and_fields_are_rotated_by_them(tmp_path: Path) -> None:
@@ -317,7 +338,7 @@ def test_bins_from_files_to_figures(tmp_path: Path, capsys: pytest.CaptureFixtur
 
     for asked, told in (
         ("some.txt", "3 recordings are both learned from and measured on, as synth000000"),
-        ("one.txt", "synth000004 has 1 of 1 clips: foreign sound is of other recordings"),
+        ("one.txt", "All clips (1) are of the recording synth000004: foreign sound is of"),
     ):
         capsys.readouterr()
         assert main([*command, str(tmp_path / asked)]) == 2

@@ -13,7 +13,6 @@ by angle; a network that is blind to half turns shows itself there.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -165,17 +164,17 @@ def avsa_bin(train: Pairs, test: Pairs, probe: Probe) -> dict[str, float]:
 
 
 def check_foreign(clips: Sequence[Clip]) -> None:
-    """Refuse, before any is encoded, clips of which not each has the sound of another recording.
+    """Refuse, before any is encoded, clips of which none has the sound of another recording.
 
     Raises
     ------
-    OptionError : one recording has more than half of them.
+    OptionError : all are of one recording.
     """
-    recording, most = Counter(clip.recording for clip in clips).most_common(1)[0]
-    if 2 * most > len(clips):
+    recordings = {clip.recording for clip in clips}
+    if len(recordings) < 2:
         raise OptionError(
-            f"{recording} has {most} of {len(clips)} clips: foreign sound is of other recordings, "
-            "so no list may be of one for more than half."
+            f"All clips ({len(clips)}) are of the recording {min(recordings)}: foreign sound is of "
+            "another one, so each list has to name two."
         )
 
 
