@@ -23,6 +23,7 @@ from training.data.manifest import KnownTake
 from training.data.scenes import draw_scene
 from training.data.takes import write_take
 from training.evaluate import localise
+from training.evaluate.__main__ import main
 from training.evaluate.localise import (
     MAP_SIZE,
     by_azimuth,
@@ -178,3 +179,15 @@ def test_the_command_tells_of_every_model(tmp_path: Path, monkeypatch: pytest.Mo
     assert set(figures) == {"avc", "avsa", "equivariant scorer", "motion", "sound", "chance"}
     assert all(0 <= values["median error"] <= 180 for values in figures.values())
     assert (tmp_path / "maps.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_takes_in_which_nothing_is_to_be_seen_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = tmp_path / "m.jsonl"
+    manifest.write_text('{"video": "a.mp4", "audio": "a.wav", "tier": "weak"}\n')
+
+    assert main(["localise", "--manifest", str(manifest), "--report", str(tmp_path / "r")]) == 2
+
+    assert f"All takes of {manifest} are weak" in capsys.readouterr().err
+    assert not (tmp_path / "r").exists()

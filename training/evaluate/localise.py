@@ -36,6 +36,7 @@ from model.media import VideoReader
 from model.moments import FRAME_SIZE, moment_starts, picture_span
 from model.networks.avsa import AvsaNetwork
 from model.networks.equivariant import EquivariantScorer
+from model.output import whole_file
 from model.sphere import (
     column_azimuths,
     pixel_to_direction,
@@ -326,7 +327,8 @@ def draw(scene: Stretch, maps: Mapping[str, Map], profiles: Mapping[str, Map], p
         )
         axes.set_xlabel("azimuth, degrees")
         axes.set_ylabel("elevation")
-    figure.savefig(path, dpi=80, format="png")
+    with whole_file(path) as part:
+        figure.savefig(part, dpi=80, format="png")
 
 
 def add_command(commands: Any) -> Any:
@@ -353,6 +355,8 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.manifest is None:
         scenes: Iterable[Stretch] = synthetic(arguments.scenes, arguments.seed)
     else:
-        known = (take for take in read_manifest(arguments.manifest) if take.tier != WEAK)
+        known = [take for take in read_manifest(arguments.manifest) if take.tier != WEAK]
+        if not known:
+            raise OptionError(f"All takes of {arguments.manifest} are weak: nothing is to be seen.")
         scenes = map(filmed, known)
     run(arguments.checkpoints, scenes, report=arguments.report, plot=arguments.plot)
