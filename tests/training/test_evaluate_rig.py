@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -40,6 +41,12 @@ def test_a_misplaced_take_is_counted_where_it_is_named() -> None:
     assert rig.misplaced(blunt, 8, CALIBRATION)["named"] == 0
 
 
+def test_where_no_take_is_sure_none_is_misplaced() -> None:
+    unsure = torch.full((16, 72), 1 / 72).double()
+
+    assert rig.misplaced(unsure, 8, CALIBRATION) == {"sure_takes": 0}
+
+
 TRIAL = Trial(0, "sound steps", "steps", 1, 9.0, 1.0, 5.0, 3.0, 1.0)
 
 
@@ -55,6 +62,15 @@ def test_steps_are_summed_up() -> None:
     assert figures["sound steps"]["within_2_s_where_it_sounds"] == 0.5
     assert figures["sound steps"]["called_stepped"] == pytest.approx(2 / 3, abs=1e-4)
     assert figures["constant"]["called_stepped"] == 0
+
+
+def test_steps_in_silence_alone_have_no_share_where_it_sounds() -> None:
+    silent = [replace(TRIAL, truth=t, sounded=0.0) for t in ("sound steps", "picture steps")]
+    others = [replace(TRIAL, truth=truth) for truth in ("constant", "moving")]
+
+    figures = summarise([*silent, *others])
+
+    assert math.isnan(figures["sound steps"]["within_2_s_where_it_sounds"])
 
 
 def test_variants_differ_from_the_plain_take_only_where_they_say() -> None:

@@ -61,6 +61,8 @@ def misplaced(known: Tensor, size: int, calibration: Calibration) -> dict[str, f
     rng = np.random.default_rng(1000 + size)
     near = known[:, torch.arange(-3, 4) + N_YAWS // 2 - 1].sum(1)
     sure = np.flatnonzero(near.numpy() >= _SURE)
+    if not len(sure):
+        return {"sure_takes": 0}
     named, others, off = [], [], []
     for _ in range(_DRAWS):
         odd = int(rng.choice(sure))

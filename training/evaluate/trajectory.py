@@ -10,7 +10,7 @@ field turning all the time (a stabilised picture over sound that is not).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -199,8 +199,10 @@ def _is_near(trial: Trial) -> bool:
     return trial.error_s is not None and abs(trial.error_s) <= _NEAR_S
 
 
-def _share(conditions: Any) -> float:
-    return round(float(np.mean([bool(c) for c in conditions])), 4)
+def _share(conditions: Iterable[bool]) -> float:
+    """Of those that hold; NaN of none."""
+    held = [bool(condition) for condition in conditions]
+    return round(float(np.mean(held)), 4) if held else math.nan
 
 
 def run(
