@@ -5,19 +5,16 @@ In a thread of its own: a slow object store may take minutes, for which nothing 
 
 from __future__ import annotations
 
-import logging
-import threading
 import time
 
 from model.errors import OutputError
-from service.jobs import Job, JobTable, TableUnreachable
+from service.jobs import Job, JobTable
 from service.objectstore import ObjectName, ObjectStore
+from service.repeating import Repeating
 from service.settings import Settings
 from service.storage import Storage
 
-log = logging.getLogger("avsa.retention")
-
-_EVERY_S = 60.0
+_LOOK_S = 60.0
 _AT_ONCE = 100
 # What cannot be deleted is tried again after this.
 _AGAIN_S = 86400.0
@@ -51,38 +48,17 @@ class Purge:
         self._table.purge(job.id)
 
 
-class Retention:
-    """Deletes what ended longer ago than `keep_days`, from `start` to `stop`."""
+class Retention(Repeating):
+    """Deletes what ended longer ago than `keep_days`."""
 
     def __init__(self, table: JobTable, purge: Purge, settings: Settings) -> None:
+        super().__init__("retention", every_s=settings.sweep_s)
         self._table = table
         self._purge = purge
         self._keep_s = settings.keep_days * 86400
-        self._every_s = min(_EVERY_S, self._keep_s)
+        self._look_s = min(_LOOK_S, self._keep_s)
         self._due = 0.0
         self._refused: dict[str, float] = {}  # jobs that could not be deleted, and until when
-        self._pause_s = settings.sweep_s
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True, name="avsa-retention")
-
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End, after the job that is being deleted, if that does not take long."""
-        self._stopping.set()
-        self._thread.join(timeout=10)
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                self.sweep()
-            except TableUnreachable as error:
-                log.warning("%s", error)
-            except Exception:
-                log.exception("ended jobs could not be deleted; it is tried again")
-            self._stopping.wait(self._pause_s)
 
     def sweep(self) -> None:
         """Delete what is due, a portion at a time; looks once a minute.
@@ -104,11 +80,11 @@ class Retention:
             try:
                 self._purge(job)
             except OutputError as error:
-                log.error("job %s is kept for now: %s", job.id, error)
+                self._log.error("job %s is kept for now: %s", job.id, error)
                 self._refused[job.id] = now + _AGAIN_S
-                self._due = time.monotonic() + self._every_s
+                self._due = time.monotonic() + self._look_s
                 return
-            log.info("job %s was deleted: it ended more than %.0f days ago", job.id,
-                     self._keep_s / 86400)  # fmt: skip
+            self._log.info("job %s was deleted: it ended more than %.0f days ago", job.id,
+                           self._keep_s / 86400)  # fmt: skip
         if len(old) < limit:
-            self._due = time.monotonic() + self._every_s
+            self._due = time.monotonic() + self._look_s

@@ -46,7 +46,7 @@ def test_a_job_whose_objects_cannot_be_deleted_keeps_no_other(
     storage = Storage(tmp_path)
     purge = Purge(table, storage, cast(ObjectStore, Locked()), settings)
     retention = Retention(table, purge, settings)
-    monkeypatch.setattr(retention, "_every_s", 0.0)
+    monkeypatch.setattr(retention, "_look_s", 0.0)
 
     for _ in range(5):
         retention.sweep()
