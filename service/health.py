@@ -26,7 +26,7 @@ async def livez() -> Health:
     responses={503: problems.described("jobs cannot be taken", "not_ready")},
 )
 async def readyz(service: ServiceDep) -> Health:
-    """Jobs can be taken: the table can be written, there is space, the reconciler runs."""
+    """Jobs can be taken: table and disk can be written, there is space, the reconciler runs."""
     fault = await run_sync(_fault, service)
     if fault:
         raise Problem(503, "not_ready", fault, headers={"Retry-After": "2"})
@@ -39,7 +39,12 @@ def _fault(service: Service) -> str | None:
         service.table.check()
     except Exception as error:
         return f"The job table cannot be written: {error}."
-    if service.storage.free_bytes() < service.settings.reserve_bytes:
+    try:
+        service.storage.check()
+        free = service.storage.free_bytes()
+    except OSError as error:
+        return f"The data folder {service.settings.data_dir} cannot be written: {error.strerror}."
+    if free < service.settings.reserve_bytes:
         return "The disk is full."
     if service.reconciler.sweep_age_s > 10 * service.settings.sweep_s:
         return "The reconciler has stopped."

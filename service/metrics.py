@@ -7,6 +7,7 @@ of a cluster tells the same, and nothing is lost with a process.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -56,11 +57,17 @@ class _TableCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """What the table says now."""
-        yield _gauge("avsa_disk_free_bytes", "Space left for uploads.", self._free_bytes())
+        yield _gauge("avsa_disk_free_bytes", "Space left for uploads.", self._space())
         summary = self._table.summary()
         yield from _of_jobs(summary)
         yield from _of_totals(summary.totals)
         yield from _of_workers(self._table.workers(), summary.now)
+
+    def _space(self) -> int:
+        """Free bytes; a disk that is gone has none, and keeps no other number from being told."""
+        with suppress(OSError):
+            return self._free_bytes()
+        return 0
 
 
 def _gauge(name: str, words: str, value: float) -> Metric:

@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -117,6 +118,16 @@ class Storage:
     def free_bytes(self) -> int:
         """Space left on the disk."""
         return shutil.disk_usage(self._uploads).free
+
+    def check(self) -> None:
+        """Write and delete a file, as every upload and every job does.
+
+        Raises
+        ------
+        OSError : the disk is gone, read-only, or broken.
+        """
+        with tempfile.TemporaryFile(dir=self._uploads) as file:
+            file.write(b"0")
 
     def check_space(self, n_bytes: int) -> None:
         """Refuse what the disk cannot take.

@@ -7,13 +7,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.service.deployment import Deployment
+from tests.service.launcher import Launcher
 from tests.service.ports import free_port
 from tests.service.redis_server import RedisServer
 
@@ -113,3 +115,29 @@ def own_server(tmp_path: Path) -> Iterator[Server]:
     yield running
     if running.process is not None and running.process.poll() is None:
         running.kill()
+
+
+@pytest.fixture(scope="module")
+def launcher() -> Iterator[Launcher]:
+    running = Launcher()
+    yield running
+    running.stop()
+
+
+Deploy = Callable[..., Deployment]
+
+
+@pytest.fixture
+def deploy(tmp_path: Path, launcher: Launcher) -> Iterator[Deploy]:
+    """Start a deployment; settings without their prefix."""
+    started: list[Deployment] = []
+
+    def start(workers: int = 0, **settings: object) -> Deployment:
+        named = {f"AVSA_{name.upper()}": str(value) for name, value in settings.items()}
+        made = Deployment(tmp_path / "deployment", workers, named, launcher=launcher)
+        started.append(made)
+        return made.start()
+
+    yield start
+    for deployment in started:
+        deployment.stop()

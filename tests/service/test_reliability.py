@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,38 +17,12 @@ import redis
 from service.child_process import pinned
 from service.jobs import Job, JobTable, NewJob, State, TableUnreachable
 from service.jobs.redis import RedisJobTable, connect
+from tests.service.conftest import Deploy
 from tests.service.deployment import LEASE_S, Deployment
-from tests.service.launcher import Launcher
 from tests.service.ports import free_port
 from tests.service.redis_server import RedisServer
 
 needs_redis = pytest.mark.needs("redis-server")
-
-
-@pytest.fixture(scope="module")
-def launcher() -> Iterator[Launcher]:
-    running = Launcher()
-    yield running
-    running.stop()
-
-
-Deploy = Callable[..., Deployment]
-
-
-@pytest.fixture
-def deploy(tmp_path: Path, launcher: Launcher) -> Iterator[Deploy]:
-    """Start a deployment; settings without their prefix."""
-    started: list[Deployment] = []
-
-    def start(workers: int = 0, **settings: object) -> Deployment:
-        named = {f"AVSA_{name.upper()}": str(value) for name, value in settings.items()}
-        made = Deployment(tmp_path / "deployment", workers, named, launcher=launcher)
-        started.append(made)
-        return made.start()
-
-    yield start
-    for deployment in started:
-        deployment.stop()
 
 
 def submit(deployment: Deployment, do: str = "work", seconds: float = 0.0, **options: Any) -> str:
