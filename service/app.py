@@ -62,7 +62,7 @@ def create_app(settings: Settings) -> FastAPI:
         chores = [pool.announce, pool.keep_working] if pool is not None else []
         reconciler = Reconciler(table, WakeUps(celery, table), settings, chores)
         reconciler.start()
-        retention = Retention(table, purge, settings)
+        retention = Retention(table, purge, storage, settings)
         retention.start()
         admission = Admission(table, settings)
         sweeper = Sweeper(

@@ -126,7 +126,7 @@ def run_worker(settings: Settings) -> int:
     celery = make_celery(settings)
     pool = Pool(celery, table, storage, settings)
     reconciler = Reconciler(table, WakeUps(celery, table), settings, [pool.announce])
-    retention = Retention(table, purge, settings)
+    retention = Retention(table, purge, storage, settings)
     reconciler.start()
     retention.start()
     try:

@@ -15,6 +15,7 @@ from service.settings import Settings
 from service.storage import Storage
 
 _LOOK_S = 60.0
+_LEFTOVERS_S = 3600.0
 _AT_ONCE = 100
 # What cannot be deleted is tried again after this.
 _AGAIN_S = 86400.0
@@ -49,19 +50,37 @@ class Purge:
 
 
 class Retention(Repeating):
-    """Deletes what ended longer ago than `keep_days`."""
+    """Deletes what ended longer ago than `keep_days`, and on this disk what nobody else deletes."""
 
-    def __init__(self, table: JobTable, purge: Purge, settings: Settings) -> None:
+    def __init__(self, table: JobTable, purge: Purge, storage: Storage, settings: Settings) -> None:
         super().__init__("retention", every_s=settings.sweep_s)
         self._table = table
         self._purge = purge
+        self._storage = storage
         self._keep_s = settings.keep_days * 86400
         self._look_s = min(_LOOK_S, self._keep_s)
-        self._due = 0.0
+        self._due = self._leftovers_due = 0.0
         self._refused: dict[str, float] = {}  # jobs that could not be deleted, and until when
 
     def sweep(self) -> None:
-        """Delete what is due, a portion at a time; looks once a minute.
+        """Delete what is due."""
+        self._sweep_jobs()
+        self._sweep_leftovers()
+
+    def _sweep_leftovers(self) -> None:
+        """Delete what attempts have left that were lost with their worker; looks once an hour."""
+        if time.monotonic() < self._leftovers_due:
+            return
+        for name in self._storage.sweep_results(self._attempt_of, older_than_s=self._keep_s):
+            self._log.info("the files of a lost attempt are deleted: %s", name)
+        self._leftovers_due = time.monotonic() + _LEFTOVERS_S
+
+    def _attempt_of(self, job_id: str) -> int | None:
+        job = self._table.get(job_id)
+        return job.attempt if job is not None else None
+
+    def _sweep_jobs(self) -> None:
+        """Delete ended jobs, a portion at a time; looks once a minute.
 
         A job that the object store does not delete is passed over for a day, so that it keeps no
         other; where one is refused the portion ends, for the store may be out of reach.

@@ -115,6 +115,30 @@ class Storage:
                 swept.append(folder.name)
         return swept
 
+    def sweep_results(
+        self, attempt_of: Callable[[str], int | None], *, older_than_s: float
+    ) -> list[str]:
+        """Delete what lost attempts and jobs that are no more have left; returns JOB/ATTEMPT.
+
+        A worker that is killed deletes nothing, and who purges a job may have another disk.
+
+        attempt_of : the attempt of a job that counts; None: there is no such job.
+        older_than_s : results of no job are left alone for so long after the last write.
+        """
+        swept = []
+        for folder in self._results.iterdir():
+            counts = attempt_of(folder.name)
+            for attempt in _attempts(folder):
+                if counts is None:
+                    lost = _last_change(attempt) < time.time() - older_than_s
+                else:  # one that is higher has begun since
+                    lost = int(attempt.name) < counts
+                if lost:
+                    shutil.rmtree(attempt, ignore_errors=True)
+                    swept.append(f"{folder.name}/{attempt.name}")
+            _drop_empty(folder)
+        return swept
+
     def free_bytes(self) -> int:
         """Space left on the disk."""
         return shutil.disk_usage(self._uploads).free
@@ -141,6 +165,13 @@ class Storage:
             raise DiskFull(
                 f"The service has no space left for {n_bytes} bytes: {max(0, free)} are free."
             )
+
+
+def _attempts(folder: Path) -> list[Path]:
+    """The attempts in a job's folder; none, if it is deleted under our eyes."""
+    with suppress(FileNotFoundError):
+        return [attempt for attempt in folder.iterdir() if attempt.name.isdigit()]
+    return []
 
 
 def _drop_empty(folder: Path) -> None:

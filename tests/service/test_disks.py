@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import httpx
 import pytest
 
+from service.jobs import NewJob, SqliteJobTable, State
+from service.objectstore import ObjectStore
+from service.retention import Purge, Retention
+from service.settings import Settings
+from service.storage import Storage
 from tests.service.conftest import Deploy
 
-pytestmark = pytest.mark.needs("redis-server")
+needs_redis = pytest.mark.needs("redis-server")
 
 
+@needs_redis
 def test_a_disk_that_is_gone_is_told_by_readiness_and_metrics(deploy: Deploy) -> None:
     cluster = deploy(workers=1)  # whose table is elsewhere, and takes jobs still
     shutil.rmtree(cluster.data_dir)
@@ -28,6 +36,7 @@ def test_a_disk_that_is_gone_is_told_by_readiness_and_metrics(deploy: Deploy) ->
     assert "avsa_workers 1.0" in numbers.text
 
 
+@needs_redis
 @pytest.mark.needs("root")
 def test_a_disk_that_only_reads_is_not_ready(deploy: Deploy, tmp_path: Path) -> None:
     """As a file system is after an error of its disk."""
@@ -46,3 +55,42 @@ def test_a_disk_that_only_reads_is_not_ready(deploy: Deploy, tmp_path: Path) -> 
     assert (ready.status_code, ready.json()["code"]) == (503, "not_ready")
     assert "Read-only" in ready.json()["detail"]
     assert again.status_code == 200
+
+
+def test_what_a_killed_worker_left_on_its_own_disk_is_deleted_when_it_is_back(
+    tmp_path: Path,
+) -> None:
+    """Its job was done by another, on another disk."""
+    table, storage = SqliteJobTable(tmp_path / "jobs.sqlite"), Storage(tmp_path / "own")
+    settings = Settings(data_dir=tmp_path / "own")
+    objects = ObjectStore(settings)
+    job_id = table.submit(NewJob({})).id
+    table.claim(lease_s=-1)
+    (storage.begin(job_id, 1) / "half.wav").touch()
+    assert table.reclaim(limit=10) == [job_id]
+    table.claim(lease_s=10)
+    assert table.finish(job_id, 2, State.SUCCEEDED)
+
+    Retention(table, Purge(table, storage, objects, settings), storage, settings).sweep()
+
+    assert list((tmp_path / "own" / "results").iterdir()) == []
+
+
+def test_results_stay_that_may_count(tmp_path: Path) -> None:
+    """Of a job: its attempt that counts and any that may have begun since; of none: the young."""
+    storage = Storage(tmp_path)
+    attempts = {"known": 2, "gone": None, "lost with its table": None}
+    for job_id, number in (("known", 1), ("known", 2), ("known", 3), ("gone", 1)):
+        (storage.begin(job_id, number) / "audio-0.wav").touch()
+    for path in (tmp_path / "results" / "gone" / "1").rglob("*"):
+        os.utime(path, (0, time.time() - 100))
+    os.utime(tmp_path / "results" / "gone" / "1", (0, time.time() - 100))
+    (storage.begin("lost with its table", 1) / "audio-0.wav").touch()
+
+    swept = storage.sweep_results(attempts.__getitem__, older_than_s=50)
+
+    assert sorted(swept) == ["gone/1", "known/1"]
+    left = {str(path.relative_to(tmp_path / "results")) for path in tmp_path.rglob("*.wav")}
+    assert left == {
+        f"{name}/audio-0.wav" for name in ("known/2", "known/3", "lost with its table/1")
+    }

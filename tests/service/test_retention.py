@@ -45,7 +45,7 @@ def test_a_job_whose_objects_cannot_be_deleted_keeps_no_other(
     settings = Settings(data_dir=tmp_path, results_url=STORE, keep_days=100 / 86400)
     storage = Storage(tmp_path)
     purge = Purge(table, storage, cast(ObjectStore, Locked()), settings)
-    retention = Retention(table, purge, settings)
+    retention = Retention(table, purge, storage, settings)
     monkeypatch.setattr(retention, "_look_s", 0.0)
 
     for _ in range(5):
