@@ -81,6 +81,15 @@ def check_url(url: str) -> httpx.URL:
     return parsed
 
 
+def host_of(url: httpx.URL) -> str:
+    """A target's host in ASCII, as it is looked up, allowed, and asked to prove itself.
+
+    The standard library would encode an international name by rules of 2003, which make another
+    name of some: of `ß` an `ss`.
+    """
+    return url.raw_host.decode("ascii")
+
+
 def _bad_url(url: str, why: str) -> Problem:
     return Problem(422, "webhook_refused", f"The webhook {url[:200]!r} cannot be used: {why}.")
 
@@ -117,16 +126,17 @@ async def checked_address(url: httpx.URL, allowed: Collection[str], lookup: Reso
     ------
     Refused : there is none, or one is not public.
     """
+    host = host_of(url)
     try:
-        addresses = await lookup(url.host, url.port or 443)
+        addresses = await lookup(host, url.port or 443)
     except OSError as error:
-        raise Refused(f"{url.host} does not resolve: {error}") from error
+        raise Refused(f"{host} does not resolve: {error}") from error
     if not addresses:
-        raise Refused(f"{url.host} does not resolve")
-    if url.host not in allowed:
+        raise Refused(f"{host} does not resolve")
+    if host not in allowed:
         for address in addresses:
             if not is_public(address):
-                raise Refused(f"{url.host} resolves to {address}, which is not public")
+                raise Refused(f"{host} resolves to {address}, which is not public")
     return addresses[0]
 
 
@@ -142,7 +152,7 @@ def notice(url: str | None, settings: Settings) -> dict[str, Any] | None:
     if not settings.webhook_masters:
         detail = "This service sends no webhooks (AVSA_WEBHOOK_SECRET): leave notify_url out."
         raise Problem(422, "webhooks_off", detail)
-    host = check_url(url).host
+    host = host_of(check_url(url))
     with suppress(ValueError):  # a name: what it resolves to is looked at when it is used
         if host not in settings.webhook_hosts and not is_public(host):
             raise _bad_url(url, f"{host} is not a public address")
@@ -234,7 +244,7 @@ class Sender:
             ) as client,
             client.stream(
                 "POST", url.copy_with(host=address), content=body,
-                headers={**headers, "host": host}, extensions={"sni_hostname": url.host},
+                headers={**headers, "host": host}, extensions={"sni_hostname": host_of(url)},
             ) as answer,
         ):  # fmt: skip
             return answer.status_code  # what it says is of no interest, and may be endless

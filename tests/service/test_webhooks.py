@@ -22,16 +22,20 @@ import pytest
 import standardwebhooks
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from service.jobs import Delivery, Job, JobTable, NewJob, State, TableUnreachable
 from service.problems import Problem
+from service.settings import Settings
 from service.webhooks import (
     RETRY_AFTER_S,
     Deliverer,
     Refused,
     Sender,
     check_url,
+    checked_address,
     is_public,
+    notice,
     secret_of_owner,
     signature,
 )
@@ -82,6 +86,28 @@ def test_targets_that_are_refused_by_their_text(url: str) -> None:
     with pytest.raises(Problem) as caught:
         check_url(url)
     assert (caught.value.status, caught.value.code) == (422, "webhook_refused")
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("https://straße.example/", "xn--strae-oqa.example"),  # and not strasse.example
+        ("https://xn--strae-oqa.example/", "xn--strae-oqa.example"),
+        ("https://xn--/", "xn--"),  # what is no name of any language may be one all the same
+        ("https://[2606:4700::1111]/", "2606:4700::1111"),
+    ],
+)
+def test_the_name_that_is_looked_up_is_the_one_that_was_asked_for(url: str, name: str) -> None:
+    asked: list[str] = []
+
+    async def lookup(host: str, port: int) -> list[str]:
+        asked.append(host)
+        return ["8.8.8.8"]
+
+    settings = Settings(webhook_secret=SecretStr(MASTER))
+    assert notice(url, settings) == {"url": url}
+    assert asyncio.run(checked_address(check_url(url), (), lookup)) == "8.8.8.8"
+    assert asked == [name]
 
 
 @pytest.mark.parametrize(
