@@ -133,6 +133,11 @@ def content_length(request: Request) -> int | None:
     return int(length) if length.isdigit() else None
 
 
+def media_type(request: Request) -> str:
+    """What the body is, without parameters, in lower case: a type is the same in any."""
+    return request.headers.get("content-type", "").split(";")[0].strip().lower()
+
+
 def too_large(size: int, limit: int) -> Problem:
     """The answer to more than is taken."""
     return Problem(

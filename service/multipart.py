@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
@@ -60,7 +60,7 @@ class _Receiver:
         )
 
     def write(self, data: bytearray) -> None:
-        """Parse and store the next bytes; raises OSError, MultipartParseError, Problem."""
+        """Parse and store the next bytes; raises OSError, FormParserError, Problem."""
         self._n_bytes += len(data)
         if self._n_bytes > self._max_bytes:
             raise too_large(self._n_bytes, self._max_bytes)
@@ -71,7 +71,8 @@ class _Receiver:
     def close(self) -> None:
         """Close the file that is being written, if any."""
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):
+                self._file.close()
 
     def _part_begins(self) -> None:
         self._n_parts += 1
@@ -117,6 +118,9 @@ class _Receiver:
     def _part_ends(self) -> None:
         if self._field is not None:
             name, value = self._field
+            if name in self.received.fields:
+                detail = f"The body has several fields called {name[:50]}; send one."
+                raise Problem(422, "invalid_request", detail)
             self.received.fields[name] = value.decode("utf-8", "replace")
             self._field = None
         if self._file is not None:
@@ -153,14 +157,12 @@ async def receive(
     storage.check_space(size)
     with full_disk_told():
         folder.mkdir(parents=True)
-    receiver = _Receiver(options[b"boundary"], folder, storage, max_bytes)
     try:
-        await pour(request, receiver.write, idle_s=idle_s)
-    except MultipartParseError as error:
-        raise Problem(400, "broken_body", f"The multipart body is broken: {error}.") from error
-    finally:
-        with suppress(OSError):
-            receiver.close()
+        with closing(_Receiver(options[b"boundary"], folder, storage, max_bytes)) as receiver:
+            await pour(request, receiver.write, idle_s=idle_s)
+    except FormParserError as error:
+        words = str(error).rstrip(".")
+        raise Problem(400, "broken_body", f"The multipart body is broken: {words}.") from error
     if not receiver.complete:
         raise Problem(400, "broken_body", "The multipart body breaks off.")
     return receiver.received

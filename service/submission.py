@@ -15,6 +15,7 @@ from starlette.requests import Request
 
 from model.errors import MediaError, OptionError
 from service import problems
+from service.body import media_type
 from service.companions import COMPANIONS
 from service.multipart import Received, receive
 from service.objectstore import ObjectFacts, ObjectName, ObjectStore
@@ -170,7 +171,7 @@ class Intake:
 
 def names_files(request: Request) -> bool:
     """Whether a request names its files instead of sending them."""
-    return request.headers.get("content-type", "").split(";")[0].strip() == "application/json"
+    return media_type(request) == "application/json"
 
 
 async def read_submission(request: Request, storage: Storage, intake: Intake) -> Submission:
@@ -244,22 +245,28 @@ def _refuse_empty(name: str, size: int) -> None:
 
 
 def _check_fields(received: Received) -> None:
-    """Refuse what is missing or unknown, by name."""
-    known = ["video", "audio", *COMPANIONS]
-    unknown = ({*received.files} - {*known}) | ({*received.fields} - {"options", "audio"})
+    """Refuse what is missing, unknown, or sent as what it is not, by name."""
+    files = ["video", "audio", *COMPANIONS]
+    texts = {name: text for name, text in received.fields.items() if name in files}
+    if texts.get("audio") == _INSIDE:
+        del texts["audio"]
+    unknown = {*received.files, *received.fields} - {*files, "options"}
     several = [name for name in COMPANIONS if len(received.files.get(name, [])) > 1]
     detail = None
     if unknown:
         detail = (
-            f"The field {min(unknown)!r} is unknown; send files {', '.join(known[:-1])} and "
-            f"{known[-1]}, and options."
+            f"The field {min(unknown)!r} is unknown; send files {', '.join(files[:-1])} and "
+            f"{files[-1]}, and options."
         )
+    elif texts:
+        name, text = min(texts.items())
+        detail = f"The field {name} is the text {text[:50]!r}; send a file."
+    elif "options" in received.files:
+        detail = "The field options came as a file; send text."
     elif (count := len(received.files.get("video", []))) != 1:
         detail = f"The body has {count} files called video; send one."
     elif several:
         count = len(received.files[several[0]])
         detail = f"The body has {count} files called {several[0]}; send one or none."
-    elif (text := received.fields.get("audio", _INSIDE)) != _INSIDE:
-        detail = f"The field audio is the text {text[:50]!r}; send a file."
     if detail:
         raise Problem(422, "invalid_request", detail)

@@ -23,7 +23,7 @@ from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.access import Owner
-from service.body import content_length, pour
+from service.body import content_length, media_type, pour
 from service.jobs import new_id
 from service.problems import Problem, Responses, described
 from service.schemas import UploadInfo
@@ -180,7 +180,7 @@ async def append(
     upload_checksum: Annotated[str, Header(description="of the body: `sha256 BASE64`")] = "",
 ) -> Response:
     """Send bytes of a resumable upload (tus)."""
-    if request.headers.get("content-type", "").split(";")[0].strip() != _CHUNK_TYPE:
+    if media_type(request) != _CHUNK_TYPE:
         detail = f"The body must be {_CHUNK_TYPE}."
         raise Problem(415, "unsupported_media_type", detail)
     check = _check(upload_checksum)

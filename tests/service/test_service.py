@@ -260,6 +260,31 @@ def test_requests_that_are_none(server: Server, take: TakeFiles) -> None:
     assert_problem(httpx.get(f"{server.url}/jobs?limit=9999"), 422, "invalid_request", "limit")
 
 
+def test_boundaries_and_media_types(server: Server, take: TakeFiles) -> None:
+    """A type is the same in whatever case, and a boundary has an end (RFC 9110, RFC 2046)."""
+    url, body = f"{server.url}/align", b'{"video": "/nowhere/a.mp4"}'
+    for kind in ("application/json", "Application/JSON", "application/JSON ; charset=utf-8"):
+        named = httpx.post(url, content=body, headers={"content-type": kind})
+        assert_problem(named, 422, "path_not_allowed")
+    headers = {"content-type": f"multipart/form-data; boundary={'b' * 300}"}
+    endless = httpx.post(url, content=PART, headers=headers)
+    assert_problem(endless, 400, "broken_body", "Boundary")
+
+
+def test_a_field_that_came_as_what_it_is_not(server: Server, take: TakeFiles) -> None:
+    """As curl sends a file whose @ was forgotten, and options from a file."""
+    url, video = f"{server.url}/align", ("video", ("v.mp4", b"x"))
+    for field in ("video", "audio", "reference"):
+        text = httpx.post(url, files=[video], data={field: "take.wav"})
+        assert_problem(text, 422, "invalid_request", f"{field} is the text 'take.wav'; send a file")
+    as_file = httpx.post(url, files=[video, ("options", ("o.json", b"{}"))])
+    assert_problem(as_file, 422, "invalid_request", "options came as a file; send text")
+    data = {"options": ['{"label": "one"}', '{"label": "two"}']}
+    assert_problem(
+        httpx.post(url, files=[video], data=data), 422, "invalid_request", "several .*options"
+    )
+
+
 def test_tracks_without_end(server: Server) -> None:
     """Sent or named, and told in a sentence that a person can read."""
     url = f"{server.url}/align"

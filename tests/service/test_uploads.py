@@ -498,6 +498,8 @@ def test_requests_that_are_refused(server: Server) -> None:
     assert_problem(
         patch(url, 0, b"x", **{"Content-Type": "text/plain"}), 415, "unsupported_media_type"
     )
+    same = {"Content-Type": "Application/Offset+Octet-Stream"}  # types are the same in any case
+    assert_problem(patch(url, 7, b"x", **same), 409, "wrong_offset")
     for checksum in ("crc32 AAAA", "sha1 AAAA", "sha256"):
         answer = patch(url, 0, b"x", **{"Upload-Checksum": checksum})
         assert_problem(answer, 400, "invalid_header")
