@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import re
 import sys
 import threading
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from types import FrameType
 
 import uvicorn
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from service import commands, logs, tracing
 from service.access import open_gate
@@ -25,6 +27,7 @@ from service.jobs import TableUnreachable
 from service.middleware import is_loopback
 from service.pool import run_worker
 from service.settings import Settings
+from service.storage import Storage
 
 # Bodies and files that are on their way are cut off after this when the service goes down.
 _GRACE_S = 3
@@ -41,8 +44,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return status
     except ValidationError as error:
         for fault in error.errors():
-            name = "_".join(("AVSA", *map(str, fault["loc"]))).upper()
-            print(f"The setting {name} does not fit: {fault['msg']}.", file=sys.stderr)
+            name, words = f"AVSA_{fault['loc'][0]}".upper(), fault["msg"]
+            words = words.removeprefix("Value error, ")
+            print(f"The setting {name} does not fit: {words}.", file=sys.stderr)
+    except SettingsError as error:
+        match = re.search(r'field "(\w+)"', str(error))
+        name = f"AVSA_{match[1]}".upper() if match else str(error)
+        print(f'The setting {name} does not fit: write a JSON list, ["A", "B"].', file=sys.stderr)
     except (ValueError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
     except TableUnreachable as error:
@@ -56,6 +64,14 @@ def _make_data_dir(settings: Settings) -> None:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         words = f"{settings.data_dir} cannot be made ({error.strerror})"
+        raise ValueError(f"The data folder {words}: set AVSA_DATA_DIR to another.") from error
+
+
+def _check_data_dir(settings: Settings) -> None:
+    try:
+        Storage(settings.data_dir).check()
+    except OSError as error:
+        words = f"{settings.data_dir} cannot be written ({error.strerror})"
         raise ValueError(f"The data folder {words}: set AVSA_DATA_DIR to another.") from error
 
 
@@ -84,7 +100,8 @@ def _add_address(parser: argparse.ArgumentParser, settings: Settings) -> None:
 
 
 def _serve(settings: Settings, arguments: argparse.Namespace) -> int:
-    settings = settings.model_copy(update={"host": arguments.host, "port": arguments.port})
+    settings = Settings.load(host=arguments.host, port=arguments.port)
+    _check_data_dir(settings)
     logs.configure(settings.log_format)
     tracing.configure()
     if not is_loopback(settings.host) and not open_gate(settings).locked():
@@ -124,9 +141,11 @@ class _Server(uvicorn.Server):
 def _work(settings: Settings, arguments: argparse.Namespace) -> int:
     if not settings.redis_url:
         raise ValueError("A worker needs AVSA_REDIS_URL; without, the service has its own.")
+    settings = Settings.load(device=arguments.device)
+    _check_data_dir(settings)
     logs.configure(settings.log_format)
     tracing.configure()
-    return run_worker(settings.model_copy(update={"device": arguments.device}))
+    return run_worker(settings)
 
 
 if __name__ == "__main__":

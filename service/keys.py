@@ -24,6 +24,7 @@ from typing import ParamSpec, Protocol, TypeVar
 import redis
 
 from service.jobs import TableUnreachable
+from service.jobs.sqlite_schema import told_if_damaged
 
 PREFIX = "avsa_"
 P = ParamSpec("P")
@@ -153,17 +154,22 @@ def _reaching(method: Callable[P, T]) -> Callable[P, T]:
 
 
 class SqliteKeys:
-    """Keys in an SQLite file."""
+    """Keys in an SQLite file; raises `ValueError` if it is a damaged one, or none."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._local = threading.local()
         path.parent.mkdir(parents=True, exist_ok=True)
+        with told_if_damaged(path):
+            self._begin()
+        path.chmod(0o600)
+
+    @_reaching
+    def _begin(self) -> None:
         self._db.execute(
             "CREATE TABLE IF NOT EXISTS keys "
             "(digest TEXT PRIMARY KEY, id TEXT NOT NULL UNIQUE, key TEXT NOT NULL) STRICT"
         )
-        path.chmod(0o600)
 
     @property
     def _db(self) -> sqlite3.Connection:

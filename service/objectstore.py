@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from model.errors import DiskFull, MediaError, OptionError, OutputError
-from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.settings import Settings  # which reads addresses of objects itself
 
 # How long the addresses hold that are given to others.
 URL_TTL_S = 6 * 3600

@@ -8,12 +8,28 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, FilePath, SecretStr
+from pydantic import AfterValidator, Field, FilePath, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from redis.connection import parse_url
 
+from model.errors import OptionError
 from service.logs import Form
+from service.objectstore import ObjectName
+
+
+def _of_store(uri: str) -> str:
+    """A folder of an object store; empty: none."""
+    if uri:
+        try:
+            ObjectName.parse(uri)
+        except OptionError as error:
+            raise ValueError(str(error).rstrip(".")) from error
+    return uri
+
+
+_StoreFolder = Annotated[str, AfterValidator(_of_store)]
 
 
 class Settings(BaseSettings):
@@ -41,19 +57,21 @@ class Settings(BaseSettings):
     upload_ttl_s: float = Field(48 * 3600.0, gt=0, description="an untouched upload is swept")
     upload_idle_s: float = Field(60.0, gt=0, description="longest silence within a body")
     upload_sweep_s: float = Field(60.0, gt=0, description="how often expired uploads are swept")
-    object_roots: list[str] = Field(
+    object_roots: list[_StoreFolder] = Field(
         default_factory=list,
         description="s3://BUCKET/PREFIX/ under which a request may name objects and outputs",
     )
-    objects_url: str = Field(
+    objects_url: _StoreFolder = Field(
         "", description="s3://BUCKET/PREFIX/ to which clients may upload directly; none: off"
     )
-    results_url: str = Field(
+    results_url: _StoreFolder = Field(
         "", description="s3://BUCKET/PREFIX/ for results of requests that name no output; none: "
         "they stay on the worker's disk"
     )  # fmt: skip
     object_endpoint: str = Field(
-        "", description="address of the object store as clients reach it too; none: AWS"
+        "",
+        pattern="^(https?://.+)?$",
+        description="address of the object store as clients reach it too; none: AWS",
     )
     object_addressing: Literal["auto", "path", "virtual"] = Field(
         "auto", description="whether buckets are named in the path or in the host"
@@ -90,9 +108,25 @@ class Settings(BaseSettings):
     child_start_s: float = Field(300.0, gt=0, description="longest start of a child")
     child_jobs: int = Field(200, ge=1, description="a child is replaced after so many jobs")
 
+    @field_validator("redis_url")
     @classmethod
-    def load(cls) -> Self:
-        """The settings of this process.
+    def _is_of_redis(cls, url: str) -> str:
+        if url and not url.startswith(("redis://", "rediss://")):
+            raise ValueError("write redis://HOST:PORT/NUMBER")
+        parse_url(url or "redis://")  # type: ignore[no-untyped-call]
+        return url
+
+    @field_validator("beat_s")
+    @classmethod
+    def _beats_within_the_lease(cls, beat_s: float, info: ValidationInfo) -> float:
+        lease_s = info.data.get("lease_s", beat_s + 1)
+        if beat_s >= lease_s:
+            raise ValueError(f"{beat_s:g} s are no less than the AVSA_LEASE_S of {lease_s:g} s")
+        return beat_s
+
+    @classmethod
+    def load(cls, **given: Any) -> Self:
+        """The settings of this process, but for those that are given.
 
         Raises
         ------
@@ -101,7 +135,7 @@ class Settings(BaseSettings):
         folder = os.environ.get("AVSA_SECRETS_DIR")
         if folder and not Path(folder).is_dir():
             raise FileNotFoundError(f"AVSA_SECRETS_DIR is {folder}, which is no folder.")
-        return cls(_secrets_dir=folder) if folder else cls()
+        return cls(_secrets_dir=folder or None, **given)
 
     @property
     def webhook_masters(self) -> tuple[str, ...]:

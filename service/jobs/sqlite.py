@@ -29,7 +29,7 @@ from service.jobs.record import (
     WorkerInfo,
     new_id,
 )
-from service.jobs.sqlite_schema import job_of, migrate
+from service.jobs.sqlite_schema import job_of, migrate, told_if_damaged
 
 _BUSY_S = 10.0
 
@@ -54,7 +54,7 @@ class SqliteJobTable:
         self._writing = threading.Lock()
         self._together = GroupCommit(self._turn, self._begun)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with self._transaction() as db:
+        with told_if_damaged(path), self._transaction() as db:
             migrate(db)
 
     @property

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from service.jobs.record import Job, State
 
@@ -74,16 +77,33 @@ VERSIONS = (
 )
 
 
+@contextmanager
+def told_if_damaged(path: Path) -> Iterator[None]:
+    """Say in a sentence that a file is none of SQLite's, or a damaged one.
+
+    Raises
+    ------
+    ValueError : so it is.
+    """
+    try:
+        yield
+    except sqlite3.OperationalError:  # it is locked, or cannot be written
+        raise
+    except sqlite3.DatabaseError as error:
+        words = f"{path} cannot be used ({error}): bring back a copy of it, or move it away."
+        raise ValueError(words) from error
+
+
 def migrate(db: sqlite3.Connection) -> None:
     """Bring a store, new or old, to the newest version. Called within a transaction.
 
     Raises
     ------
-    RuntimeError : a newer version of the service has written the store.
+    ValueError : a newer version of the service has written the store.
     """
     (version,) = db.execute("PRAGMA user_version").fetchone()
     if version > len(VERSIONS):
-        raise RuntimeError(
+        raise ValueError(
             f"The job table has version {version}; this service knows {len(VERSIONS)} and less. "
             "Start the newer service that wrote it."
         )

@@ -388,5 +388,5 @@ def test_a_store_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     with sqlite3.connect(path) as newer:
         newer.execute("PRAGMA user_version = 99")
 
-    with pytest.raises(RuntimeError, match="version 99"):
+    with pytest.raises(ValueError, match="version 99"):
         SqliteJobTable(path)

@@ -1,0 +1,97 @@
+"""What keeps the service from starting is one sentence, before anything is begun."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from service.__main__ import main
+
+BAD_SETTINGS = {
+    "REDIS_URL": ["http://here", "unix:///run/redis.sock", "redis://here:port/0"],
+    "OBJECTS_URL": ["https://store/takes/", "takes/in", "s3://takes"],
+    "RESULTS_URL": ["s3:/takes/out/"],
+    "OBJECT_ROOTS": ['["s3://takes/in/", "takes/out"]'],
+    "OBJECT_ENDPOINT": ["store.internal:9000"],
+    "MEDIA_ROOTS": ["/takes"],
+    "BEAT_S": ["30", "0"],
+    "PORT": ["70000"],
+}
+
+
+def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The sentence that comes in place of a start."""
+    assert main(arguments) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.count("\n") == 1
+    return told.err
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AVSA_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setattr("service.logs.configure", lambda form: None)  # those of this process
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in BAD_SETTINGS.items() for value in values]
+)
+def test_a_setting_that_does_not_fit_is_named(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(f"AVSA_{name}", value)
+    assert f"AVSA_{name} does not fit" in refused([], capsys)
+
+
+def test_what_the_command_line_sets_has_to_fit_as_well(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "AVSA_PORT" in refused(["--port", "70000"], capsys)
+    monkeypatch.setenv("AVSA_REDIS_URL", "redis://127.0.0.1:1/0")
+    assert "AVSA_DEVICE" in refused(["worker", "--device", "gpu"], capsys)
+
+
+@pytest.mark.parametrize("name", ["jobs.sqlite", "keys.sqlite"])
+def test_a_damaged_table_is_named(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "data" / name
+    file.parent.mkdir()
+    file.write_bytes(b"no table " * 1000)
+    assert str(file) in refused([], capsys)
+    assert file.read_bytes() == b"no table " * 1000
+
+
+def test_a_table_of_a_newer_service_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "data").mkdir()
+    with sqlite3.connect(tmp_path / "data" / "jobs.sqlite") as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+    assert "version 99" in refused([], capsys)
+
+
+def test_a_data_folder_that_cannot_hold_ours_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "uploads").touch()
+    assert str(tmp_path / "data") in refused([], capsys)
+
+
+@pytest.mark.needs("root")
+def test_a_data_folder_that_only_reads_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "data").mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(tmp_path / "data")]
+    subprocess.run(mount, check=True)
+    try:
+        assert "Read-only" in refused([], capsys)
+    finally:
+        subprocess.run(["umount", tmp_path / "data"], check=True)
