@@ -13,7 +13,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from model.errors import MediaError, OutputError
-from service.objectstore import URL_TTL_S, ObjectFacts, ObjectName, ObjectStore, told
+from service.objectstore import (
+    URL_TTL_S,
+    ObjectFacts,
+    ObjectName,
+    ObjectStore,
+    passes,
+    told,
+)
 from service.problems import Problem
 
 # AWS takes 10 000 parts of 5 MiB to 5 GiB each.
@@ -134,6 +141,8 @@ class DirectUploads:
         try:
             begun = _Begun(**json.loads(self._store.read(record)))
         except MediaError as error:
+            if passes(error):
+                raise
             raise _unknown(upload_id) from error
         if begun.owner != owner:
             raise _unknown(upload_id)
@@ -153,6 +162,8 @@ class DirectUploads:
                     part["PartNumber"]: part for page in pages for part in page.get("Parts", [])
                 }
         except MediaError as error:
+            if passes(error):
+                raise
             raise _unknown(upload_id) from error
 
     def _state(

@@ -30,7 +30,10 @@ async def _direct(request: Request) -> DirectUploads:
 
 Direct = Annotated[DirectUploads, Depends(_direct)]
 _UNKNOWN: Responses = {404: described("no such upload, or no object store")}
-_BROKEN: Responses = {500: described("the object store does not answer as it should")}
+_BROKEN: Responses = {
+    500: described("the object store does not take it"),
+    502: described("the object store does not answer", "store_failed"),
+}
 
 
 @router.post(

@@ -7,8 +7,10 @@ that AWS_SHARED_CREDENTIALS_FILE names, or the role of the machine.
 from __future__ import annotations
 
 import errno
+import logging
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -20,10 +22,13 @@ from model.errors import DiskFull, MediaError, OptionError, OutputError
 if TYPE_CHECKING:
     from service.settings import Settings  # which reads addresses of objects itself
 
+log = logging.getLogger("avsa.objects")
+
 # How long the addresses hold that are given to others.
 URL_TTL_S = 6 * 3600
 _FETCH_BYTES = 64 << 20
-_FETCH_TRIES = 5
+# A store that is away for less costs no job: what it holds was hours in the making.
+_PATIENCE_S, _PAUSE_S = 600.0, 2.0
 
 
 class NoObject(MediaError):
@@ -126,7 +131,7 @@ class ObjectStore:
         DiskFull : no space left for it.
         """
         with path.open("xb") as file:
-            fails = 0
+            heard = time.monotonic()
             while (at := file.tell()) < facts.size:
                 try:
                     self._fetch_range(name, facts, at, file.write)
@@ -134,11 +139,11 @@ class ObjectStore:
                     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                         raise
                     raise DiskFull(f"No space is left to fetch {name.uri}.") from error
-                except _connection_errors() as error:
-                    fails += 1
-                    if fails >= _FETCH_TRIES:
-                        words = f"{name.uri} breaks off at byte {file.tell()}: {error}."
-                        raise MediaError(words) from error
+                except MediaError as error:
+                    if file.tell() == at:
+                        _wait(error, since=heard)
+                        continue
+                heard = time.monotonic()
                 notify(file.tell() / facts.size)
 
     def _fetch_range(
@@ -153,7 +158,8 @@ class ObjectStore:
         # Not every compatible store honours IfMatch.
         if str(answer["ETag"]) != facts.etag:
             raise MediaError(f"{name.uri} has changed since the job was submitted: submit again.")
-        with closing(answer["Body"]) as body:
+        breaks_off = f"{name.uri} breaks off after byte {at}"
+        with told(MediaError, breaks_off), closing(answer["Body"]) as body:
             for chunk in body.iter_chunks(1 << 20):
                 write(chunk)
 
@@ -164,6 +170,15 @@ class ObjectStore:
         ------
         OutputError : the store does not take it.
         """
+        began = time.monotonic()
+        while True:
+            try:
+                self._store(path, name)
+                return
+            except OutputError as error:
+                _wait(error, since=began)
+
+    def _store(self, path: Path, name: ObjectName) -> None:
         with told(OutputError, f"{name.uri} cannot be written"):
             self.client.upload_file(str(path), name.bucket, name.key)
             head = self.client.head_object(Bucket=name.bucket, Key=name.key)
@@ -203,11 +218,26 @@ class ObjectStore:
         return url
 
 
-def _connection_errors() -> tuple[type[Exception], ...]:
-    """What boto3 raises where the network fails within a body."""
-    from botocore.exceptions import HTTPClientError, IncompleteReadError, ResponseStreamingError
+def passes(error: BaseException) -> bool:
+    """Whether an error of ours stands for a store that is away, or busy, for now."""
+    cause = error.__cause__
+    if not type(cause).__module__.startswith(("boto3.", "botocore.")):
+        return False
+    from botocore import exceptions
 
-    return HTTPClientError, IncompleteReadError, ResponseStreamingError
+    if isinstance(cause, exceptions.ClientError):
+        status = int(cause.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+        return status >= 500 or status == 429
+    kinds = (exceptions.ConnectionError, exceptions.HTTPClientError, exceptions.IncompleteReadError)
+    return isinstance(cause, kinds)
+
+
+def _wait(error: MediaError | OutputError, *, since: float) -> None:
+    """Pause before the next try; raise the error if it does not pass, or has lasted too long."""
+    if not passes(error) or time.monotonic() - since > _PATIENCE_S:
+        raise error
+    log.warning("%s It is tried again.", error)
+    time.sleep(_PAUSE_S)
 
 
 @contextmanager
@@ -224,5 +254,7 @@ def told(kind: type[MediaError | OutputError], what: str) -> Iterator[None]:
         if kind is MediaError and fault.get("Code") in ("404", "NoSuchKey"):
             kind = NoObject
         raise kind(f"{what} ({words.rstrip('.')}).") from error
-    except (BotoCoreError, S3UploadFailedError) as error:
+    except S3UploadFailedError as error:  # which hides what the store has answered
+        raise kind(f"{what} ({str(error).rstrip('.')}).") from error.__context__
+    except BotoCoreError as error:
         raise kind(f"{what} ({str(error).rstrip('.')}).") from error

@@ -15,6 +15,7 @@ from starlette.routing import Mount
 
 from model.errors import AvsaError
 from service.jobs import KeyReused, QueueFull, QuotaReached, TableUnreachable
+from service.objectstore import passes
 
 MEDIA_TYPE = "application/problem+json"
 # What a route may answer, for the OpenAPI document.
@@ -56,6 +57,11 @@ class Problem(Exception):
 def of_job_error(error: dict[str, Any]) -> Problem:
     """The problem that a job's error is, asked for over HTTP."""
     return Problem(STATUS_OF_CODE.get(error["code"], 500), error["code"], error["detail"])
+
+
+def store_failed(error: AvsaError) -> Problem:
+    """The problem of an object store that does not answer, which is no caller's fault."""
+    return Problem(502, "store_failed", str(error), headers={"Retry-After": "5"})
 
 
 def document(problem: Problem) -> dict[str, Any]:
@@ -100,6 +106,8 @@ def install(app: FastAPI) -> None:
 
     async def of_ours(_request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, AvsaError)
+        if passes(error):
+            return response(store_failed(error))
         return response(of_job_error({"code": error.code, "detail": str(error)}))
 
     async def of_http(request: Request, error: Exception) -> JSONResponse:

@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from model.errors import MediaError
 from service.objectstore import NoObject, ObjectName, ObjectStore
-from service.problems import Problem
+from service.problems import Problem, store_failed
 
 
 def stored_result(store: ObjectStore, uri: str) -> bytes:
@@ -36,7 +36,7 @@ def stored_result(store: ObjectStore, uri: str) -> bytes:
         detail = "The file is no longer in the object store: somebody has deleted it there."
         raise Problem(404, "result_gone", detail) from error
     except MediaError as error:
-        raise Problem(502, "store_failed", str(error), headers={"Retry-After": "5"}) from error
+        raise store_failed(error) from error
 
 
 class ResultFile(FileResponse):

@@ -185,6 +185,7 @@ _BODY = {
         422: problems.described("something in the request does not fit"),
         423: problems.described("another request holds an upload"),
         429: problems.described("as many jobs wait or run for this key as may"),
+        502: problems.described("an object store does not answer", "store_failed"),
         503: problems.described("as many jobs wait as may, or the job table is out of reach"),
         507: problems.described("no space left"),
     },

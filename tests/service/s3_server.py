@@ -45,7 +45,7 @@ class S3Server:
         }
 
     def start(self) -> S3Server:
-        self.folder.mkdir(parents=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         with (self.root.parent / "s3.log").open("wb") as log:
             self.process = subprocess.Popen(
                 [_RCLONE, "serve", "s3", "--addr", f"{self.address}:{self.port}", "--auth-key",

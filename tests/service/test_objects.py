@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from playwright.sync_api import expect
 
 from model.errors import MediaError, OptionError
+from service import problems
+from service.directuploads import DirectUploads
 from service.jobs import NewJob, SqliteJobTable, State
 from service.objectstore import ObjectName, ObjectStore
 from service.problems import Problem
@@ -217,6 +222,56 @@ def test_a_store_out_of_reach_is_told(bucket: S3Server, monkeypatch: pytest.Monk
     monkeypatch.setenv("AVSA_OBJECT_ENDPOINT", f"http://127.0.0.1:{free_port()}")
     with pytest.raises(MediaError, match="connect"):
         ObjectStore(Settings()).facts(ObjectName("takes", "in/a"))
+
+
+def test_a_store_that_is_away_for_a_while_costs_no_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is it a fault of who asks meanwhile, or the end of an upload that has begun."""
+    monkeypatch.setattr("service.objectstore._PAUSE_S", 0.1)
+    bucket = S3Server(tmp_path / "root").start()
+    for key, value in bucket.settings().items():
+        monkeypatch.setenv(key, value)
+    (tmp_path / "a.bin").write_bytes(b"content")
+    store, name = ObjectStore(Settings()), ObjectName("takes", "in/a.bin")
+    store.store(tmp_path / "a.bin", name)
+    facts = store.facts(name)
+    uploads = DirectUploads(store, ObjectName("takes", "direct"))
+    begun = uploads.begin("0" * 32, name="b.bin", owner="", size=7)
+    bucket.stop()
+
+    with pytest.raises(MediaError, match="connect") as away:
+        uploads.state(begun.id, owner="")
+    with ThreadPoolExecutor() as threads:
+        fetched = threads.submit(store.fetch, name, facts, tmp_path / "b.bin", lambda _: None)
+        stored = threads.submit(store.store, tmp_path / "a.bin", ObjectName("takes", "in/c.bin"))
+        time.sleep(3)  # longer than boto3 itself tries
+        assert not fetched.done()
+        assert not stored.done()
+        bucket.start()
+        fetched.result(timeout=30)
+        stored.result(timeout=30)
+    bucket.stop()
+
+    assert (tmp_path / "b.bin").read_bytes() == b"content"
+    assert_problem(answered(away.value), 502, "store_failed", "connect")
+
+
+def answered(error: Exception) -> httpx.Response:
+    """What a caller is told of an error."""
+    app = FastAPI()
+    problems.install(app)
+
+    @app.get("/")
+    async def fail() -> None:
+        raise error
+
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+            return await client.get("/")
+
+    return asyncio.run(ask())
 
 
 @pytest.mark.parametrize("uri", ["s3://takes/a/b", "s3://takes/", "s3://my.bucket-1/ä b?"])
