@@ -268,6 +268,8 @@ class SessionRequest(BaseModel):
         400: problems.described("the body is no text", "bad_request"),
         401: problems.described("the key is not valid", "key_unknown"),
         422: problems.described("the body does not fit", "invalid_request"),
+        429: problems.described("too many requests of this key", "too_many_requests"),
+        503: problems.described("the keys are out of reach", "table_unreachable"),
     },
 )
 async def open_session(request: Request, body: SessionRequest, response: Response) -> None:

@@ -243,6 +243,10 @@ def test_a_key_has_its_own_rate(locked: Locked) -> None:
     key = new_key(locked.server, "hasty", "--per-minute", "3")
     answers = [locked.ask(key, "GET", "/jobs") for _ in range(5)]
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429, 429]
+    session = locked.ask(None, "POST", "/session", json={"key": key})
+    assert code(session) == (429, "too_many_requests")
+    described = locked.ask(None, "GET", "/openapi.json").json()["paths"]["/session"]["post"]
+    assert {"429", "503"} <= described["responses"].keys()
     assert int(answers[-1].headers["retry-after"]) <= 60
 
 
