@@ -379,6 +379,40 @@ def test_a_job_is_cancelled(page: Page, server: Server, take: TakeFiles) -> None
         httpx.post(f"{server.url}/jobs/{job_id}/cancel")
 
 
+def test_by_keyboard_alone(page: Page, take: TakeFiles) -> None:
+    """The button that is pressed gives way to another, and the focus goes with it."""
+    page.reload()
+    page.set_input_files("#video", take.video)
+    page.set_input_files("#audio", take.audio)
+    page.locator("summary").focus()
+    page.keyboard.press("Tab")
+    expect(page.locator("#start")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("#cancel")).to_be_focused()
+    page.keyboard.press("Enter")
+
+    expect(page.locator("#error")).to_have_text("Cancelled.", timeout=90_000)
+    expect(page.locator("#start")).to_be_focused()
+
+
+def test_a_jobs_address_is_followed_in_the_tab_that_is_open(page: Page, server: Server) -> None:
+    page.goto(server.url)
+    page.goto(f"{server.url}/#{'0' * 32}")  # which loads nothing by itself
+    expect(page.locator("#error")).to_have_text(f"There is no job {'0' * 32}.")
+    page.goto(f"{server.url}/#")
+    expect(page.locator("#error")).to_be_hidden()
+
+
+def test_the_interfaces_page_fits_a_narrow_window(page: Page, server: Server) -> None:
+    context = page.context.browser
+    assert context is not None
+    phone = context.new_page(viewport={"width": 375, "height": 700}, is_mobile=True)
+    phone.goto(f"{server.url}/docs/")
+    phone.locator(".opblock").first.wait_for()
+    assert phone.evaluate("innerWidth") == 375
+    phone.close()
+
+
 def test_options_reach_the_report(page: Page, server: Server, take: TakeFiles) -> None:
     page.reload()
     page.set_input_files("#video", take.video)

@@ -212,9 +212,13 @@ function show(stage, fraction) {
   else $("bar").value = fraction;
 }
 
+// Who works by keyboard goes on from the button that takes the other's place.
 function busy(on) {
+  const [here, next] = on ? [$("start"), $("cancel")] : [$("cancel"), $("start")];
+  const moves = here.matches(":focus-visible");
   $("start").disabled = on;
   $("cancel").hidden = !on;
+  if (moves) next.focus();
   $("status").hidden = !on;
   $("of").textContent = "";
   if (on) show("Starting", 0);
@@ -224,6 +228,9 @@ function fail(message) {
   $("error").textContent = message;
   $("error").hidden = false;
 }
+
+// Another job's address in the same tab changes no more than what stands behind the #.
+addEventListener("hashchange", () => location.reload());
 
 const known = location.hash.match(/^#([0-9a-f]{32})$/);
 letIn.then((open) => { if (open && known && !sending) see(async () => ({ id: known[1] })); });
