@@ -28,6 +28,7 @@ from model.media import (
     Correction,
     check_suffix,
     file_sha256,
+    is_embedded,
     open_split_audio,
     output_suffix,
     write_corrected,
@@ -171,9 +172,12 @@ def _notes_on_output(take: Take, correction: Correction | None, options: Options
             "like) is not carried over, for its times would be wrong there."
         )
     elif correction and correction.new_wav:
+        of_one = len(take.track.paths) == 1 and not options.float_output
+        kept_on_request = of_one and is_embedded(take.audio)
         notes.append(
             f"The output is a new WAV file: what {take.audio.path.name} holds beside its samples "
-            "is not carried over."
+            "is not carried over"
+            + (f" (-o NAME{take.audio.path.suffix} keeps it)." if kept_on_request else ".")
         )
     if correction and correction.new_wav and _declares_no_more(take, correction.path):
         name = take.layout.convention.value
@@ -185,7 +189,7 @@ def _notes_on_output(take: Take, correction: Correction | None, options: Options
             f"The rotated sound would have clipped: all channels were lowered by "
             f"{-correction.trim_db:.2f} dB (float output avoids this)."
         )
-    if correction and take.carrier:
+    if correction and correction.new_wav and take.carrier:
         notes.append(
             f"The channels' order was that of {take.carrier.name}; the output is plain AmbiX "
             "(W, Y, Z, X, …)."

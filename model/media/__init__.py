@@ -10,6 +10,7 @@ from model.media.correct import (
     write_corrected,
 )
 from model.media.declared import Carrier
+from model.media.embedded import is_embedded
 from model.media.spherical import Spherical
 from model.media.split import open_split_audio
 from model.media.suffixes import FUMA_SUFFIX, check_suffix, output_suffix
@@ -31,6 +32,7 @@ __all__ = [
     "VideoWindow",
     "check_suffix",
     "file_sha256",
+    "is_embedded",
     "on_camera_clock",
     "open_audio",
     "open_split_audio",

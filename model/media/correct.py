@@ -1,10 +1,12 @@
 """The corrected file: the input with some channels mixed anew and everything else kept.
 
-Three ways, by what the input is:
+Four ways, by what the input is, and what is asked for:
 
 - uncompressed in a known container: its own bytes, with only the changed channels' samples
   replaced; every chunk around the samples is copied (`riff` says what differs in WAV files);
 - FLAC: encoded again, with all metadata blocks;
+- uncompressed in MP4 or MOV: where the output is one too, its own bytes, picture and all, with the
+  samples replaced;
 - anything else (lossy codecs, containers, split tracks, another clock): decoded into a new WAV.
 
 The work is done in blocks, so memory does not grow with the file.
@@ -17,7 +19,7 @@ import hashlib
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -30,11 +32,12 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from model.errors import MediaError
 from model.media import flac, riff
 from model.media.audio import AudioInfo, AudioReader, open_audio
 from model.media.clock import on_camera_clock
 from model.media.container import reading
+from model.media.embedded import Laid, is_embedded, laid_among_frames, laid_in_one
+from model.media.mixing import ChannelMix, Mixer, NotFinite, Written, not_finite, with_trim
 from model.media.pcm import PcmFile, read_pcm_file
 from model.media.samples import SampleBuffer, SampleFormat
 from model.media.split import open_split_audio
@@ -43,10 +46,6 @@ from model.output import WholeFile, whole_file
 
 FloatArray = NDArray[np.floating]
 Progress = Callable[[float], None]
-# Each changed channel as a weighted sum of the old ones: {channel: ((old channel, weight), ...)}.
-# A weight that varies is a function of a block's first sample and size.
-Weight = float | Callable[[int, int], FloatArray]
-ChannelMix = Mapping[int, Sequence[tuple[int, Weight]]]
 
 FLOAT32 = SampleFormat("float", 4, 32)
 _BLOCK = 1 << 13  # samples per channel: a few blocks stay in the processor's cache
@@ -132,10 +131,17 @@ def write_corrected(
         and keeps_format(info, joined=joined, laid=laid, floats=float_output)
         and output.suffix.lower() in own_suffixes(info)
     )
+    in_place = (
+        is_embedded(info)
+        and not (joined or laid or float_output)
+        and output.suffix.lower() == info.path.suffix.lower()
+    )
     amb = output.suffix.lower() == FUMA_SUFFIX
     with whole(output) as part:
-        if in_own_format and not mix and not float_output:
+        if (in_own_format or in_place) and not mix and not float_output:
             written = _write_copy(info, part)
+        elif in_place:
+            written = _write_in_place(laid_among_frames(info), part, mix, progress)
         elif in_own_format and info.container == "flac":
             written = _write_flac(info, part, mix, progress)
         elif in_own_format and (pcm := read_pcm_file(info.path)) is not None:
@@ -151,7 +157,7 @@ def write_corrected(
         path=output,
         sha256=digest,
         copied=mixer is None,
-        new_wav=not in_own_format,
+        new_wav=not (in_own_format or in_place),
         n_samples=written.n_samples,
         format=written.format.name if written.format else info.codec,
         peak=mixer.peak if mixer else None,
@@ -169,82 +175,6 @@ def file_sha256(path: Path, stop: Event | None = None) -> str:
     return digest.hexdigest()
 
 
-# --- mixing --------------------------------------------------------------------------------------
-
-
-class _NotFinite(Exception):
-    """A sample is NaN or infinite."""
-
-
-class _Mixer:
-    """Mixes successive blocks of channels and keeps account of what is written."""
-
-    def __init__(self, mix: ChannelMix, sample_format: SampleFormat, gain: float = 1.0) -> None:
-        half_step = (1 - sample_format.highest) / 2 if sample_format.highest < 1 else math.inf
-        self._mix = mix
-        self._lower, self._upper = -1 - half_step, sample_format.highest + half_step
-        self._highest = sample_format.highest
-        self._done = 0
-        self.gain = gain
-        self.peak = 0.0
-        self.n_clipped = 0
-
-    def changes(self, channel: int) -> bool:
-        """Whether a channel's samples change."""
-        return self.gain != 1.0 or channel in self._mix
-
-    def __call__(self, block: FloatArray) -> FloatArray:
-        """New samples of a block, [shape=(n_channels, N)]; raises `_NotFinite`."""
-        mixed = block.copy()
-        n_samples = block.shape[1]
-        for channel, weights in self._mix.items():
-            total = mixed[channel]
-            total[:] = 0.0
-            for source, weight in weights:
-                now = weight(self._done, n_samples) if callable(weight) else weight
-                total += now * block[source]
-        self._done += n_samples
-        if self.gain != 1.0:
-            mixed *= self.gain
-        lowest, highest = float(mixed.min(initial=0.0)), float(mixed.max(initial=0.0))
-        if not math.isfinite(lowest) or not math.isfinite(highest):
-            raise _NotFinite
-        self.peak = max(self.peak, -lowest, highest)
-        if lowest < self._lower or highest > self._upper:
-            over = (mixed < self._lower) | (mixed > self._upper)
-            self.n_clipped += int(np.count_nonzero(over))
-        return mixed
-
-    def trimmed_gain(self) -> float:
-        """The gain that brings the peak to the highest value that can be stored."""
-        return self.gain * self._highest / self.peak
-
-
-@dataclass(frozen=True)
-class _Written:
-    n_samples: int
-    format: SampleFormat | None
-    mixer: _Mixer | None = None
-    sha256: str | None = None
-
-
-def _with_trim(
-    mix: ChannelMix, sample_format: SampleFormat, write: Callable[[_Mixer], _Written]
-) -> _Written:
-    """Write once as it is; if that clips, write again with the gain that just does not."""
-    mixer = _Mixer(mix, sample_format)
-    written = write(mixer)
-    if mixer.n_clipped:
-        return write(_Mixer(mix, sample_format, mixer.trimmed_gain()))
-    return written
-
-
-def _not_finite(path: Path, at_s: float) -> MediaError:
-    return MediaError(
-        f"{path} holds NaN or infinite samples near {at_s:.1f} s: repair the track first."
-    )
-
-
 # --- uncompressed files --------------------------------------------------------------------------
 
 
@@ -255,26 +185,27 @@ def _write_pcm(
     stored: SampleFormat,
     history: str,
     progress: Progress,
-) -> _Written:
+) -> Written:
     with reading(pcm.path):
         around = riff.around_data(pcm, history, stored) if pcm.chunks else riff.without_peaks(pcm)
     head, tail = around
 
-    def write(mixer: _Mixer) -> _Written:
+    def write(mixer: Mixer) -> Written:
         with _opened(pcm.path) as source:
-            samples = _mixed_data(pcm, source, mixer, stored, progress)
+            mixed = _mixed_data(laid_in_one(pcm), source, mixer, stored, progress)
+            samples = (data for _, data in mixed)
             parts = chain(_pieces(pcm.path, source, head), samples)
             digest = _write_parts(output, chain(parts, _pieces(pcm.path, source, tail)))
-        return _Written(pcm.n_samples, stored, mixer, digest)
+        return Written(pcm.n_samples, stored, mixer, digest)
 
-    return _with_trim(mix, stored, write)
+    return with_trim(mix, stored, write)
 
 
-def _write_copy(info: AudioInfo, output: Path) -> _Written:
+def _write_copy(info: AudioInfo, output: Path) -> Written:
     with _opened(info.path) as source:
         whole = (0, source.seek(0, os.SEEK_END))
         digest = _write_parts(output, _pieces(info.path, source, [whole]))
-    return _Written(info.n_samples, info.format, sha256=digest)
+    return Written(info.n_samples, info.format, sha256=digest)
 
 
 def _opened(path: Path) -> BinaryIO:
@@ -308,35 +239,63 @@ def _pieces(
             yield data
 
 
+def _write_in_place(laid: Laid, output: Path, mix: ChannelMix, progress: Progress) -> Written:
+    """A copy of the whole file, in which the samples are then replaced."""
+    with _opened(laid.path) as source:
+        size = source.seek(0, os.SEEK_END)
+        with output.open("wb") as target:
+            for data in _pieces(laid.path, source, [(0, size)]):
+                target.write(data)
+
+    def write(mixer: Mixer) -> Written:
+        with _opened(laid.path) as source, output.open("r+b") as target:
+            for offset, data in _mixed_data(laid, source, mixer, laid.format, progress):
+                target.seek(offset)
+                target.write(data)
+        return Written(laid.n_samples, laid.format, mixer)
+
+    return with_trim(mix, laid.format, write)
+
+
 def _mixed_data(
-    pcm: PcmFile, source: BinaryIO, mixer: _Mixer, stored: SampleFormat, progress: Progress
-) -> Iterator[memoryview]:
-    """The samples as they are to be stored, block by block, after mixing."""
-    read = SampleBuffer(pcm.format, pcm.n_channels, _BLOCK)
-    written, changed = read, [at for at in range(pcm.n_channels) if mixer.changes(at)]
-    if stored != pcm.format:
-        written = SampleBuffer(stored, pcm.n_channels, _BLOCK)
-        changed = list(range(pcm.n_channels))
-    source.seek(pcm.data_offset)
-    for first in range(0, pcm.n_samples, _BLOCK):
-        with reading(pcm.path):
-            n_samples = read.fill(source, min(_BLOCK, pcm.n_samples - first))
+    laid: Laid, source: BinaryIO, mixer: Mixer, stored: SampleFormat, progress: Progress
+) -> Iterator[tuple[int, memoryview]]:
+    """The samples as they are to be stored, after mixing, and where they lay, block by block."""
+    read = SampleBuffer(laid.format, laid.n_channels, _BLOCK)
+    written, changed = read, [at for at in range(laid.n_channels) if mixer.changes(at)]
+    if stored != laid.format:
+        written = SampleBuffer(stored, laid.n_channels, _BLOCK)
+        changed = list(range(laid.n_channels))
+    done, n_samples = 0, laid.n_samples
+    for offset, asked in _in_blocks(laid):
+        with reading(laid.path):
+            source.seek(offset)
+            n = read.fill(source, asked)
         try:
             mixed = mixer(read.channels())
-        except _NotFinite:
-            raise _not_finite(pcm.path, first / pcm.samplerate) from None
-        written.resize(n_samples)
+        except NotFinite:
+            raise not_finite(laid.path, done / laid.samplerate) from None
+        written.resize(n)
         for index in changed:
             written.set_channel(index, mixed[index])
-        yield written.data
-        progress((first + n_samples) / pcm.n_samples)
+        yield offset, written.data
+        done += n
+        progress(done / n_samples)
+
+
+def _in_blocks(laid: Laid) -> Iterator[tuple[int, int]]:
+    """Offsets of samples, and how many they are, `_BLOCK` at most."""
+    frame_size = laid.n_channels * laid.format.width
+    for offset, n_samples in laid.places:
+        for first in range(0, n_samples, _BLOCK):
+            yield offset + first * frame_size, min(_BLOCK, n_samples - first)
 
 
 # --- FLAC, and everything else -------------------------------------------------------------------
 
 
 def _mixed_blocks(
-    reader: AudioReader, mixer: _Mixer, progress: Progress, clock: Clock | None = None
+    reader: AudioReader, mixer: Mixer, progress: Progress, clock: Clock | None = None
 ) -> Iterator[FloatArray]:
     """The track in blocks [shape=(n_channels, N)] on a clock, its own or another, after mixing."""
     done = 0
@@ -354,19 +313,19 @@ def _mixed_blocks(
     for block in blocks:
         try:
             yield mixer(block)
-        except _NotFinite:
-            raise _not_finite(reader.info.path, done / reader.info.samplerate) from None
+        except NotFinite:
+            raise not_finite(reader.info.path, done / reader.info.samplerate) from None
         done += block.shape[1]
         n_samples = clock.n_samples if clock else reader.info.n_samples
         progress(min(1.0, done / max(1, n_samples)))
 
 
-def _write_flac(info: AudioInfo, output: Path, mix: ChannelMix, progress: Progress) -> _Written:
+def _write_flac(info: AudioInfo, output: Path, mix: ChannelMix, progress: Progress) -> Written:
     stored = info.format
     assert stored is not None  # FLAC is lossless
     steps = 2.0 ** (stored.bits - 1)
 
-    def write(mixer: _Mixer) -> _Written:
+    def write(mixer: Mixer) -> Written:
         with (
             tempfile.NamedTemporaryFile(dir=output.parent, suffix=".part") as encoded,
             open_audio(info.path) as reader,
@@ -383,9 +342,9 @@ def _write_flac(info: AudioInfo, output: Path, mix: ChannelMix, progress: Progre
                     # libsndfile takes the top bits of 32-bit integers.
                     file.write(codes.astype(np.int32) << (32 - stored.bits))
             flac.carry_metadata(info.path, Path(encoded.name), output)
-        return _Written(info.n_samples, stored, mixer)
+        return Written(info.n_samples, stored, mixer)
 
-    return _with_trim(mix, stored, write)
+    return with_trim(mix, stored, write)
 
 
 @contextmanager
@@ -412,13 +371,13 @@ def _write_decoded(
     float_output: bool,
     amb: bool,
     progress: Progress,
-) -> _Written:
+) -> Written:
     with open_split_audio(sources) as reader:
         info = reader.info
     stored = FLOAT32 if float_output or info.format is None else _little_endian(info.format)
     channels = list(range(info.n_channels) if keep_channels is None else keep_channels)
 
-    def write(mixer: _Mixer) -> _Written:
+    def write(mixer: Mixer) -> Written:
         header = partial(riff.new_header, stored, info.samplerate, len(channels), amb=amb)
         buffer = SampleBuffer(stored, len(channels), _BLOCK)
         n_samples = 0
@@ -433,9 +392,9 @@ def _write_decoded(
             target.write(b"\0" * (n_samples * len(channels) * stored.width % 2))
             target.seek(0)
             target.write(header(n_samples))
-        return _Written(n_samples, stored, mixer)
+        return Written(n_samples, stored, mixer)
 
-    return _with_trim(mix, stored, write)
+    return with_trim(mix, stored, write)
 
 
 def _little_endian(stored: SampleFormat) -> SampleFormat:

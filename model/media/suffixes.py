@@ -6,6 +6,7 @@ from pathlib import Path
 
 from model.errors import OptionError
 from model.media.audio import LIBSNDFILE_BITS, AudioInfo
+from model.media.embedded import is_embedded
 
 RIFF_CONTAINERS = ("wav", "rf64", "bw64")
 # Readers take the sound of ".amb" for FuMa, whatever is inside.
@@ -71,10 +72,16 @@ def check_suffix(
     """
     keeps = keeps_format(info, joined=joined, laid=laid, floats=floats)
     true = {*_NEW_WAV, *(own_suffixes(info) if keeps else ())}
+    if is_embedded(info) and not (joined or laid or floats):
+        true.add(info.path.suffix.lower())
     if not (fuma or info.path.suffix.lower() == FUMA_SUFFIX):
         true.discard(FUMA_SUFFIX)
     if output.suffix.lower() not in true:
-        way = "in its own format, or as WAV" if keeps else "into a new WAV file here"
+        way = (
+            "in its own format, or as WAV"
+            if len(true - {*_NEW_WAV})
+            else "into a new WAV file here"
+        )
         raise OptionError(
             f"The output {output} should end in {' or '.join(sorted(true))}: {info.path.name} is "
             f"corrected {way}."

@@ -28,7 +28,7 @@ from model.media import (
     riff,
     write_corrected,
 )
-from model.media.correct import ChannelMix
+from model.media.mixing import ChannelMix
 from model.media.pcm import read_pcm_file
 from model.output import JSON, PNG, check_output, whole_file
 from tests.model.media.boxes import bext, chunk, insert_chunks
