@@ -209,7 +209,8 @@ def decide(take: Take, by: Judge, options: Options, watch: Watch) -> Decision:
             judgement, "By the camera's own sound the track does not belong to the footage; where "
             "that is wrong, --offset-s says where it begins and the check is left out.",
         )  # fmt: skip
-    if trajectory and take.orientation:
+    if trajectory and (follow or not changes):
+        # As it is written: from what was judged on, by what changes.
         trajectory = following.beginning_with(trajectory, judgement.rotate_field_ccw_deg)
     undecided = judgement.verdict is Verdict.UNDECIDABLE
     turn = judgement.verdict is Verdict.MISALIGNED or (undecided and options.apply_undecided)

@@ -192,14 +192,16 @@ def test_a_knock_is_told_and_followed(
     assert report["verdict"] == "misaligned"
     assert any("steps by +" in warning for warning in report["warnings"])
     applied = field_of(tmp_path / "out.wav")
-    first_deg, later_deg = right_deg[0], right_deg[-1]
+    told_deg = report["trajectory"]["rotate_field_ccw_deg"]
     source = field_of(files.audio)
-    for part, expected_deg in (
-        (slice(0, 9 * RATE), first_deg),
-        (slice(17 * RATE, None), later_deg),
+    for part, expected_deg, told in (
+        (slice(0, 9 * RATE), right_deg[0], told_deg[0]),
+        (slice(17 * RATE, None), right_deg[-1], told_deg[-1]),
     ):
         found = turn_deg(source[:, part], applied[:, part])
         assert abs(math.remainder(found - expected_deg, 360)) <= 12
+        assert abs(math.remainder(found - told, 360)) <= 0.05  # as the report says
+    assert told_deg[0] == report["rotate_field_ccw_deg"]
 
 
 def test_without_following_one_rotation_is_written(
@@ -225,3 +227,4 @@ def test_a_constant_take_stays_constant(tmp_path: Path) -> None:
     assert report["trajectory"]["kind"] == "constant"
     assert not report["trajectory"]["followed"]
     assert report["output"]["applied_deg"] == report["rotate_field_ccw_deg"]
+    assert set(report["trajectory"]["rotate_field_ccw_deg"]) == {report["rotate_field_ccw_deg"]}
