@@ -106,7 +106,7 @@ def _read_v1(xml: str) -> Spherical:
         return UNDECLARED
 
     def pixels(name: str) -> int:
-        return int(value(name)) if value(name).isdigit() else 0
+        return int(value(name)) if re.fullmatch("[0-9]{1,9}", value(name)) else 0
 
     partial = any(
         0 < pixels(f"CroppedAreaImage{side}Pixels") < pixels(f"FullPano{side}Pixels")
@@ -188,7 +188,7 @@ def _read_matroska_video(video: dict[int, bytes]) -> Spherical:
     number = int.from_bytes(fields.get(_PROJECTION_TYPE, b""), "big")
     names = ("rectilinear", "equirectangular", "cubemap", "mesh")
     private = fields.get(_PROJECTION_PRIVATE, b"")
-    yaw, pitch, roll = (_float(fields.get(name, b"")) for name in _POSE)
+    yaw, pitch, roll = (_degrees(fields.get(name, b"")) for name in _POSE)
     return Spherical(
         projection=names[number] if number < len(names) else f"type {number}",
         stereo=stereo,
@@ -198,10 +198,11 @@ def _read_matroska_video(video: dict[int, bytes]) -> Spherical:
     )
 
 
-def _float(data: bytes) -> float:
-    """An EBML float; one of no bytes is 0."""
-    formats = {0: "", 4: ">f", 8: ">d"}
-    return float(sum(struct.unpack(formats[len(data)], data))) if len(data) in formats else 0.0
+def _degrees(data: bytes) -> float:
+    """An EBML float within a turn; 0 if it is none, or of no bytes."""
+    formats = {4: ">f", 8: ">d"}
+    angle = struct.unpack(formats[len(data)], data)[0] if len(data) in formats else 0.0
+    return float(angle) if abs(angle) <= 360 else 0.0
 
 
 def _find_tracks(file: BinaryIO) -> bytes:

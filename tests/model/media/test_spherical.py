@@ -1,5 +1,6 @@
 """Declared geometry, from files with the real boxes put in."""
 
+import math
 import struct
 from pathlib import Path
 
@@ -10,7 +11,16 @@ from model.errors import UnsupportedMedia
 from model.media import VideoReader
 from model.media.encode import write_video
 from model.media.spherical import UNDECLARED, read_spherical
-from tests.model.media.boxes import add_boxes, element, matroska_head, st3d, sv3d, v1_uuid
+from tests.model.media.boxes import (
+    add_boxes,
+    box,
+    element,
+    full_box,
+    matroska_head,
+    st3d,
+    sv3d,
+    v1_uuid,
+)
 
 
 @pytest.fixture
@@ -67,6 +77,26 @@ def test_v1_crop_is_a_part_of_the_sphere(video: Path) -> None:
         VideoReader(video)
 
 
+@pytest.mark.parametrize("cropped", ["", "\u00b2", "9" * 5000, "-5", "3840"])
+def test_v1_sizes_that_say_no_crop(video: Path, cropped: str) -> None:
+    """Left out, or no number; these are what strangers wrote."""
+    xml = "<GSpherical:Spherical>true</GSpherical:Spherical>"
+    xml += "<GSpherical:FullPanoWidthPixels>3840</GSpherical:FullPanoWidthPixels>"
+    name = "GSpherical:CroppedAreaImageWidthPixels"
+    xml += f"<{name}>{cropped}</{name}>" if cropped else ""
+    add_boxes(video, track=v1_uuid(xml))
+
+    assert not read_spherical(video).partial
+
+
+def test_v2_may_leave_the_pose_out(video: Path) -> None:
+    add_boxes(video, entry=box(b"sv3d", box(b"proj", full_box(b"equi", bytes(16)))))
+
+    spherical = read_spherical(video)
+
+    assert (spherical.projection, spherical.pose_deg) == ("equirectangular", (0, 0, 0))
+
+
 @pytest.mark.parametrize(
     ("boxes", "words"),
     [
@@ -104,6 +134,16 @@ def test_matroska_projection(tmp_path: Path) -> None:
 
     assert (spherical.projection, spherical.stereo) == ("equirectangular", "top-bottom")
     assert spherical.pose_deg == (45.0, -5.0, 0.0)
+
+
+@pytest.mark.parametrize("yaw", [math.nan, -math.inf, 1e300])
+def test_a_matroska_pose_that_is_no_angle_is_none(tmp_path: Path, yaw: float) -> None:
+    pose = element(0x7673, struct.pack(">d", yaw)) + element(0x7674, b"")
+    video = element(0x7670, element(0x7671, b"\x01") + pose)
+    path = tmp_path / "take.mkv"
+    path.write_bytes(matroska_head(video))
+
+    assert read_spherical(path).pose_deg == (0, 0, 0)
 
 
 @pytest.mark.parametrize(("number", "name"), [(2, "cubemap"), (3, "mesh"), (0, "rectilinear")])
