@@ -22,7 +22,7 @@ def top_level_box(file: BinaryIO, wanted: bytes) -> bytes:
             payload = struct.unpack(">Q", file.read(8))[0] - 16
         if kind == wanted:
             return file.read(min(payload, MAX_HEADER_BYTES) if size else MAX_HEADER_BYTES)
-        if size == 0 or payload < 0:
+        if payload < 0:
             break
         file.seek(payload, 1)
     return b""
