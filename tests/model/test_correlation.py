@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.signal import correlate, lfilter
+from scipy.signal import correlate, fftconvolve, firwin, lfilter
 
 from model.correlation import correlated, deviations, refined_peak, search, whitened
 
@@ -36,6 +36,19 @@ def test_whitening_levels_any_colour_and_moves_nothing(rng: np.random.Generator)
     )
 
 
+def test_what_a_coder_took_away_is_not_raised(rng: np.random.Generator) -> None:
+    """What is left above its limit says nothing of the sound."""
+    low = firwin(401, 4000, window="blackman", fs=RATE)
+    sound = fftconvolve(rng.standard_normal(4 * RATE), low, "same")
+    sound += 1e-5 * rng.standard_normal(len(sound))
+
+    middle = whitened(sound, RATE)[RATE:-RATE] * np.hanning(2 * RATE)
+
+    power = np.abs(np.fft.rfft(middle)) ** 2
+    below, above = power[2 * 500 : 2 * 3500].mean(), power[2 * 4500 :].mean()
+    assert above < 0.01 * below
+
+
 def test_silence_stays_silence() -> None:
     assert not whitened(np.zeros((2, 100)), RATE).any()
     assert not deviations(np.zeros((2, 100))).any()
@@ -54,6 +67,14 @@ def test_a_fraction_of_a_sample_is_found(delay: float, seed: int) -> None:
     at, _ = refined_peak(curve)
 
     assert at == pytest.approx(delay + 20, abs=0.1)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("top", [2.6, 3.0, 3.3])
+def test_a_parabola_s_top_is_exact(top: float, sign: float) -> None:
+    values = np.asarray(sign * (5.0 - 0.7 * (np.arange(7) - top) ** 2), np.float64)
+
+    assert refined_peak(values) == pytest.approx((top, sign * 5.0))
 
 
 def test_a_negative_peak_is_a_peak() -> None:

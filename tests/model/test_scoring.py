@@ -135,6 +135,27 @@ def test_two_modes_give_two_arcs_the_best_one_first() -> None:
     assert "Two rotations fit" in " ".join(judgement.reasons)
 
 
+@pytest.mark.parametrize("n", [1, 2, 8, 72])
+def test_a_window_tells_as_much_as_it_leaves_fewer_rotations(n: int) -> None:
+    """All 72 alike tell nothing; n that are alike, and no others, log(72 / n)."""
+    log_posterior = torch.where(torch.arange(72) < n, 0.0, -100.0).double().log_softmax(0)
+
+    assert window(log_posterior).information == pytest.approx(math.log(72 / n), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("height", "told"), [(3.0, "2 of 3 windows vote within 30°"), (0.1, "In no window")]
+)
+def test_reasons_tell_whether_windows_agree_or_say_nothing(height: float, told: str) -> None:
+    strict = replace(CALIBRATION, least_confidence=0.999)
+    windows = [window(bump(centre, height=height)) for centre in (80.0, 105.0, -90.0)]
+
+    judgement = judge(windows, strict, tolerance_deg=10)
+
+    assert judgement.verdict is Verdict.UNDECIDABLE
+    assert [told in reason for reason in judgement.reasons[1:]] == [True]
+
+
 def holds(arc: tuple[float, float], degrees: float) -> bool:
     return (degrees - arc[0]) % 360 <= (arc[1] - arc[0]) % 360
 

@@ -30,6 +30,7 @@ from model.media import (
 )
 from model.media.mixing import ChannelMix
 from model.media.pcm import read_pcm_file
+from model.media.samples import SampleFormat
 from model.output import JSON, PNG, check_output, whole_file
 from tests.model.media.boxes import bext, chunk, insert_chunks
 from tests.model.media.test_audio import encode, tone_numbers, tones
@@ -373,6 +374,9 @@ def test_float_output_keeps_every_chunk(tmp_path: Path, container: str) -> None:
     assert before.keys() - {b"PEAK"} <= after.keys()
     assert all(after[name] == before[name] for name in before.keys() - known)
     assert struct.unpack("<I", after[b"fact"]) == (samples.shape[1],)
+    if container == "wavex":  # speakers, and what kind of sub-format it is
+        assert after[b"fmt "][18:24] == struct.pack("<H", 32) + before[b"fmt "][20:24]
+        assert after[b"fmt "][26:] == before[b"fmt "][26:]
     assert not correction.new_wav
     info = soundfile.info(output)
     assert (info.subtype, info.frames) == ("FLOAT", samples.shape[1])
@@ -550,6 +554,41 @@ def test_a_file_beyond_four_gigabytes_becomes_rf64(tmp_path: Path) -> None:
     _, size, riff_size, data_size, n_samples, _ = struct.unpack("<4sI3QI", pieces[1])
     assert (size, data_size, n_samples) == (28, n_bytes, n_bytes // 12)
     assert riff_size > 2**32
+
+
+@pytest.mark.parametrize(("subtype", "n_channels"), [("PCM_U8", 5), ("PCM_24", 4)])
+def test_a_new_wav_is_as_long_as_it_says(tmp_path: Path, subtype: str, n_channels: int) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros((1001, n_channels)), RATE, subtype=subtype)
+    lain = Clock(0.0, 0.0, 777)
+
+    write_corrected([tmp_path / "a.wav"], tmp_path / "b.wav", {}, clock=lain)
+
+    data = (tmp_path / "b.wav").read_bytes()
+    pcm = read_pcm_file(tmp_path / "b.wav")
+    assert pcm is not None
+    assert struct.unpack_from("<I", data, 4)[0] + 8 == len(data)
+    assert len(data) == pcm.data_offset + pcm.data_size + pcm.data_size % 2
+    assert (pcm.n_samples, pcm.missing) == (777, 0)
+
+
+@pytest.mark.parametrize("beyond", [0, 1])
+def test_a_new_wav_of_four_gigabytes_is_wav_as_long_as_it_can(beyond: int) -> None:
+    form, n_channels = SampleFormat("signed", 2, 16), 4
+    head = len(riff.new_header(form, RATE, n_channels, 0))
+    n_samples = (2**32 - 1 + 8 - head) // 8 + beyond
+
+    header = riff.new_header(form, RATE, n_channels, n_samples)
+
+    size = head + 8 * n_samples - 8
+    assert len(header) == head
+    if not beyond:
+        assert struct.unpack_from("<4sI", header) == (b"RIFF", size)
+        assert header.endswith(struct.pack("<4sI", b"data", 8 * n_samples))
+    else:
+        assert struct.unpack_from("<4sI", header) == (b"RF64", 2**32 - 1)
+        assert struct.unpack_from("<4sI3Q", header, 12) == (
+            b"ds64", 28, size, 8 * n_samples, n_samples,
+        )  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["b.mp3", "b.flac", "b"])

@@ -6,6 +6,8 @@ import struct
 from collections.abc import Sequence
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 
 from model.media import open_audio
@@ -34,6 +36,20 @@ def test_a_field_is_declared_whatever_its_codec(tmp_path: Path, name: str, codec
     with open_audio(path) as reader:
         assert (reader.info.convention, reader.info.carrier, reader.note) == ("ambix", None, None)
         assert tone_numbers(reader.read(0, RATE)) == list(range(4))
+
+
+def test_a_field_is_declared_at_rates_that_16_bits_do_not_hold(tmp_path: Path) -> None:
+    """QuickTime's second version of an entry."""
+    path, samples = tmp_path / "a.mov", np.ascontiguousarray(tones(4).T.reshape(1, -1), "f4")
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=96_000, layout="4.0")
+        frame = av.AudioFrame.from_ndarray(samples, "flt", "4.0")
+        frame.sample_rate = 96_000
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+    add_boxes(path, entry=sa3d(1, range(4)))
+
+    with open_audio(path) as reader:
+        assert (reader.info.samplerate, reader.info.convention) == (96_000, "ambix")
 
 
 @pytest.mark.parametrize(

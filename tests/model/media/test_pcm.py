@@ -206,6 +206,76 @@ def test_a_file_that_was_not_copied_whole_is_told(tmp_path: Path, suffix: str) -
 
 
 @pytest.mark.parametrize("suffix", ["wav", "rf64", "w64", "aiff", "caf"])
+def test_a_sample_that_some_channels_lack_is_none(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    expected = write(path, suffix.upper(), "PCM_24", "FILE")
+    path.write_bytes(path.read_bytes()[:-5])
+
+    with open_audio(path) as reader:
+        assert reader.info.n_samples == 1000
+        assert np.array_equal(reader.read(0, 2000), expected[:, :1000])
+
+
+@pytest.mark.parametrize("rate", [1, 8000, 44_100, 192_000])
+def test_samples_of_an_aiff_may_stand_behind_an_offset(tmp_path: Path, rate: int) -> None:
+    """Against libsndfile, at rates that its 80-bit number holds in several ways."""
+    path = tmp_path / "a.aiff"
+    soundfile.write(path, np.random.default_rng(0).uniform(-1, 1, (1001, 4)), rate, "PCM_16")
+    data = path.read_bytes()
+    at = data.index(b"SSND")
+    size = struct.unpack_from(">I", data, at + 4)[0]
+    moved = struct.pack(">4sIII", b"SSND", size + 6, 6, 0) + b"offset" + data[at + 16 :]
+    path.write_bytes(data[:at] + moved)
+
+    pcm = read_pcm_file(path)
+
+    assert pcm is not None
+    assert (pcm.samplerate, pcm.n_samples, pcm.missing) == (rate, 1001, 0)
+    with open_audio(path) as reader:
+        assert np.array_equal(reader.read(0, 2000), soundfile.read(path)[0].T)
+
+
+def test_a_chunk_beyond_four_gigabytes_is_as_long_as_ds64_says(tmp_path: Path) -> None:
+    """EBU Tech 3306: in its table, where it is none of the samples."""
+    path = tmp_path / "a.wav"
+    expected = write(path, "WAV", "PCM_16", "FILE")
+    body = path.read_bytes()[12:]
+    n_bytes = 1001 * 4 * 2
+    sizes = struct.pack("<3QI", 0, n_bytes, 1001, 2)
+    sizes += struct.pack("<4sQ4sQ", b"none", 3, b"iXML", 4)
+    unknown = struct.pack("<I", 0xFFFFFFFF)
+    body = body.replace(b"data" + struct.pack("<I", n_bytes), b"data" + unknown)
+    path.write_bytes(
+        b"RF64" + unknown + b"WAVE" + chunk(b"ds64", sizes) + b"iXML" + unknown + b"<x/>" + body
+    )
+
+    pcm = read_pcm_file(path)
+
+    assert pcm is not None
+    assert [(c.name, c.size) for c in pcm.chunks if c.name in (b"iXML", b"data")] == [
+        (b"iXML", 4), (b"data", n_bytes),
+    ]  # fmt: skip
+    with open_audio(path) as reader:
+        assert np.array_equal(reader.read(0, 2000), expected)
+
+
+@pytest.mark.parametrize(("declared", "bits"), [(24, 24), (20, 20), (0, 32), (40, 32)])
+def test_wavex_says_how_many_bits_count(tmp_path: Path, declared: int, bits: int) -> None:
+    path = tmp_path / "a.wav"
+    expected = write(path, "WAVEX", "PCM_32", "FILE")
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<H", data, data.index(b"fmt ") + 8 + 18, declared)
+    path.write_bytes(data)
+
+    pcm = read_pcm_file(path)
+
+    assert pcm is not None
+    assert pcm.format == SampleFormat("signed", 4, bits)
+    with open_audio(path) as reader:
+        assert np.array_equal(reader.read(0, 2000), expected)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "rf64", "w64", "aiff", "caf"])
 def test_what_fills_a_file_up_is_no_chunk(tmp_path: Path, suffix: str) -> None:
     """Space that was reserved and not used, as of a recorder that lost power."""
     plain, filled = tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}"
@@ -230,6 +300,18 @@ def test_a_header_without_size_runs_to_the_end(tmp_path: Path, size: int) -> Non
     data = bytearray(path.read_bytes())
     at = data.index(b"data")
     data[4:8] = data[at + 4 : at + 8] = struct.pack("<I", size)
+    path.write_bytes(data)
+
+    with open_audio(path) as reader:
+        assert reader.note is None
+        assert np.array_equal(reader.read(0, 2000), expected)
+
+
+def test_a_caf_without_size_runs_to_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "a.caf"
+    expected = write(path, "CAF", "PCM_16", "FILE")
+    data = bytearray(path.read_bytes())
+    struct.pack_into(">q", data, data.index(b"data", 8) + 4, -1)
     path.write_bytes(data)
 
     with open_audio(path) as reader:
