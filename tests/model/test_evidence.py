@@ -14,8 +14,8 @@ from model.evidence import (
     N_YAWS,
     acoustic_maps,
     best_yaw_deg,
-    co_location,
     compared,
+    smoothed,
     synchrony,
     yaws_deg,
 )
@@ -170,13 +170,19 @@ def test_nothing_moves_and_nothing_sounds() -> None:
         assert cues_of(cov, motion).isfinite().all()
 
 
-def test_co_location_is_a_correlation() -> None:
-    maps = torch.rand(N, N_YAWS, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    cue = co_location(maps, maps, 1.0)
+@pytest.mark.parametrize(("faint", "exponent"), [("", 1.0), (" faint", 0.25)])
+def test_co_location_is_a_correlation_at_every_rotation(faint: str, exponent: float) -> None:
+    """Of the means over time, after a power that counts faint movers in full or not."""
+    rng = np.random.default_rng(0)
+    motion = torch.from_numpy(rng.exponential(size=(N, N_YAWS)) * rng.exponential(size=N_YAWS))
+    sound = torch.from_numpy(rng.exponential(size=(N, N_YAWS)) * rng.exponential(size=N_YAWS))
+    cues = compared(dict.fromkeys(("doa", "mvdr", "flux"), sound), motion)
+    seen, heard = ((series.numpy() ** exponent).mean(0) for series in (smoothed(motion), sound))
+    correlations = [np.corrcoef(seen, np.roll(heard, -round(yaw / 5)))[0, 1] for yaw in yaws_deg()]
 
-    assert best_deg(cue) == 0
-    assert cue.max() == pytest.approx(3, rel=0.03)
-    assert cue.mean().abs() < 1e-9
+    for name in ("doa", "mvdr", "flux"):
+        cue = cues[CUES.index(f"place {name}{faint}")]
+        np.testing.assert_allclose(cue, 3 * np.array(correlations) * (1 - 1 / N_YAWS), atol=1e-6)
 
 
 @pytest.mark.parametrize("best", [-174.0, -31.7, 0.0, 2.4, 179.0])

@@ -161,6 +161,35 @@ def test_as_many_intervals_are_independent_as_chance_correlations_tell(sigma: fl
     assert float(n.median()) == pytest.approx(1 / by_chance, rel=0.25)
 
 
+def test_evidence_is_what_bartlett_and_schwarz_say_of_every_pair(rng: np.random.Generator) -> None:
+    """Pair by pair, as the module tells it."""
+    n = 24
+    maps = torch.from_numpy(rng.standard_normal((n, len(features.MAPS), 12, N_YAWS)).cumsum(0))
+    sound = torch.from_numpy(rng.uniform(0, 1, (n, N_YAWS)).cumsum(0))
+    sound[::2, ::2] += 9  # half of them fast: no pair has more than n independent intervals
+    azimuths = features.azimuths(N_YAWS).double().rad2deg().tolist()
+    seen, variance = (values.numpy() for values in looks(maps))
+    heard = sound.numpy() ** 0.4
+    heard = (heard - heard.mean(0)) / heard.std(0)
+    weights = (
+        np.log(variance / (variance + 100)),
+        1.5 * np.log(sound.numpy().mean(0) / sound.numpy().mean() + 1e-3),
+    )
+    by_yaw = dict.fromkeys(map(round, yaws_deg()), -math.inf)
+    for i, j in np.ndindex(N_YAWS, N_YAWS):
+        a, b = seen[:, i], heard[:, j]
+        alike = 1 + 2 * sum(a[k:] @ a[:-k] * (b[k:] @ b[:-k]) / n**2 for k in range(1, n // 3))
+        count = 0.5 * max(1.0, n / max(1.0, alike))
+        r = min(0.95, max(abs(np.correlate(a, b, "full")[n - 1 + k]) for k in LAGS) / n)
+        likelihood = -count / 2 * math.log(1 - r**2) - math.log(count) / 2
+        yaw = 180 - round(180 - azimuths[i] + azimuths[j]) % 360
+        by_yaw[yaw] = np.logaddexp(by_yaw[yaw], likelihood + weights[0][i] + weights[1][j])
+
+    found = look_evidence({"doa": sound, "mvdr": sound}, maps)[0]
+
+    np.testing.assert_allclose(found, [by_yaw[round(yaw)] for yaw in yaws_deg()], atol=1e-5)
+
+
 def test_nothing_changes_and_nothing_sounds() -> None:
     level = slow(0)
     silence = torch.zeros(N, features.N_BANDS, 10, dtype=torch.float64)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -15,7 +16,10 @@ import soundfile
 from model import rig
 from model.align import Outputs, align, correct
 from model.ambisonics import rotate_yaw
+from model.media import VideoReader, open_audio
 from model.options import Options
+from model.placement import placed
+from model.sync import Belonging, Synchronisation
 from model.take import Take, Track
 from model.turning import turned_along
 from tests.conftest import EXAMPLE, TAKE_SEED
@@ -119,6 +123,36 @@ def _lag(reference: np.ndarray, other: np.ndarray) -> int:
 def test_what_the_user_says_comes_first(take: TakeFiles, camera: Path) -> None:
     with Take(camera, Track((take.audio,), offset_s=1.0)) as opened:
         assert (opened.placement.offset_s, opened.placement.sync) == (1.0, None)
+
+
+@pytest.mark.parametrize("late_s", [0.5, -0.5])
+def test_the_cameras_sound_may_begin_beside_its_picture(
+    take: TakeFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late_s: float
+) -> None:
+    """The track is found in the one, and placed in the other's time."""
+    path = tmp_path / "camera.mkv"
+    with av.open(str(take.video)) as source, av.open(str(path), "w") as target:
+        picture = target.add_stream_from_template(source.streams.video[0])
+        sound = target.add_stream("pcm_s16le", rate=8000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 80_000), "i2"), "s16", "mono")
+        frame.sample_rate, frame.pts = 8000, round(8000 * (1 + late_s))
+        target.mux(sound.encode(frame))
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None and packet.pts is not None and packet.time_base:
+                packet.pts += round(1 / packet.time_base)
+                packet.dts += round(1 / packet.time_base)
+                packet.stream = picture
+                target.mux(packet)
+    found = Synchronisation(
+        Belonging.SYNCHRONISED, 2.0, 100.0, 1e-4, 1.0, 1.0, False, "All agree.", ()
+    )
+    monkeypatch.setattr("model.placement.synchronise", lambda *_: found)
+
+    with VideoReader(path) as video, open_audio(take.audio) as track:
+        placement = placed(video.info, track, shared=False, offset_s=None)
+
+    assert placement.picture_s(3.0) == pytest.approx(2.0 + 1.0001 * 3.0 + late_s, abs=2e-3)
+    assert placement.track_s(placement.picture_s(3.0)) == pytest.approx(3.0)
 
 
 def test_a_foreign_track_gets_no_verdict(camera: Path, tmp_path: Path) -> None:

@@ -203,6 +203,22 @@ def test_a_split_track_is_one(tmp_path: Path) -> None:
         assert np.array_equal(np.concatenate(list(reader.blocks(1000)), axis=1), samples)
 
 
+@pytest.mark.parametrize("lengths", [(5000, 4321), (4321, 5000)])
+def test_a_split_track_ends_with_its_shortest_part(
+    tmp_path: Path, lengths: tuple[int, int]
+) -> None:
+    samples = tones(8)[:, :5000]
+    for name, part, length in zip("12", (samples[:4], samples[4:]), lengths, strict=True):
+        soundfile.write(tmp_path / f"{name}.wav", part[:, :length].T, RATE, subtype="DOUBLE")
+
+    with open_split_audio([tmp_path / "1.wav", tmp_path / "2.wav"]) as reader:
+        assert reader.info.n_samples == 4321
+        assert np.array_equal(reader.read(4000, 1000), samples[:, 4000:4321])
+        assert np.array_equal(np.concatenate(list(reader.blocks(1000)), axis=1), samples[:, :4321])
+        assert reader.note is not None
+        assert "goes on for another 0.01 s" in reader.note
+
+
 def test_parts_of_a_split_track_share_a_rate(tmp_path: Path) -> None:
     for name, rate in (("1.wav", 48000), ("2.wav", 44100)):
         soundfile.write(tmp_path / name, tones(8).T, rate)

@@ -2,6 +2,8 @@
 
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import av
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 
 from model.errors import MediaError, UnsupportedMedia
 from model.media import VideoReader
+from model.media.container import length_s
 from model.media.encode import write_video
 from tests.model.media.boxes import add_boxes, st3d, sv3d
 
@@ -98,6 +101,18 @@ def test_a_matroska_picture_is_as_long_as_itself(tmp_path: Path, tagged: bool) -
     with VideoReader(tmp_path / "v.mkv") as reader:
         assert reader.info.start_s == pytest.approx(1.5, abs=2e-3)
         assert reader.info.duration_s == pytest.approx(2.0, abs=2e-3)
+
+
+def test_a_tag_of_duration_counts_hours_and_minutes() -> None:
+    stream: Any = SimpleNamespace(
+        duration=None, time_base=Fraction(1, 1000), start_time=500,
+        metadata={"DURATION": "01:02:03.500000000"},
+    )  # fmt: skip
+    container: Any = SimpleNamespace(duration=5000 * 10**6)
+
+    assert length_s(container, stream) == pytest.approx(3723.5 - 0.5)
+    stream.metadata["_STATISTICS_WRITING_APP"] = "mkvmerge"
+    assert length_s(container, stream) == pytest.approx(3723.5)
 
 
 def test_windows_may_be_read_in_any_order(tmp_path: Path) -> None:
