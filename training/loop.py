@@ -69,9 +69,9 @@ class Schedule:
     save_every: int = 100
 
 
-def learning_rate(schedule: Schedule, step: int) -> float:
-    """Linear warm-up, then half a cosine to the last rate."""
-    warm = min(1.0, (step + 1) / max(1, schedule.warmup_steps))
+def learning_rate(schedule: Schedule, step: int, *, begun: int = 0) -> float:
+    """Linear warm-up from step `begun` on; half a cosine over the whole run to the last rate."""
+    warm = min(1.0, (step + 1 - begun) / max(1, schedule.warmup_steps))
     fallen = 0.5 * (1 + math.cos(math.pi * min(1.0, step / schedule.steps)))
     share = schedule.last_rate + (1 - schedule.last_rate) * fallen
     return schedule.learning_rate * warm * share

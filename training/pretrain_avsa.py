@@ -145,8 +145,7 @@ class AvsaCourse(loop.Course):
 
     def rate(self) -> float:
         """Warmed up at the beginning of each phase."""
-        since = self.step - self._starts[self._phase] + 1
-        return super().rate() * min(1.0, since / max(1, self.config.warmup_steps))
+        return loop.learning_rate(self.config, self.step, begun=self._starts[self._phase])
 
     def modules(self) -> Mapping[str, nn.Module]:
         """See `loop.Course`."""

@@ -120,7 +120,17 @@ def test_the_second_phase_begins_with_the_encoders_of_the_first(clips: ClipData)
             torch.testing.assert_close(after[name], value, atol=0, rtol=0)
     for part in ("video_head", "to_video.layers.0.mixing.to_output"):
         assert not after[f"{part}.weight"].equal(before[f"{part}.weight"])
-    assert course.rate() < 0.6 * config.learning_rate  # it warms up once more
+
+
+def test_each_phase_warms_up_linearly() -> None:
+    config = replace(TINY, steps=80, warmup_steps=8, last_rate=1.0)
+    course = AvsaCourse(config, ALONE)
+    of = phases(config.task, config.network, n_crops=config.batch, curriculum=True)
+    for begun in (0, steps_of(of, config.steps)[0]):
+        for since in range(12):
+            course.at_step(begun + since)
+            warm = min(1.0, (since + 1) / config.warmup_steps)
+            assert course.rate() == pytest.approx(config.learning_rate * warm, rel=1e-9)
 
 
 def test_a_run_too_short_for_its_first_phase_begins_with_the_next(clips: ClipData) -> None:
