@@ -78,7 +78,8 @@ class RememberedAlignment(Objective):
     """AVSA with all candidates of the batch and those of two memories, which it then fills.
 
     Keys are remembered as they were: the memory should hold a few steps, not an epoch.
-    Evaluation mode leaves the memories as they are.
+    Evaluation mode leaves the memories as they are, and asks about recordings that none of their
+    keys is of: those that are held out have numbers of their own, which some of the keys have too.
     """
 
     def __init__(
@@ -92,7 +93,8 @@ class RememberedAlignment(Objective):
         own = network.embed(samples.video, samples.audio)
         to_video = contrast(own.video_from_audio, own.video, self.temperature)
         to_audio = contrast(own.audio_from_video, own.audio, self.temperature)
-        where = samples.directions, samples.recordings
+        held_out = torch.full_like(samples.recordings, _NOBODY)
+        where = samples.directions, samples.recordings if self.training else held_out
         to_video = replace(
             to_video,
             further=self.video.scores(
