@@ -17,7 +17,7 @@ from torch import Tensor
 
 from model.ambisonics import encode
 from model.checkpoint import save_avsa
-from model.errors import OptionError
+from model.errors import OptionError, UnusableContent
 from model.features import SAMPLERATE
 from model.networks.avsa import AvsaConfig, AvsaNetwork
 from model.viewpoints import Sound, SoundInput
@@ -34,6 +34,7 @@ from training.evaluate.bins import (
     LEAST_DEG,
     Pairs,
     Probe,
+    _foreign,
     avc_bin,
     avsa_bin,
     check_foreign,
@@ -114,8 +115,20 @@ def test_foreign_sound_is_of_another_recording() -> None:
     assert avc_bin(told, told, longer) > 0.8
     assert avc_bin(blind, replace(blind, audio=signs(96)), longer) < 0.65
     alike = replace(told, recordings=torch.zeros(96, dtype=torch.int64))
-    with pytest.raises(ValueError, match="all clips are of one recording"):
+    with pytest.raises(UnusableContent, match="can be read are of one recording"):
         avc_bin(alike, alike, FAST)
+
+
+def test_where_most_clips_were_broken_others_have_foreign_sound_all_the_same() -> None:
+    """What takes their places may be of one recording."""
+    made = pairs(0, "ideal")
+    rows = torch.arange(96)[:, None, None].expand(-1, 2, 8).float()
+    for recordings in ([0] * 90 + [1] * 6, [0, 1, 0, 0, 2, 0, 0, 0] * 12, [*range(48)] * 2):
+        own = replace(made, video=rows, audio=rows, recordings=torch.tensor(recordings))
+        video, audio = _foreign(own)
+
+        assert video.equal(rows)
+        assert (own.recordings[audio[:, 0, 0].long()] != own.recordings).all()
 
 
 def test_a_recording_of_many_clips_has_foreign_sound_in_one_of_few(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from model.errors import OptionError
+from model.errors import OptionError, UnusableContent
 from model.networks.avsa import AvsaNetwork
 from training.data.clips import Clip, ClipCrops
 
@@ -179,18 +179,21 @@ def check_foreign(clips: Sequence[Clip]) -> None:
 
 
 def _foreign(pairs: Pairs) -> tuple[Tensor, Tensor]:
-    """Each picture with the sound of another recording.
+    """Each picture with the sound of the row before it that is of another recording.
 
     Raises
     ------
-    ValueError : there is only one.
+    UnusableContent : there is only one, others of which were broken.
     """
-    n = len(pairs.recordings)
-    for shift in range(1, n):
-        order = torch.arange(n).roll(shift)
-        if (pairs.recordings[order] != pairs.recordings).all():
-            return pairs.video, pairs.audio[order.to(pairs.audio.device)]
-    raise ValueError("all clips are of one recording: there is no foreign sound")
+    recordings = pairs.recordings
+    begins = torch.nonzero(recordings != recordings.roll(1))[:, 0]  # of rows of one recording
+    if not len(begins):
+        raise UnusableContent(
+            f"All clips that can be read are of one recording ({len(recordings)} draws): foreign "
+            "sound is of another one."
+        )
+    own = begins[torch.searchsorted(begins, torch.arange(len(recordings)), right=True) - 1]
+    return pairs.video, pairs.audio[((own - 1) % len(recordings)).to(pairs.audio.device)]
 
 
 def _fit(
