@@ -307,12 +307,15 @@ def test_who_is_told_to_stop_leaves_nothing(
     assert listing(results) == set()
 
 
-@pytest.mark.parametrize("name", ["align", "rig", "conventions"])
+@pytest.mark.parametrize(
+    "name",
+    ["model.align", "model.rig", "model.conventions", "training.pretrain", "training.evaluate"],
+)
 def test_who_stops_it_while_it_starts_sees_no_trace(name: str) -> None:
     """Its imports take seconds."""
     with heeded(signal.SIGINT):
         starting = subprocess.Popen(
-            [sys.executable, "-v", "-m", f"model.{name}", "--help"], stdout=subprocess.PIPE,
+            [sys.executable, "-v", "-m", name, "--help"], stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
     assert starting.stderr is not None
