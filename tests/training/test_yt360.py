@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -24,7 +25,7 @@ from model.networks.avsa import NARROW, AvsaNetwork
 from model.viewpoints import Sound, SoundInput
 from training.data import yt360, yt360_prepare, yt360_synthetic
 from training.data.clips import Clip, ClipCrops, Cropping, Crops, Guide, draw_moments
-from training.data.crops import angle_between, unit_vectors
+from training.data.crops import FloatArray, angle_between, unit_vectors
 from training.data.manifest import read_manifest
 from training.data.scenes import Conditions, draw_scene, render_sound
 from training.data.yt360 import (
@@ -421,6 +422,61 @@ def test_full_videos_are_cut_at_the_published_seconds(beacon: Clip, tmp_path: Pa
     assert reader.info.duration_s == pytest.approx(1.5, abs=0.05)
     assert math.degrees(math.atan2((w * y).mean(), (w * x).mean())) == pytest.approx(100, abs=1)
     assert (w * z).mean() / (w * w).mean() == pytest.approx(math.sin(math.radians(20)), abs=0.04)
+
+
+def write_shot(path: Path, times_s: FloatArray, *, late_s: float) -> None:
+    """Frames that brighten by 30 a second; sound that begins later, with a click at 3 s."""
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=30, options={"crf": "4"})
+        video.width, video.height, video.pix_fmt = 96, 48, "yuv420p"
+        video.codec_context.time_base = Fraction(1, 1000)
+        audio = container.add_stream("flac", rate=24_000, layout="quad")
+        for time_s in times_s.tolist():
+            level = np.full((48, 96), round(20 + 30 * time_s), dtype=np.uint8)
+            frame = av.VideoFrame.from_ndarray(level, "gray")
+            frame.pts, frame.time_base = round(1000 * time_s), Fraction(1, 1000)
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+        field = np.random.default_rng(0).integers(-30, 30, (round((6 - late_s) * 24_000), 4))
+        field[round((3 - late_s) * 24_000)] = 30_000
+        sound = av.AudioFrame.from_ndarray(field.astype(np.int16).reshape(1, -1), "s16", "quad")
+        sound.sample_rate, sound.time_base = 24_000, Fraction(1, 24_000)
+        sound.pts = round(late_s * 24_000)
+        container.mux(audio.encode(sound))
+        container.mux(audio.encode(None))
+
+
+@pytest.mark.parametrize("rate_hz", [12.5, 24_000 / 1001, 25.0, 30_000 / 1001])
+def test_frames_that_come_evenly_stay_as_they_are(rate_hz: float) -> None:
+    """Whichever part of a frame a cut begins at, and though containers round to milliseconds."""
+    clock_s = np.round(np.arange(2000) / rate_hz, 3)
+    for start in range(60):
+        near = (clock_s >= start - 0.5 / rate_hz) & (clock_s < start + 10)
+        shown = yt360_prepare.shown_evenly(clock_s[near] - start, rate_hz)
+
+        np.testing.assert_array_equal(shown, np.arange(near.sum()))
+
+
+def test_clips_are_in_time_whenever_frames_and_sound_come(tmp_path: Path) -> None:
+    """Of a phone that takes fewer frames in the dark, and of a recorder that begins late."""
+    sources, ready = tmp_path / "full", tmp_path / "ready"
+    sources.mkdir()
+    slow_first = np.concatenate([np.arange(0, 3, 0.1), np.arange(3, 6, 1 / 30)])
+    write_shot(sources / "abcdefghijk.mkv", slow_first, late_s=0.7)
+    (tmp_path / "segments.txt").write_text("abcdefghijk 0,1\n")
+
+    arguments = [str(sources), str(ready), "--segments", str(tmp_path / "segments.txt")]
+    assert yt360_prepare.main([*arguments, "--height", "48"]) == 0
+
+    for start in (0, 1):
+        with VideoReader(ready / "video" / f"abcdefghijk-{start}.mp4") as video:
+            seen = video.read(0, 10, size=(48, 96))
+        shown_s = (seen.frames.mean((1, 2)) - 20) / 30
+        assert seen.times_s[-1] == pytest.approx(6 - start, abs=0.11)
+        np.testing.assert_allclose(shown_s, seen.times_s + start, atol=0.15)
+        with open_audio(ready / "audio" / f"abcdefghijk-{start}.flac") as reader:
+            heard = reader.read(0, reader.info.n_samples)[0]
+        assert np.abs(heard).argmax() / 24_000 == pytest.approx(3 - start, abs=0.001)
 
 
 def test_originals_are_kept(copy: Path) -> None:

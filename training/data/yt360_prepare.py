@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from model import features
@@ -30,6 +31,7 @@ from model.interruption import command
 from model.media import VideoReader, open_audio
 from model.media.encode import write_audio, write_video
 from model.output import make_folder, whole_file
+from training.data.crops import FloatArray
 from training.data.yt360 import SOUND_SUFFIXES, read_list, read_segments
 from training.options import even_height, one_or_more
 from training.processes import Processes
@@ -93,8 +95,8 @@ def make(cut: Cut, root: Path, *, height: int) -> str | None:
     try:
         with tempfile.TemporaryDirectory(prefix=".", dir=root) as folder:
             picture, sound = Path(folder) / "picture.mp4", Path(folder) / "sound.flac"
-            _write_picture(cut, picture, height)
-            _write_sound(cut, sound)
+            begins_s = _write_picture(cut, picture, height)
+            _write_sound(cut, sound, begins_s if cut.audio == cut.video else None)
             picture.replace(_video(root, cut.name))
             sound.replace(_audio(root, cut.name))
     except AvsaError as error:
@@ -102,17 +104,32 @@ def make(cut: Cut, root: Path, *, height: int) -> str | None:
     return None
 
 
-def _write_picture(cut: Cut, path: Path, height: int) -> None:
+def _write_picture(cut: Cut, path: Path, height: int) -> float:
+    """Frames of a cut, evenly in time; gives where its container's clock has the picture begin."""
     with VideoReader(cut.video) as reader:
         window = reader.read(cut.start_s, cut.duration_s, size=(height, 2 * height), colour=True)
         thinned = max(1, -(-reader.info.rate_hz // 31.0))
         rate_hz = reader.info.rate_hz / thinned
-    if len(window.frames) < _LEAST_S * rate_hz:
+        begins_s = reader.info.start_s
+    shown = shown_evenly(window.times_s - cut.start_s, rate_hz)
+    if len(shown) < _LEAST_S * rate_hz:
         raise UnusableContent(f"{cut.video} has less than {_LEAST_S} s at {cut.start_s:.0f} s.")
-    write_video(path, window.frames, rate_hz=rate_hz, crf=22, keyframe_s=_KEYFRAME_S)
+    write_video(path, window.frames[shown], rate_hz=rate_hz, crf=22, keyframe_s=_KEYFRAME_S)
+    return begins_s
 
 
-def _write_sound(cut: Cut, path: Path) -> None:
+def shown_evenly(times_s: FloatArray, rate_hz: float) -> NDArray[np.intp]:
+    """Which frame is shown at each tick of an even clock from 0 on; each once, if they are even."""
+    if not len(times_s):
+        return np.array([], dtype=np.intp)
+    since_s = times_s - min(times_s[0], 0.5 / rate_hz)  # the first is up to half a tick away
+    ticks = np.arange(round(since_s[-1] * rate_hz) + 1)
+    latest = np.searchsorted(since_s, (ticks + 0.5) / rate_hz, side="right") - 1
+    return np.asarray(np.maximum(latest, 0))
+
+
+def _write_sound(cut: Cut, path: Path, picture_begins_s: float | None) -> None:
+    """Sound of a cut; silent where it begins after the picture, of one file, whose clock it has."""
     with open_audio(cut.audio) as reader:
         info = reader.info
         if info.components is None and info.n_channels != 4:
@@ -121,10 +138,14 @@ def _write_sound(cut: Cut, path: Path) -> None:
                 "YouTube's 5.1 carrier."
             )
         components = list(info.components or range(4))[:4]
-        first = round(cut.start_s * info.samplerate)
-        sound = reader.read(first, round(cut.duration_s * info.samplerate))[components]
+        late_s = 0.0 if picture_begins_s is None else info.start_s - picture_begins_s
+        first = round((cut.start_s - late_s) * info.samplerate)
+        missing = max(0, -first)
+        count = max(0, round(cut.duration_s * info.samplerate) - missing)
+        sound = reader.read(max(0, first), count)[components]
     if sound.shape[1] < _LEAST_S * info.samplerate:
         raise UnusableContent(f"{cut.audio} has less than {_LEAST_S} s at {cut.start_s:.0f} s.")
+    sound = np.pad(sound, ((0, 0), (missing, 0)))
     field = features.to_analysis_rate(sound, info.samplerate)
     peak = float(np.abs(field).max())
     write_audio(path, field / max(peak, 1.0), features.SAMPLERATE, subtype="PCM_16")
