@@ -149,7 +149,7 @@ def validate(
     error = torch.tensor(errors)
     return {
         "rotation": float(torch.tensor(losses).mean()),
-        "median error": float(error.median()),
+        "median error": float(error.quantile(0.5)),
         **{f"within {n}": float((error <= n).float().mean()) for n in (10, 20, 30)},
         "beyond 150": float((error > 150).float().mean()),
         "foreign told": float(told.float().mean()),

@@ -20,7 +20,7 @@ import torch
 from model.checkpoint import load_scorer, save_scorer
 from model.errors import DiskFull, OptionError
 from model.networks.equivariant import EquivariantConfig, EquivariantScorer
-from training import pretrain
+from training import pretrain, pretrain_scorer
 from training.data.batches import WindowBatches
 from training.data.scenes import Conditions
 from training.data.windows import kept_windows, load_window, render_all, save_window
@@ -259,6 +259,17 @@ def test_it_learns(windows: list[Path], tmp_path: Path) -> None:
     losses = [line["rotation"] for line in lines if "rotation" in line]
     assert losses[-1] < losses[0] - 0.3
     assert validate(run.averaged, windows, ALONE.device)["within 20"] >= 0.5
+
+
+def test_the_median_of_two_windows_lies_between_them(
+    windows: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors = iter((10.0, 175.0))
+    monkeypatch.setattr(pretrain_scorer, "errors_deg", lambda _yaw: torch.tensor([next(errors)]))
+
+    found = validate(EquivariantScorer(TINY.network), windows[:2], ALONE.device)
+
+    assert found["median error"] == 92.5
 
 
 def test_the_learning_rate_warms_up_and_falls() -> None:
