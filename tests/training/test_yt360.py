@@ -479,6 +479,24 @@ def test_clips_are_in_time_whenever_frames_and_sound_come(tmp_path: Path) -> Non
         assert np.abs(heard).argmax() / 24_000 == pytest.approx(3 - start, abs=0.001)
 
 
+def test_an_index_is_the_same_in_whatever_order_a_disk_lists_files(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here one clip has two sounds."""
+    with open_audio(next((copy / "audio").glob("*0-0.m4a"))) as reader:
+        field = reader.read(0, reader.info.n_samples)[[2, 1, 4, 0]]
+        write_audio(reader.info.path.with_suffix(".flac"), field, reader.info.samplerate)
+    build_index(copy)
+    clips = read_index(copy)
+
+    listed = Path.iterdir
+    for backwards in (False, True):
+        monkeypatch.setattr(
+            Path, "iterdir", lambda path, b=backwards: iter(sorted(listed(path), reverse=b))
+        )
+        assert read_index(copy) == clips
+
+
 def test_originals_are_kept(copy: Path) -> None:
     assert yt360_prepare.main([str(copy), str(copy)]) == 2
     assert yt360_prepare.main([str(copy / "audio"), str(copy / "new")]) == 2

@@ -263,7 +263,8 @@ def _pairs(root: Path) -> dict[str, tuple[Path | None, Path | None]]:
 def _files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     if not folder.is_dir():
         return []
-    return [p for p in folder.iterdir() if p.suffix in suffixes and not p.name.startswith(".")]
+    paths = sorted(folder.iterdir())  # of two sounds of a clip the last counts, on every disk
+    return [p for p in paths if p.suffix in suffixes and not p.name.startswith(".")]
 
 
 def _state(pairs: dict[str, tuple[Path | None, Path | None]]) -> str:
