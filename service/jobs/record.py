@@ -44,7 +44,8 @@ class Job:
     crashes, losses, drains : how earlier attempts ended: the child died, the worker was lost, the
         worker was told to stop. Each kind has its own limit; drains have none.
     worker : who has or had the attempt.
-    lease_until, beaten_at : when the worker's hold ends, and when it was last renewed.
+    lease_until : when the worker's hold ends; in SQLite on a clock that nobody sets.
+    beaten_at : when it was last renewed.
     results : per track, what came out.
     error : code and words of what went wrong.
     notify : who is told of the end, as the sender of webhooks takes it; None: nobody.

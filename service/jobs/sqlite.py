@@ -29,7 +29,7 @@ from service.jobs.record import (
     WorkerInfo,
     new_id,
 )
-from service.jobs.sqlite_schema import job_of, migrate, told_if_damaged
+from service.jobs.sqlite_schema import connect, job_of, migrate, told_if_damaged
 
 _BUSY_S = 10.0
 
@@ -41,14 +41,16 @@ class SqliteJobTable:
     ----------
     busy_s : how long to wait for others that write.
     clock : for tests: seconds since 1970.
+    steady : for tests: seconds for leases, which nobody sets, and which all processes share.
     """
 
     def __init__(
-        self, path: Path, *, busy_s: float = _BUSY_S, clock: Callable[[], float] = time.time
-    ) -> None:
+        self, path: Path, *, busy_s: float = _BUSY_S, clock: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
         self._path = path
         self._busy_s = busy_s
-        self._clock = clock
+        self._clock, self._steady = clock, steady
         self._local = threading.local()
         # Threads take turns here: SQLite lets a writer that has to wait sleep, longer and longer.
         self._writing = threading.Lock()
@@ -62,11 +64,7 @@ class SqliteJobTable:
         """The connection of the calling thread."""
         db: sqlite3.Connection | None = getattr(self._local, "db", None)
         if db is None:
-            db = sqlite3.connect(self._path, timeout=self._busy_s, isolation_level=None)
-            db.row_factory = sqlite3.Row
-            db.execute("PRAGMA journal_mode=WAL")
-            db.execute("PRAGMA synchronous=FULL")
-            self._local.db = db
+            self._local.db = db = connect(self._path, self._busy_s)
         return db
 
     @contextmanager
@@ -172,15 +170,16 @@ class SqliteJobTable:
 
     def claim(self, *, lease_s: float, worker: str = "") -> Job | None:
         """See `JobTable`."""
-        now = self._clock()
+        now, until = self._clock(), self._steady() + lease_s
         with self._transaction() as db:
             return _maybe(
                 db.execute(
                     "UPDATE jobs SET state = ?, stage = 'starting', fraction = 0, "
-                    "attempt = attempt + 1, worker = ?, lease_until = ?, beaten_at = ?, "
-                    "started_at = ? WHERE number = (SELECT number FROM jobs WHERE state = ? "
+                    "attempt = attempt + 1, worker = ?, lease_until = ?, lease_s = ?, "
+                    "beaten_at = ?, started_at = ? "
+                    "WHERE number = (SELECT number FROM jobs WHERE state = ? "
                     "ORDER BY priority DESC, number LIMIT 1) RETURNING *",
-                    (State.RUNNING, worker, now + lease_s, now, now, State.QUEUED),
+                    (State.RUNNING, worker, until, lease_s, now, now, State.QUEUED),
                 ).fetchone()
             )
 
@@ -196,13 +195,14 @@ class SqliteJobTable:
         self, job_id: str, attempt: int, *, lease_s: float, stage: str, fraction: float
     ) -> Job | None:
         """See `JobTable`."""
-        now = self._clock()
+        now, until = self._clock(), self._steady() + lease_s
+        fields = (until, lease_s, now, stage, fraction, job_id, attempt, State.RUNNING)
         with self._transaction() as db:
             return _maybe(
                 db.execute(
-                    "UPDATE jobs SET lease_until = ?, beaten_at = ?, stage = ?, fraction = ? "
-                    "WHERE id = ? AND attempt = ? AND state = ? RETURNING *",
-                    (now + lease_s, now, stage, fraction, job_id, attempt, State.RUNNING),
+                    "UPDATE jobs SET lease_until = ?, lease_s = ?, beaten_at = ?, stage = ?, "
+                    "fraction = ? WHERE id = ? AND attempt = ? AND state = ? RETURNING *",
+                    fields,
                 ).fetchone()
             )
 
@@ -233,14 +233,13 @@ class SqliteJobTable:
             return self._put_back(db, job_id, attempt, "crashes", limit, error)
 
     def reclaim(self, *, limit: int) -> list[str]:
-        """See `JobTable`."""
+        """See `JobTable`. A lease that ends too late is of before the machine was started again."""
         words = _given_up(limit, "its worker was lost again and again")
         error = {"code": "worker_lost", "detail": words}
+        now, held = self._steady(), "lease_until BETWEEN ? AND ? + lease_s"
+        query = f"SELECT id, attempt FROM jobs WHERE state = ? AND NOT {held}"  # noqa: S608 - ours
         with self._transaction() as db:
-            lost = db.execute(
-                "SELECT id, attempt FROM jobs WHERE state = ? AND lease_until < ?",
-                (State.RUNNING, self._clock()),
-            ).fetchall()
+            lost = db.execute(query, (State.RUNNING, now, now)).fetchall()
             return [
                 job_id
                 for job_id, attempt in lost

@@ -74,7 +74,19 @@ VERSIONS = (
     ) STRICT;
     CREATE TABLE totals (name TEXT PRIMARY KEY, value REAL NOT NULL) STRICT
     """,
+    """
+    ALTER TABLE jobs ADD COLUMN lease_s REAL NOT NULL DEFAULT 0
+    """,
 )
+
+
+def connect(path: Path, busy_s: float) -> sqlite3.Connection:
+    """A connection that loses nothing in a power cut, and waits for others for `busy_s`."""
+    db = sqlite3.connect(path, timeout=busy_s, isolation_level=None)
+    db.row_factory = sqlite3.Row
+    db.execute("PRAGMA journal_mode=WAL")
+    db.execute("PRAGMA synchronous=FULL")
+    return db
 
 
 @contextmanager
@@ -116,6 +128,7 @@ def migrate(db: sqlite3.Connection) -> None:
 def job_of(row: sqlite3.Row) -> Job:
     """The job that a row of the newest version holds."""
     fields = dict(row)
+    del fields["lease_s"]  # the table's own
     fields["state"] = State(fields["state"])
     fields["cancel_requested"] = bool(fields["cancel_requested"])
     for name in _JSON:

@@ -30,7 +30,7 @@ def new_table(
 ) -> Iterator[JobTable]:
     """An empty table; of a Redis, one with a name of its own."""
     if kind == "sqlite":
-        yield SqliteJobTable(folder / "jobs.sqlite", clock=clock)
+        yield SqliteJobTable(folder / "jobs.sqlite", clock=clock, steady=clock)
         return
     assert server is not None
     with connect(server.url, timeout_s=10) as client:

@@ -129,6 +129,23 @@ def test_a_stale_attempt_is_refused(table: JobTable, clock: Clock) -> None:
     assert table.finish(second.id, second.attempt, State.SUCCEEDED)
 
 
+def test_a_lease_of_a_file_is_on_a_clock_that_nobody_sets(tmp_path: Path) -> None:
+    """Neither a wall clock set by an hour, nor a machine started again, may move it."""
+    wall, steady = Clock(), Clock()
+    steady.now = 5000.0
+    table = SqliteJobTable(tmp_path / "jobs.sqlite", clock=wall, steady=steady)
+    job = submit(table)
+    claim(table)
+    wall.now += 3600
+    assert table.reclaim(limit=10) == []
+    wall.now -= 7200
+    steady.now += LEASE_S + 1
+    assert table.reclaim(limit=10) == [job.id]
+    claim(table)
+    steady.now = 10.0
+    assert table.reclaim(limit=10) == [job.id]
+
+
 def test_an_end_said_again_changes_nothing(table: JobTable, clock: Clock) -> None:
     job = submit(table, notify={"url": "u"})
     claim(table)
