@@ -28,6 +28,7 @@ from service.storage import Storage
 from service.webhooks import secret_of_owner
 
 _PROBE_S = 4.0
+_MOST_DAYS = 36_500
 
 
 def add_parsers(commands: Any) -> None:
@@ -69,8 +70,9 @@ def _add_key(settings: Settings, arguments: argparse.Namespace) -> int:
     unknown = sorted({*names} - {*Scope})
     if unknown:
         raise ValueError(f"The scope {unknown[0]!r} is unknown; take of {', '.join(Scope)}.")
-    if arguments.days is not None and arguments.days <= 0:
-        raise ValueError(f"A key good for {arguments.days:g} days is good for nothing.")
+    if arguments.days is not None and not 0 < arguments.days <= _MOST_DAYS:
+        words = f"Write more than 0 and at most {_MOST_DAYS}, or leave it out: for ever."
+        raise ValueError(f"A key cannot be good for {arguments.days:g} days. {words}")
     secret, key = make_key(
         arguments.owner,
         map(Scope, names),

@@ -30,6 +30,8 @@ def _of_store(uri: str) -> str:
 
 
 _StoreFolder = Annotated[str, AfterValidator(_of_store)]
+# What is waited for, or added to a time: beyond it neither is possible.
+_Seconds = Annotated[float, Field(gt=0, le=1e9)]
 
 
 class Settings(BaseSettings):
@@ -54,9 +56,9 @@ class Settings(BaseSettings):
     )
     max_upload_bytes: int = Field(200 << 30, gt=0, description="of one request or upload")
     reserve_bytes: int = Field(1 << 30, ge=0, description="disk space that uploads leave free")
-    upload_ttl_s: float = Field(48 * 3600.0, gt=0, description="an untouched upload is swept")
+    upload_ttl_s: _Seconds = Field(48 * 3600.0, description="an untouched upload is swept")
     upload_idle_s: float = Field(60.0, gt=0, description="longest silence within a body")
-    upload_sweep_s: float = Field(60.0, gt=0, description="how often expired uploads are swept")
+    upload_sweep_s: _Seconds = Field(60.0, description="how often expired uploads are swept")
     object_roots: list[_StoreFolder] = Field(
         default_factory=list,
         description="s3://BUCKET/PREFIX/ under which a request may name objects and outputs",
@@ -78,15 +80,15 @@ class Settings(BaseSettings):
     )
     max_wait_s: float = Field(60.0, ge=0, description="longest wait a request may ask for")
     job_limit_s: float = Field(6 * 3600.0, gt=0, description="longest run of one attempt")
-    lease_s: float = Field(30.0, gt=0, description="a worker silent for so long has lost its job")
+    lease_s: _Seconds = Field(30.0, description="a worker silent for so long has lost its job")
     beat_s: float = Field(5.0, gt=0, description="how often a worker renews its lease")
-    sweep_s: float = Field(5.0, gt=0, description="how often lost jobs are looked for")
+    sweep_s: _Seconds = Field(5.0, description="how often lost jobs are looked for")
     max_crashes: int = Field(3, ge=1, description="child crashes before a job is given up")
     max_losses: int = Field(10, ge=1, description="lost workers before a job is given up")
     max_queued: int = Field(10_000, ge=1, description="jobs that may wait")
     max_jobs_of_key: int = Field(1000, ge=1, description="jobs of one key that wait or run")
-    wake_up_s: float = Field(
-        60.0, gt=0, description="a message that was fetched and not acted on comes back after this"
+    wake_up_s: _Seconds = Field(
+        60.0, description="a message that was fetched and not acted on comes back after this"
     )
     keep_days: float = Field(14.0, gt=0, description="ended jobs are deleted after so long")
     admin_key: SecretStr | None = Field(

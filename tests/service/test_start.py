@@ -18,6 +18,11 @@ BAD_SETTINGS = {
     "OBJECT_ENDPOINT": ["store.internal:9000"],
     "MEDIA_ROOTS": ["/takes"],
     "BEAT_S": ["30", "0"],
+    "SWEEP_S": ["inf", "nan", "1e300"],
+    "UPLOAD_SWEEP_S": ["inf"],
+    "UPLOAD_TTL_S": ["inf"],
+    "LEASE_S": ["inf"],
+    "WAKE_UP_S": ["inf"],
     "PORT": ["70000"],
 }
 
@@ -53,6 +58,11 @@ def test_what_the_command_line_sets_has_to_fit_as_well(
     assert "AVSA_PORT" in refused(["--port", "70000"], capsys)
     monkeypatch.setenv("AVSA_REDIS_URL", "redis://127.0.0.1:1/0")
     assert "AVSA_DEVICE" in refused(["worker", "--device", "gpu"], capsys)
+
+
+@pytest.mark.parametrize("days", ["0", "inf", "nan", "1e9"])
+def test_a_key_is_good_for_some_days(days: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert f"{float(days):g} days" in refused(["keys", "add", "a", "--days", days], capsys)
 
 
 @pytest.mark.parametrize("name", ["jobs.sqlite", "keys.sqlite"])
