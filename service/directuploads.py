@@ -15,6 +15,7 @@ from typing import Any
 from model.errors import MediaError, OutputError
 from service.objectstore import (
     URL_TTL_S,
+    NoObject,
     ObjectFacts,
     ObjectName,
     ObjectStore,
@@ -99,9 +100,19 @@ class DirectUploads:
         return self._state(upload_id, begun, self._parts(upload_id, begun))
 
     def complete(self, upload_id: str, *, owner: str) -> tuple[ObjectName, ObjectFacts]:
-        """Join the parts; raises `Problem` if some are missing (409) or it is unknown (404)."""
+        """Join the parts; said again, for the answer was lost, it is answered again.
+
+        Raises
+        ------
+        Problem : some are missing (409), or it is unknown (404).
+        OutputError : the store does not take it.
+        """
         begun = self._begun(upload_id, owner)
-        parts = self._parts(upload_id, begun)
+        target = ObjectName(self._folder.bucket, begun.key)
+        try:
+            parts = self._parts(upload_id, begun)
+        except Problem as unknown:
+            return target, self._joined(target, unknown)
         missing = self._state(upload_id, begun, parts).missing
         if missing:
             detail = (
@@ -109,7 +120,6 @@ class DirectUploads:
                 f"{missing[0].size} bytes."
             )
             raise Problem(409, "upload_not_finished", detail)
-        target = ObjectName(self._folder.bucket, begun.key)
         with told(OutputError, f"{target.uri} cannot be written"):
             self._store.client.complete_multipart_upload(
                 Bucket=target.bucket, Key=target.key, UploadId=begun.upload_id,
@@ -118,13 +128,19 @@ class DirectUploads:
                     for number, part in sorted(parts.items())
                 ]},
             )  # fmt: skip
-        facts = self._store.facts(target)
-        self._forget(upload_id)
-        return target, facts
+        return target, self._store.facts(target)
+
+    def _joined(self, target: ObjectName, unknown: Problem) -> ObjectFacts:
+        """The object of an upload that has no parts any more; raises `unknown` if there is none."""
+        try:
+            return self._store.facts(target)
+        except NoObject as error:
+            raise unknown from error
 
     def abort(self, upload_id: str, *, owner: str) -> None:
         """Drop an upload that is not complete; raises `Problem` (404) if there is none."""
         begun = self._begun(upload_id, owner)
+        self._parts(upload_id, begun)  # else it is complete, or dropped
         with told(OutputError, f"The upload {upload_id} cannot be dropped"):
             self._store.client.abort_multipart_upload(
                 Bucket=self._folder.bucket, Key=begun.key, UploadId=begun.upload_id

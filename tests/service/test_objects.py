@@ -323,12 +323,30 @@ def test_a_direct_upload_in_parts_with_a_break(
     assert "t.wav" in s3_server.wait_for(job["id"], "failed")["error"]["detail"]  # type: ignore[index]
 
 
+def test_of_a_direct_upload_whose_end_was_not_heard_the_end_is_told_again(
+    s3_server: Server,
+) -> None:
+    begun = httpx.post(f"{s3_server.url}/objects", json={"name": "a.wav", "size": 3}).json()
+    url = f"{s3_server.url}/objects/{begun['id']}"
+    assert send(begun["missing"][0], b"abc").status_code == 200
+
+    answers = [httpx.post(f"{url}/complete", timeout=LONG) for _ in range(2)]
+
+    assert [(answer.status_code, answer.json()) for answer in answers] == [
+        (200, {"uri": begun["uri"], "size": 3})
+    ] * 2
+    for method in ("GET", "DELETE"):
+        assert_problem(httpx.request(method, url), 404, "upload_not_found")
+    assert httpx.post(f"{url}/complete", timeout=LONG).status_code == 200
+
+
 def test_a_direct_upload_dropped(s3_server: Server) -> None:
     begun = httpx.post(f"{s3_server.url}/objects", json={"name": "a/../b", "size": 1}).json()
     url = f"{s3_server.url}/objects/{begun['id']}"
     assert begun["uri"].endswith(f"/{begun['id']}/b")
     assert httpx.delete(url).status_code == 204
     assert_problem(httpx.get(url), 404, "upload_not_found")
+    assert_problem(httpx.post(f"{url}/complete"), 404, "upload_not_found")
     assert_problem(httpx.get(f"{s3_server.url}/objects/..x"), 404, "upload_not_found")
 
 
