@@ -138,7 +138,8 @@ class Gate:
             self._lately.pop(_name(secret), None)
             raise
         except redis.RedisError as error:  # which counts the requests
-            raise TableUnreachable(f"Requests cannot be counted: {error}.") from error
+            words = str(error).rstrip(".")
+            raise TableUnreachable(f"Requests cannot be counted: {words}.") from error
 
     def _remembered(self, secret: str | None, caller: Caller, key: Key | None) -> Caller:
         soon = time.time() + _LATELY_S

@@ -38,7 +38,7 @@ def _fault(service: Service) -> str | None:
     try:
         service.table.check()
     except Exception as error:
-        return f"The job table cannot be written: {error}."
+        return f"The job table cannot be written: {str(error).rstrip('.')}."
     try:
         service.storage.check()
         free = service.storage.free_bytes()

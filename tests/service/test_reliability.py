@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -92,6 +93,7 @@ def test_a_frozen_redis_ends_children_answers_503_and_loses_nothing(deploy: Depl
             assert response.status_code == 503
             assert response.headers["retry-after"]
             assert response.headers["content-type"] == "application/problem+json"
+            assert re.fullmatch(r".*[^.]\.", response.json()["detail"])
         assert httpx.get(f"{cluster.url}/livez").status_code == 200
     finally:
         cluster.redis.thaw()
