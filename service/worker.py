@@ -13,6 +13,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -22,7 +23,7 @@ from service.child_process import ChildDied, ChildGone, ChildProcess
 from service.jobs import Job, JobTable, State, TableUnreachable
 from service.logs import bound_contextvars
 from service.settings import Settings
-from service.storage import Storage
+from service.storage import Storage, full_disk_told
 
 log = logging.getLogger("avsa.worker")
 
@@ -124,10 +125,15 @@ class Worker:
                 self._job_id = None
 
     def _warm(self) -> bool:
-        """Have the child ready before a job is claimed: a child that cannot start harms none."""
+        """Have disk and child ready before a job is claimed: what cannot work harms none.
+
+        A disk that is full is no hindrance: a job that ends for it says so.
+        """
         if self._child.jobs >= self._settings.child_jobs:
             self._child.end()
         try:
+            with suppress(DiskFull), full_disk_told():
+                self._storage.check()
             self._child.warm_up(self._settings.child_start_s, self._stopping)
         except (ChildDied, OSError) as error:
             level = logging.INFO if self._stopping.is_set() else logging.ERROR

@@ -158,6 +158,30 @@ def test_of_a_job_that_leaves_no_files_no_folders_stay(
 
 
 @pytest.mark.needs("root")
+def test_a_worker_whose_disk_only_reads_takes_no_job(
+    table: SqliteJobTable, worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would be the end of all that wait, one after the other."""
+    monkeypatch.setattr("service.worker._BACK_OFF_S", 0.01)
+    job_id = stored(table, tmp_path)
+    for name in ("uploads", "results"):
+        mount = ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(tmp_path / name)]
+        subprocess.run(mount, check=True)
+    try:
+        worker.run_next()
+        job = table.get(job_id)
+    finally:
+        for name in ("uploads", "results"):
+            subprocess.run(["umount", tmp_path / name], check=True)
+    assert job is not None
+    assert (job.state, job.attempt, job.crashes) == (State.QUEUED, 0, 0)
+    worker.run_next()
+    job = table.get(job_id)
+    assert job is not None
+    assert job.state is State.SUCCEEDED
+
+
+@pytest.mark.needs("root")
 def test_a_disk_without_room_for_a_folder_is_full_and_no_crash(
     table: SqliteJobTable, worker: Worker, tmp_path: Path
 ) -> None:
