@@ -99,6 +99,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.gate = access.open_gate(settings)
     app.state.metrics = Metrics(table, storage.free_bytes)
     problems.install(app)
+    health.install(app)
     _add_middleware(app, settings)
     _add_routes(app)
     openapi.describe(app)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+
 from anyio.to_thread import run_sync
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 
 from service import examples, metrics, problems
 from service.problems import Problem
 from service.routes import Service, ServiceDep
 from service.schemas import Health
 
+log = logging.getLogger("avsa.http")
 router = APIRouter(tags=["health"])
 
 
@@ -39,16 +42,35 @@ def _fault(service: Service) -> str | None:
         service.table.check()
     except Exception as error:
         return f"The job table cannot be written: {str(error).rstrip('.')}."
-    try:
-        service.storage.check()
-        free = service.storage.free_bytes()
-    except OSError as error:
-        return f"The data folder {service.settings.data_dir} cannot be written: {error.strerror}."
-    if free < service.settings.reserve_bytes:
+    if fault := _fault_of_disk(service):
+        return fault
+    if service.storage.free_bytes() < service.settings.reserve_bytes:
         return "The disk is full."
     if service.reconciler.sweep_age_s > 10 * service.settings.sweep_s:
         return "The reconciler has stopped."
     return None
+
+
+def _fault_of_disk(service: Service) -> str | None:
+    try:
+        service.storage.check()
+    except OSError as error:
+        return f"The data folder {service.settings.data_dir} cannot be written: {error.strerror}."
+    return None
+
+
+def install(app: FastAPI) -> None:
+    """Answer what fails for a disk that is gone, broken or read-only with a 503."""
+
+    async def of_system(request: Request, error: Exception) -> Response:
+        fault = await run_sync(_fault_of_disk, request.app.state.service)
+        if fault is None:
+            raise error
+        log.error("%s", fault, exc_info=error)
+        problem = Problem(503, "disk_failed", fault, headers={"Retry-After": "5"})
+        return problems.response(problem)
+
+    app.add_exception_handler(OSError, of_system)
 
 
 @router.get(

@@ -124,7 +124,7 @@ class UploadStore:
             data, complete = _data_of(folder)
             # Bytes whose checksum is still being taken do not count.
             proven = _read_number(folder / "unproven")
-        except OSError as error:
+        except FileNotFoundError as error:
             raise _unknown(upload_id) from error
         if facts.owner != owner:
             raise _unknown(upload_id)
@@ -354,7 +354,7 @@ def _take(path: Path, upload_id: str, wait_s: float) -> int:
     while True:
         try:
             lock = os.open(path, os.O_RDONLY)
-        except OSError as error:
+        except FileNotFoundError as error:
             raise _unknown(upload_id) from error
         if _locked(lock, path):
             return lock

@@ -18,6 +18,7 @@ from service.settings import Settings
 from service.storage import Storage
 from tests.service.conftest import Deploy
 
+TUS = {"Tus-Resumable": "1.0.0"}
 needs_redis = pytest.mark.needs("redis-server")
 
 
@@ -29,7 +30,10 @@ def test_a_disk_that_is_gone_is_told_by_readiness_and_metrics(deploy: Deploy) ->
     ready = httpx.get(f"{cluster.url}/readyz")
     numbers = httpx.get(f"{cluster.url}/metrics")
 
+    upload = httpx.post(f"{cluster.url}/uploads", headers={**TUS, "Upload-Length": "1"})
+
     assert (ready.status_code, ready.json()["code"]) == (503, "not_ready")
+    assert (upload.status_code, upload.json()["code"]) == (503, "disk_failed")
     assert str(cluster.data_dir) in ready.json()["detail"]
     assert numbers.status_code == 200
     assert "avsa_disk_free_bytes 0.0" in numbers.text
@@ -45,8 +49,14 @@ def test_a_disk_that_only_reads_is_not_ready(deploy: Deploy, tmp_path: Path) -> 
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", disk], check=True)
     try:
         cluster = deploy(workers=1)
+        begun = f"{cluster.url}/uploads/{'a' * 32}"
         subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
         ready = httpx.get(f"{cluster.url}/readyz")
+        refused = [
+            httpx.put(begun, content=b"a take"),
+            httpx.post(f"{cluster.url}/uploads", headers={**TUS, "Upload-Length": "1"}),
+            httpx.post(f"{cluster.url}/align", files={"video": b"v"}),
+        ]
         subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
         again = httpx.get(f"{cluster.url}/readyz")
     finally:
@@ -54,6 +64,9 @@ def test_a_disk_that_only_reads_is_not_ready(deploy: Deploy, tmp_path: Path) -> 
 
     assert (ready.status_code, ready.json()["code"]) == (503, "not_ready")
     assert "Read-only" in ready.json()["detail"]
+    for answer in refused:
+        assert (answer.status_code, answer.json()["code"]) == (503, "disk_failed"), answer.text
+        assert answer.headers["retry-after"]
     assert again.status_code == 200
 
 
