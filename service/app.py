@@ -17,7 +17,7 @@ from fastapi.staticfiles import StaticFiles
 
 from service import access, health, openapi, problems, webhooks
 from service.admission import Admission
-from service.body import BodyLimit
+from service.body import BodyLimit, PlainBody
 from service.jobs import open_table
 from service.metrics import Metrics
 from service.middleware import RequestLog, SafeHeaders, SameSite, is_loopback
@@ -140,6 +140,7 @@ def _answer_head(app: FastAPI) -> None:
 def _add_middleware(app: FastAPI, settings: Settings) -> None:
     """What every request passes, the last first."""
     app.add_middleware(BodyLimit)
+    app.add_middleware(PlainBody)
     app.add_middleware(TusVersion)
     app.add_middleware(SameSite, loopback=is_loopback(settings.host), origins=settings.cors_origins)
     app.add_middleware(

@@ -20,6 +20,25 @@ _BATCH = 4 << 20
 _IN_MEMORY = 1 << 20
 
 
+class PlainBody:
+    """ASGI middleware: 415 for a body in a coding, as gzip: it would be stored as it is."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, unless its body is in a coding."""
+        headers = Headers(scope=scope) if scope["type"] == "http" else Headers()
+        coding = headers.get("content-encoding", "").strip().lower()
+        if coding in ("", "identity"):
+            await self._app(scope, receive, send)
+            return
+        detail = f"The body's Content-Encoding is {coding[:50]!r}; send it without any."
+        accepted = {"Accept-Encoding": "identity"}
+        problem = Problem(415, "unsupported_media_type", detail, headers=accepted)
+        await problems.response(problem)(scope, receive, send)
+
+
 class BodyLimit:
     """ASGI middleware: 413 for a body of more than 1 MiB, announced or not, unless it is of files.
 

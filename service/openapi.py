@@ -15,13 +15,15 @@ _TEMPLATE = "#/components/schemas/{model}"
 # What every operation may answer, by who asks and how the service is; the codes are examples.
 _ANYWHERE = {
     "403": problems.described("not for this key, or from a foreign page", "scope_missing"),
+    "413": problems.described("more than 1 MiB that is no file", "too_large"),
+    "415": problems.described("a body in a coding, as gzip", "unsupported_media_type"),
     "421": problems.described("not a name of this service", "wrong_host"),
     "500": problems.described("the service failed", "internal"),
+    "503": problems.described("the service goes down, or cannot reach table or disk", "going_down"),
 }
 _BEHIND_THE_GATE = {
     "401": problems.described("a key is needed, or is not valid", "key_needed"),
     "429": problems.described("too many requests, or jobs, of this key", "too_many_requests"),
-    "503": problems.described("the job table is out of reach", "table_unreachable"),
 }
 # How a caller may name a request; it comes back with the answer, and is in the logs.
 _REQUEST_ID = {
@@ -73,8 +75,6 @@ def _complete_operation(operation: dict[str, Any]) -> None:
     else:
         more |= _BEHIND_THE_GATE
         operation["security"].append({})  # none is needed on loopback while there are no keys
-    if "requestBody" in operation:
-        more["413"] = problems.described("more than 1 MiB that is no file", "too_large")
     for status, answer in more.items():
         answers.setdefault(status, answer)
     for status, answer in answers.items():

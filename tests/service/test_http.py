@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -102,6 +103,20 @@ def test_a_result_that_the_disk_has_lost_is_told(polite: Server, ended: str) -> 
         path.unlink()
     for name in ("audio/0", "report.json", "plot.png"):
         refused(httpx.get(f"{polite.url}/{ended}/{name}"), 404, "result_gone")
+
+
+def test_a_body_in_a_coding_is_refused_and_nothing_of_it_is_kept(polite: Server) -> None:
+    """Its bytes would be taken for the file's."""
+    url = f"{polite.url}/uploads/{'c' * 32}"
+    gzipped = {"Content-Encoding": "gzip"}
+    refusal = httpx.put(url, content=gzip.compress(b"a take"), headers=gzipped)
+    assert "'gzip'" in refused(refusal, 415, "unsupported_media_type")["detail"]
+    assert refusal.headers["accept-encoding"] == "identity"
+    assert httpx.get(url).status_code == 404
+    for path in ("align", "uploads", "session"):
+        answer = httpx.post(f"{polite.url}/{path}", content=b"x", headers=gzipped)
+        refused(answer, 415, "unsupported_media_type")
+    assert httpx.put(url, content=b"x", headers={"Content-Encoding": "identity"}).is_success
 
 
 def test_events_of_a_job_that_is_deleted_come_to_an_end(busy: Server) -> None:
