@@ -6,6 +6,7 @@ Or from the object store.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from anyio.to_thread import run_sync
 from starlette.datastructures import Headers
@@ -39,6 +40,19 @@ def stored_result(store: ObjectStore, uri: str) -> bytes:
         raise store_failed(error) from error
 
 
+def kept_result(path: Path) -> bytes:
+    """A small result that lies on the disk; raises `Problem` (404) if it is not there."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise _gone() from error
+
+
+def _gone() -> Problem:
+    detail = "The file is no longer there: its job was deleted, or the disk has lost it."
+    return Problem(404, "result_gone", detail)
+
+
 class ResultFile(FileResponse):
     """The framework's answer, with errors as problem documents and with `If-None-Match`."""
 
@@ -52,8 +66,7 @@ class ResultFile(FileResponse):
         try:
             self.stat_result = await run_sync(os.stat, self.path)
         except FileNotFoundError as error:
-            detail = "The file is no longer there: its job was deleted, or the disk has lost it."
-            raise Problem(404, "result_gone", detail) from error
+            raise _gone() from error
         self.set_stat_headers(self.stat_result)
         if _has(Headers(scope=scope).get("if-none-match", ""), self.headers["etag"]):
             kept = {name: self.headers[name] for name in ("etag", "last-modified")}

@@ -38,7 +38,7 @@ from service.jobs import (
 from service.objectstore import ObjectName, ObjectStore
 from service.problems import Problem, Responses
 from service.queue import Reconciler
-from service.resultfile import ResultFile, stored_result
+from service.resultfile import ResultFile, kept_result, stored_result
 from service.retention import Purge
 from service.schemas import JobInfo, JobPage
 from service.settings import Settings
@@ -100,7 +100,7 @@ class Service:
         objects = job.results[track].get("objects")
         if objects:
             return stored_result(self.objects, objects["report"])
-        return self.result_file(job, f"report-{track}.json").read_bytes()
+        return kept_result(self.result_file(job, f"report-{track}.json"))
 
 
 def _not_found(job_id: str) -> Problem:
@@ -176,7 +176,7 @@ _BODY = {
     responses={
         200: {"description": "with Prefer: wait=N, the finished report (several tracks: a list)"},
         400: problems.described("the body is broken"),
-        404: problems.described("there is no such upload"),
+        404: problems.described("there is no such upload, or a result is gone"),
         409: problems.described(
             "a request with this Idempotency-Key is being read, or an upload is not finished"
         ),

@@ -105,6 +105,21 @@ def test_a_result_that_the_disk_has_lost_is_told(polite: Server, ended: str) -> 
         refused(httpx.get(f"{polite.url}/{ended}/{name}"), 404, "result_gone")
 
 
+def test_a_request_that_waits_for_a_result_that_the_disk_has_lost_is_told(polite: Server) -> None:
+    """As one that is repeated days later, under its idempotency key."""
+    headers = {"Idempotency-Key": "days-ago", "Prefer": "wait=30"}
+
+    def ask() -> httpx.Response:
+        files = {"video": ("take.mp4", b"v"), "audio": ("take.wav", b"a")}
+        return httpx.post(f"{polite.url}/align", files=files, headers=headers, timeout=60)
+
+    done = ask()
+    assert done.status_code == 200
+    job_id = done.headers["content-location"].removeprefix("/jobs/")
+    (polite.data_dir / "results" / job_id / "1" / "report-0.json").unlink()
+    refused(ask(), 404, "result_gone")
+
+
 def test_a_body_in_a_coding_is_refused_and_nothing_of_it_is_kept(polite: Server) -> None:
     """Its bytes would be taken for the file's."""
     url = f"{polite.url}/uploads/{'c' * 32}"
