@@ -19,14 +19,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
+import math
 import os
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 import httpx
@@ -72,6 +71,28 @@ class NotReached(Exception):
     """The service could not be reached, again and again."""
 
 
+class _Patience:
+    """How long what fails is tried again: from its first failure on, until something gets through.
+
+    Neither a long transfer nor a long silence uses it up.
+    """
+
+    def __init__(self, patience_s: float) -> None:
+        self._patience_s = patience_s
+        self._until: float | None = None
+
+    def renew(self) -> None:
+        """Something came of it."""
+        self._until = None
+
+    def lasts(self) -> bool:
+        """Whether it may fail once more, having failed just now."""
+        now = time.monotonic()
+        if self._until is None:
+            self._until = now + self._patience_s
+        return now < self._until
+
+
 class Client:
     """A connection to a service; safe to use from one thread at a time.
 
@@ -79,7 +100,7 @@ class Client:
     ----------
     url : where the service is, without a path.
     key : an API key, if the service wants one.
-    patience_s : for how long what fails for a while is tried again.
+    patience_s : for how long what fails for a while is tried again, from its first failure on.
     verify : as of httpx: False, or an SSL context, for certificates of one's own.
     """
 
@@ -95,10 +116,7 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:  # fmt: skip
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -170,21 +188,26 @@ class Client:
 
         Raises
         ------
-        ServiceError, NotReached, OSError; ValueError : the upload begun is of a file of another
-            size.
+        ServiceError, NotReached, OSError; ValueError : the upload is of a file of another size, or
+            the file has changed meanwhile.
         """
         path = Path(path)
-        size = path.stat().st_size
+        facts = path.stat()
+        size = facts.st_size
         if upload_id is None:
             upload_id = self._begin(path.name, size)
             if on_begin is not None:
                 on_begin(upload_id)
-        deadline, done = time.monotonic() + self._patience_s, -1
+        patience, done = _Patience(self._patience_s), -1
         with path.open("rb") as file:
             while (offset := self._offset(upload_id, path, size)) < size:
                 if offset > done:
-                    deadline, done = time.monotonic() + self._patience_s, offset
-                self._send_from(upload_id, file, offset, size, deadline, on_bytes)
+                    patience.renew()
+                    done = offset
+                self._send_from(upload_id, file, offset, size, patience, on_bytes)
+                now = os.fstat(file.fileno())
+                if (now.st_size, now.st_mtime_ns) != (size, facts.st_mtime_ns):
+                    raise ValueError(f"{path} has changed while it was sent: send it again.")
         return Uploaded(upload=upload_id)
 
     def _begin(self, name: str, size: int) -> str:
@@ -203,12 +226,12 @@ class Client:
         return int(answer.headers["upload-offset"])
 
     def _send_from(
-        self, upload_id: str, file: BinaryIO, offset: int, size: int, deadline: float,
+        self, upload_id: str, file: BinaryIO, offset: int, size: int, patience: _Patience,
         on_bytes: OnBytes | None,
     ) -> None:  # fmt: skip
         """Send pieces until all are sent or something breaks off."""
         file.seek(offset)
-        while piece := file.read(_CHUNK):
+        while piece := file.read(min(_CHUNK, size - offset)):
             digest = base64.b64encode(hashlib.sha256(piece).digest()).decode()
             headers = {
                 **_APPEND, "Upload-Offset": str(offset), "Upload-Checksum": f"sha256 {digest}",
@@ -216,13 +239,14 @@ class Client:
             try:
                 answer = self._http.patch(f"/uploads/{upload_id}", content=piece, headers=headers)
             except httpx.TransportError as error:
-                self._pause(deadline, error)
+                self._pause(patience, error)
                 return
-            if answer.status_code in _BUSY | _ASK_AGAIN and time.monotonic() < deadline:
+            if answer.status_code in _BUSY | _ASK_AGAIN and patience.lasts():
                 time.sleep(min(1.0, self._patience_s / 10))
                 return
             if answer.is_error:
                 raise _error_of(answer)
+            patience.renew()
             offset = int(answer.headers["upload-offset"])
             if on_bytes is not None:
                 on_bytes(offset, size)
@@ -251,27 +275,38 @@ class Client:
 
     def watch(self, job_id: str) -> Iterator[JobInfo]:
         """A job whenever it has changed, until it has ended; taken up again if it breaks off."""
-        deadline = time.monotonic() + self._patience_s
+        return self._watch(job_id, math.inf)
+
+    def _watch(self, job_id: str, until: float) -> Iterator[JobInfo]:
+        """`watch`, but not for longer than to a time, within the 15 s after which streams speak."""
+        patience = _Patience(self._patience_s)
         while True:
+            silence_s = max(1.0, min(60.0, until - time.monotonic()))
             try:
-                for job in self._events(job_id):
-                    deadline = time.monotonic() + self._patience_s
-                    yield job
-                    if job.state.final:
+                for job in self._events(job_id, silence_s):
+                    patience.renew()
+                    if job is not None:
+                        yield job
+                        if job.state.final:
+                            return
+                    if time.monotonic() >= until:
                         return
             except httpx.TransportError as error:
-                self._pause(deadline, error)
+                if time.monotonic() >= until:
+                    return
+                self._pause(patience, error)
 
-    def _events(self, job_id: str) -> Iterator[JobInfo]:
-        with self._http.stream("GET", f"/jobs/{job_id}/events") as answer:
-            if answer.status_code in _BUSY:
-                raise httpx.ReadError(f"the service answered {answer.status_code}")
-            if answer.is_error:
-                answer.read()
-                raise _error_of(answer)
-            for line in answer.iter_lines():
-                if line.startswith("data:"):
-                    yield JobInfo.model_validate_json(line[5:])
+    def _events(self, job_id: str, silence_s: float) -> Iterator[JobInfo | None]:
+        """What a stream of events says; None: only that it is there."""
+        url, timeout = f"/jobs/{job_id}/events", httpx.Timeout(silence_s, connect=10.0)
+        with self._http.stream("GET", url, timeout=timeout) as answer:
+            _refuse_error(answer)
+            rest = b""
+            for block in answer.iter_bytes():  # names may hold what else ends a line
+                *lines, rest = (rest + block).split(b"\n")
+                for line in lines:
+                    said = line.startswith(b"data:")
+                    yield JobInfo.model_validate_json(line[5:]) if said else None
 
     def wait(
         self, job_id: str, *, on_progress: OnJob | None = None, timeout_s: float | None = None
@@ -282,14 +317,12 @@ class Client:
         ------
         TimeoutError : it has not ended within `timeout_s`; it runs on.
         """
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        for job in self.watch(job_id):
+        until = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        for job in self._watch(job_id, until):
             if on_progress is not None:
                 on_progress(job)
             if job.state.final:
                 return job
-            if deadline is not None and time.monotonic() > deadline:
-                break
         raise TimeoutError(f"The job {job_id} has not ended within {timeout_s} s.")
 
     def cancel(self, job_id: str) -> JobInfo:
@@ -328,33 +361,36 @@ class Client:
         target = Path(target)
         part = target.with_name(f"{target.name}.part")
         expected = self.report(job_id, track)["output"]["sha256"]
-        deadline = time.monotonic() + self._patience_s
+        patience = _Patience(self._patience_s)
         while True:
             try:
-                self._continue(f"/jobs/{job_id}/audio/{track}", part, on_bytes)
+                self._continue(f"/jobs/{job_id}/audio/{track}", part, patience, on_bytes)
                 break
             except httpx.TransportError as error:
-                self._pause(deadline, error)
-        if _sha256(part) != expected:
+                self._pause(patience, error)
+        with part.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest != expected:
             part.unlink()
             raise ValueError(f"{target} came damaged and was deleted: fetch it again.")
         return part.replace(target)
 
-    def _continue(self, url: str, part: Path, on_bytes: OnBytes | None) -> None:
+    def _continue(
+        self, url: str, part: Path, patience: _Patience, on_bytes: OnBytes | None
+    ) -> None:
         """Append to a file what is missing of it."""
         done = part.stat().st_size if part.exists() else 0
         headers = {"Range": f"bytes={done}-"} if done else {}
         with self._http.stream("GET", url, headers=headers, follow_redirects=True) as answer:
             if answer.status_code == 416:  # nothing is missing
                 return
-            if answer.is_error:
-                answer.read()
-                raise _error_of(answer)
+            _refuse_error(answer)
             if answer.status_code == 200:
                 done = 0
             total = done + int(answer.headers.get("content-length", 0))
             with part.open("ab" if done else "wb") as file:
                 for block in answer.iter_bytes(1 << 20):
+                    patience.renew()
                     file.write(block)
                     done += len(block)
                     if on_bytes is not None:
@@ -369,14 +405,14 @@ class Client:
 
     def _insist(self, send: Callable[[], httpx.Response], busy: Set[int] = _BUSY) -> httpx.Response:
         """Send until there is an answer; what is busy is asked again when it says."""
-        deadline = time.monotonic() + self._patience_s
+        patience = _Patience(self._patience_s)
         while True:
             try:
                 answer = send()
             except httpx.TransportError as error:
-                self._pause(deadline, error)
+                self._pause(patience, error)
                 continue
-            if answer.status_code in busy and time.monotonic() < deadline:
+            if _is_busy(answer, busy) and patience.lasts():
                 after = answer.headers.get("retry-after", "")
                 time.sleep(min(float(after) if after.isdigit() else 1.0, self._patience_s))
                 continue
@@ -384,21 +420,31 @@ class Client:
                 raise _error_of(answer)
             return answer
 
-    def _pause(self, deadline: float, error: httpx.TransportError) -> None:
+    def _pause(self, patience: _Patience, error: httpx.TransportError) -> None:
         """Wait a little before the next try, or give up."""
-        if time.monotonic() > deadline:
+        if not patience.lasts():
             raise NotReached(f"{self._http.base_url} was not reached: {error}") from error
         time.sleep(min(1.0, self._patience_s / 10))
+
+
+def _is_busy(answer: httpx.Response, busy: Set[int]) -> bool:
+    """Whether to ask again: a request that broke off here may still be read there."""
+    in_flight = answer.status_code == 409 and _error_of(answer).code == "request_in_flight"
+    return in_flight or answer.status_code in busy
+
+
+def _refuse_error(answer: httpx.Response) -> None:
+    """Raise what a stream's beginning says in its place; what passes, as a broken connection."""
+    if answer.status_code in _BUSY:
+        raise httpx.ReadError(f"the service answered {answer.status_code}")
+    if answer.is_error:
+        answer.read()
+        raise _error_of(answer)
 
 
 def _error_of(answer: httpx.Response) -> ServiceError:
     try:
         problem = answer.json()
-    except json.JSONDecodeError:
+    except ValueError:  # of a proxy, in whatever encoding
         problem = {}
     return ServiceError(answer.status_code, problem if isinstance(problem, dict) else {})
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

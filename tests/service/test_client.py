@@ -9,6 +9,7 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import httpx
 import pytest
@@ -181,6 +182,80 @@ def test_a_time_limit_of_waiting(own_server: Server, files: tuple[Path, Path]) -
             client.wait(job.id, timeout_s=0.0)
         assert client.cancel(job.id).id == job.id
         assert client.wait(job.id).state is State.CANCELLED
+
+
+def test_a_time_limit_of_waiting_where_nothing_changes(
+    own_server: Server, files: tuple[Path, Path]
+) -> None:
+    own_server.settings["AVSA_CHILD_MODULE"] = "tests.service.patient_child"
+    own_server.start()
+    with Client(own_server.url) as client:
+        client.align(files[0], [files[1]])
+        queued = client.align(files[0], [files[1]])
+        began = time.monotonic()
+        with pytest.raises(TimeoutError, match=queued.id):
+            client.wait(queued.id, timeout_s=2.0)
+    assert time.monotonic() - began < 10
+
+
+def test_a_name_may_hold_whatever_ends_a_line(server: Server, files: tuple[Path, Path]) -> None:
+    label = "take\u2028\x85 1"
+    with Client(server.url) as client:
+        job = client.align(files[0], options=AlignOptions(label=label))
+        assert client.wait(job.id, timeout_s=60).label == label
+
+
+@pytest.mark.parametrize("size", [300_000, 1_500_000])
+def test_a_file_that_changes_while_it_is_sent_is_refused(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """Be it cut short or recorded to still."""
+    monkeypatch.setattr("service.client._CHUNK", 256 << 10)
+    take = tmp_path / "take.mp4"
+    take.write_bytes(bytes(1 << 20))
+
+    def change(done: int, of: int) -> None:
+        with take.open("ab") as file:
+            file.truncate(size)
+
+    with Client(server.url) as client, pytest.raises(ValueError, match="has changed"):
+        client.upload(take, on_bytes=change)
+
+
+class Moody(BaseHTTPRequestHandler):
+    """A service that is slow to begin with, and then gives what `answers` holds."""
+
+    answers: ClassVar[list[tuple[int, bytes]]] = []
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        if not self.answers:
+            time.sleep(2.2)
+            self.answers.extend([
+                (0, b""), (409, b'{"code": "request_in_flight"}'), (503, b""), (400, b"\xe9"),
+            ])  # fmt: skip
+        status, body = self.answers.pop(0)
+        if status:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Retry-After", "0")
+            self.end_headers()
+            self.wfile.write(body)
+        self.close_connection = True
+
+
+def test_patience_begins_with_the_first_failure(files: tuple[Path, Path]) -> None:
+    """Not with a request that is long under way; and what a proxy says need be no JSON."""
+    stand = ThreadingHTTPServer(("127.0.0.1", 0), Moody)
+    threading.Thread(target=stand.serve_forever, daemon=True).start()
+    with (
+        Client(f"http://127.0.0.1:{stand.server_port}", patience_s=2.0) as client,
+        pytest.raises(ServiceError, match="400"),
+    ):
+        client.align(files[0])
+    stand.shutdown()
+    stand.server_close()
+    assert Moody.answers == []
 
 
 def test_an_upload_survives_the_deaths_of_the_server(
