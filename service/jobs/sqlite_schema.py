@@ -75,7 +75,9 @@ VERSIONS = (
     CREATE TABLE totals (name TEXT PRIMARY KEY, value REAL NOT NULL) STRICT
     """,
     """
-    ALTER TABLE jobs ADD COLUMN lease_s REAL NOT NULL DEFAULT 0
+    ALTER TABLE jobs ADD COLUMN lease_s REAL NOT NULL DEFAULT 0;
+    CREATE INDEX by_state_and_age ON jobs (state, number);
+    CREATE INDEX by_owner_and_state ON jobs (owner, state)
     """,
 )
 

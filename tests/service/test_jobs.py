@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,34 @@ def test_a_lease_of_a_file_is_on_a_clock_that_nobody_sets(tmp_path: Path) -> Non
     claim(table)
     steady.now = 10.0
     assert table.reclaim(limit=10) == [job.id]
+
+
+def test_what_is_asked_often_costs_no_more_where_many_jobs_have_ended(tmp_path: Path) -> None:
+    """Counted in steps of SQLite's machine."""
+    table, steps = SqliteJobTable(tmp_path / "jobs.sqlite"), [0]
+
+    def count() -> int:
+        steps[0] += 1
+        return 0
+
+    def cost(ask: Callable[[], object]) -> int:
+        steps[0] = 0
+        table._db.set_progress_handler(count, 1)
+        ask()
+        table._db.set_progress_handler(None, 0)
+        return steps[0]
+
+    def costs(n_more: int) -> list[int]:
+        for _ in range(n_more):
+            table.cancel(submit(table).id)
+        limits = Limits(queued=1000, of_owner=1000)
+        states = (State.CANCELLED, State.FAILED, None)
+        listing = [cost(partial(table.newest, 5, state=state)) for state in states]
+        return [cost(partial(table.submit, NewJob({}), limits)), *listing]
+
+    few, many = costs(10), costs(300)
+
+    assert all(after < 1.5 * before for before, after in zip(few, many, strict=True)), (few, many)
 
 
 def test_an_end_said_again_changes_nothing(table: JobTable, clock: Clock) -> None:
