@@ -29,6 +29,7 @@ from service.webhooks import secret_of_owner
 
 _PROBE_S = 4.0
 _MOST_DAYS = 36_500
+_MOST_LISTED = 1_000_000
 
 
 def add_parsers(commands: Any) -> None:
@@ -131,6 +132,8 @@ def _add_jobs(parser: argparse.ArgumentParser) -> None:
 
 
 def _list_jobs(settings: Settings, arguments: argparse.Namespace) -> int:
+    if not 1 <= arguments.limit <= _MOST_LISTED:
+        raise ValueError(f"The limit is {arguments.limit}; it has to be 1 to {_MOST_LISTED}.")
     jobs = open_table(settings).newest(
         arguments.limit, owner=arguments.owner, state=arguments.state
     )

@@ -65,6 +65,11 @@ def test_a_key_is_good_for_some_days(days: str, capsys: pytest.CaptureFixture[st
     assert f"{float(days):g} days" in refused(["keys", "add", "a", "--days", days], capsys)
 
 
+@pytest.mark.parametrize("limit", ["-1", "0", str(1 << 64)])
+def test_some_jobs_are_listed(limit: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert f"limit is {limit}" in refused(["jobs", "list", "--limit", limit], capsys)
+
+
 @pytest.mark.parametrize("name", ["jobs.sqlite", "keys.sqlite"])
 def test_a_damaged_table_is_named(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
