@@ -172,5 +172,7 @@ def of_validation_errors(errors: Any) -> Problem:
         }
         for error in errors
     ]
-    words = "; ".join(f"{e['field']}: {e['problem']} (got {e['value']})" for e in found)
+    words = "; ".join(
+        f"{e['field'] or 'the whole'}: {e['problem']} (got {e['value']})" for e in found
+    )
     return Problem(422, "invalid_request", f"The request does not fit: {words}.", errors=found)

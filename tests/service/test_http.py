@@ -65,6 +65,15 @@ def test_a_405_names_what_is_allowed(polite: Server) -> None:
         assert answer.headers["allow"] == methods, path
 
 
+def test_what_is_no_json_is_told_in_a_sentence(polite: Server) -> None:
+    json, video = {"content-type": "application/json"}, {"video": b"v"}
+    for answer in (
+        httpx.post(f"{polite.url}/align", content=b"{", headers=json),
+        httpx.post(f"{polite.url}/align", files=video, data={"options": "{"}),
+    ):
+        assert "fit: the whole: Invalid JSON" in refused(answer, 422, "invalid_request")["detail"]
+
+
 def test_head_answers_as_get_does_without_a_body(polite: Server, ended: str) -> None:
     files = [f"{ended}/{name}" for name in ("audio/0", "report.json", "plot.png")]
     for path in ("", "livez", "jobs", ended, *files):
