@@ -8,7 +8,6 @@ rotation is left.
 from __future__ import annotations
 
 import csv
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +20,7 @@ FloatArray = NDArray[np.float64]
 
 TIME, YAW = "time_s", "yaw_deg"
 _FASTEST_DEG_S = 180.0  # no microphone on a rig turns faster
+_MOST = 1e12  # seconds since 1970 and degrees of many turns are far below
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,9 @@ def _numbers(path: Path, line: int, row: dict[str, str]) -> tuple[float, float]:
         raise MediaError(
             f"{path}, line {line}: {row[TIME]!r} and {row[YAW]!r} are not both numbers."
         ) from error
-    if not (math.isfinite(time_s) and math.isfinite(yaw_deg)):
-        raise MediaError(f"{path}, line {line}: {time_s} and {yaw_deg} are not both finite.")
+    if not (abs(time_s) <= _MOST and abs(yaw_deg) <= _MOST):
+        raise MediaError(
+            f"{path}, line {line}: {time_s:g} and {yaw_deg:g} are not both finite and within "
+            f"±{_MOST:g}."
+        )
     return time_s, yaw_deg

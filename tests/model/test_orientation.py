@@ -44,6 +44,8 @@ def written(path: Path, *lines: str) -> Path:
         (["time_s,yaw_deg", "0,1", "1,left"], "line 3: '1' and 'left'"),
         (["time_s,yaw_deg", "0,1", "1"], "line 3"),
         (["time_s,yaw_deg", "0,1", "1,nan"], "finite"),
+        (["time_s,yaw_deg", "0,1e308", "1,-1e308", "2,0"], r"line 2: 0 and 1e\+308 .* within"),
+        (["time_s,yaw_deg", "-1e308,0", "1e308,0"], r"line 2: -1e\+308 and 0 .* within"),
         (["time_s,yaw_deg", "0,0", "8,240"], r"between 0 and 8 s: by \+240° or by -120°"),
         (["time_s,yaw_deg", "0,170", "10,-175"], r"by -345° or by \+15°"),
         (["time_s,yaw_deg", "0,0", "8,180"], r"by \+180° or by -180°"),
