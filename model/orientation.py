@@ -42,6 +42,20 @@ class Orientation:
         """The yaw in degrees at times of the picture."""
         return np.interp(times_s, self.times_s, self.yaw_deg)
 
+    def check_tells_of(self, duration_s: float) -> None:
+        """Refuse rows all before or behind a picture: held there, they would turn nothing.
+
+        Raises
+        ------
+        MediaError : with the times of both.
+        """
+        first_s, last_s = self.times_s[0], self.times_s[-1]
+        if last_s <= 0 or first_s >= duration_s:
+            raise MediaError(
+                f"{self.path} tells of {first_s:.12g} to {last_s:.12g} s, but the picture is from "
+                f"0 to {duration_s:.2f} s: {TIME} has to count from the picture's beginning."
+            )
+
 
 def read_orientation(path: Path) -> Orientation:
     """Read a CSV file whose header names `time_s` and `yaw_deg`; other columns do not matter.

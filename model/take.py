@@ -135,6 +135,8 @@ class Take:
                 self._video.info, self._audio, shared=self.shared, offset_s=track.offset_s
             )
             self.start_s, self.end_s = self._overlap()
+            if orientation:
+                orientation.check_tells_of(self._video.info.duration_s)
             self._stack = stack.pop_all()
         self._note_metadata()
 

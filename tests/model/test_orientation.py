@@ -169,6 +169,18 @@ def test_a_late_track_is_turned_by_the_pictures_time(
     np.testing.assert_allclose(fields[0], fields[1], atol=1e-5)
 
 
+@pytest.mark.parametrize("first_s", [-20.0, 6.5, 1_700_000_000.0])
+def test_an_orientation_of_another_time_turns_nothing_and_is_refused(
+    take: TakeFiles, tmp_path: Path, first_s: float
+) -> None:
+    """As of a gyro that counts from its own start, or since 1970."""
+    rows = (f"{first_s + at},{9 * at}" for at in range(10))
+    known = read_orientation(written(tmp_path / "gyro.csv", "time_s,yaw_deg", *rows))
+
+    with pytest.raises(MediaError, match=rf"gyro\.csv tells of {first_s:.12g} to "):
+        Take(take.video, Track((take.audio,)), orientation=known)
+
+
 def test_the_output_follows_the_orientation(
     take: TakeFiles, swinging: tuple[Path, Path], upright: Path, tmp_path: Path
 ) -> None:
