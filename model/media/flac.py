@@ -6,6 +6,7 @@ recorders keep the chunks of the WAV they came from) are carried over here.
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import BinaryIO
@@ -14,6 +15,7 @@ from model.media.container import reading
 
 _STREAMINFO, _PADDING, _SEEKTABLE = 0, 1, 3
 _LAST = 0x80
+_ID3V1_SIZE = 128
 
 
 def carry_metadata(source: Path, encoded: Path, output: Path) -> None:
@@ -25,6 +27,7 @@ def carry_metadata(source: Path, encoded: Path, output: Path) -> None:
     with reading(source), source.open("rb") as file:
         before = _tag_before(file)
         kept = [block for block in _blocks(file) if block[0] not in (_STREAMINFO, _SEEKTABLE)]
+        behind = _tag_behind(file)
     with encoded.open("rb") as file, output.open("wb") as target:
         _tag_before(file)
         blocks = [block for block in _blocks(file) if block[0] == _STREAMINFO] + kept
@@ -33,6 +36,7 @@ def carry_metadata(source: Path, encoded: Path, output: Path) -> None:
             last = _LAST if index == len(blocks) - 1 else 0
             target.write(bytes([kind | last]) + len(data).to_bytes(3, "big") + data)
         shutil.copyfileobj(file, target, 1 << 20)
+        target.write(behind)
 
 
 def _tag_before(file: BinaryIO) -> bytes:
@@ -45,6 +49,13 @@ def _tag_before(file: BinaryIO) -> bytes:
     for byte in head[6:]:
         size = size << 7 | byte & 0x7F
     return head + file.read(size)
+
+
+def _tag_behind(file: BinaryIO) -> bytes:
+    """An ID3v1 tag that some taggers put last."""
+    file.seek(max(0, file.seek(0, os.SEEK_END) - _ID3V1_SIZE))
+    last = file.read()
+    return last if last.startswith(b"TAG") else b""
 
 
 def _blocks(file: BinaryIO) -> list[tuple[int, bytes]]:

@@ -328,6 +328,20 @@ def test_flac_keeps_a_tag_that_stands_before_it(tmp_path: Path) -> None:
     np.testing.assert_allclose(samples_of(output)[1], -samples[1], atol=1e-6)
 
 
+@pytest.mark.parametrize("tag", [b"TAG" + b"take 12".ljust(125, b"\0"), b""])
+def test_flac_keeps_a_tag_that_stands_behind_it(tmp_path: Path, tag: bytes) -> None:
+    source, output = tmp_path / "a.flac", tmp_path / "b.flac"
+    samples = np.random.default_rng(0).uniform(-0.3, 0.3, (4, 5000))
+    soundfile.write(source, samples.T, 48000, subtype="PCM_24")
+    source.write_bytes(source.read_bytes() + tag)
+
+    write_corrected([source], output, rotation(180))
+
+    assert output.read_bytes().endswith(tag)
+    assert output.read_bytes().count(b"TAG") == bool(tag)
+    np.testing.assert_allclose(samples_of(output)[1], -samples[1], atol=1e-6)
+
+
 def test_clipping_is_answered_with_one_gain(tmp_path: Path) -> None:
     """A loud diagonal source turned to the front would pass full scale by 3 dB."""
     wave = np.sin(np.arange(48_000) / 7)
