@@ -5,6 +5,7 @@ EBU Tech 3285 (`bext`), EBU Tech 3306 (RF64), ITU-R BS.2088 (BW64).
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator, Sequence
 
@@ -22,6 +23,11 @@ _BEXT_FIXED_SIZE = 602
 # Of `bext`: its version, and from version 2 on loudness and true peak, which may be left unsaid.
 _BEXT_VERSION_AT, _BEXT_LOUDNESS_AT = 346, 412
 _UNSAID_LOUDNESS = struct.pack("<5H", *5 * (0x7FFF,))
+# Where documents tell how wide samples are: iXML, and ADM of its tracks (BS.2076).
+_WIDTH_TOLD = {
+    b"iXML": re.compile(rb"(<AUDIO_BIT_DEPTH>\s*)\d+"),
+    b"axml": re.compile(rb"(\bbitDepth\s*=\s*[\"'])\d+"),
+}
 _EXTENSIBLE = 0xFFFE
 _WAVE_SUBFORMAT_TAIL = bytes.fromhex("000000001000800000aa00389b71")
 _DS64_SIZE = 28
@@ -37,7 +43,7 @@ def around_data(
     All chunks in their order, to the byte, but: `bext` gains `history` as a line of its
     CodingHistory, and says no loudness any more; sizes are set right; chunks that hold peaks or a
     checksum are dropped; a file that grows over 4 GB becomes RF64; where the samples are `stored`
-    in another format, `fmt ` and `fact` say so. Bytes after the last chunk stay behind it.
+    in another format, `fmt `, `fact`, iXML and ADM say so. Bytes after the last chunk stay there.
     """
     other = stored != pcm.format
     data = next(chunk for chunk in pcm.chunks if chunk.name == b"data")
@@ -118,7 +124,7 @@ def _bodies(
         name = chunk.name
         if name in (*_STALE, b"ds64") or (stored and name == b"fact") or _is_torn(chunk):
             continue
-        bodies.append((name, None if chunk is data else _body(pcm, chunk, history)))
+        bodies.append((name, None if chunk is data else _body(pcm, chunk, history, stored)))
         if stored and name == b"fmt ":
             bodies[-1] = (name, [_restored_fmt(pcm, chunk, stored)])
             # Every format but PCM has one (Multimedia Data Standards Update, 1994).
@@ -140,7 +146,12 @@ def _restored_fmt(pcm: PcmFile, chunk: Chunk, stored: SampleFormat) -> bytes:
     return struct.pack("<HHIIHHH", tag, *rates, 8 * stored.width, 0)
 
 
-def _body(pcm: PcmFile, chunk: Chunk, history: str) -> list[Piece]:
+def _body(pcm: PcmFile, chunk: Chunk, history: str, stored: SampleFormat | None) -> list[Piece]:
+    if stored and chunk.name in _WIDTH_TOLD:
+        with pcm.path.open("rb") as file:
+            file.seek(chunk.offset)
+            document = file.read(chunk.size)
+        return [_WIDTH_TOLD[chunk.name].sub(rb"\g<1>%d" % stored.bits, document)]
     if chunk.name != b"bext" or chunk.size < _BEXT_FIXED_SIZE:
         return [(chunk.offset, chunk.size)]
     with pcm.path.open("rb") as file:

@@ -398,6 +398,27 @@ def test_float_output_keeps_every_chunk(tmp_path: Path, container: str) -> None:
     np.testing.assert_allclose(samples_of(output), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("floats", [True, False])
+def test_documents_tell_the_width_that_samples_have(tmp_path: Path, floats: bool) -> None:
+    """iXML of the file, ADM of its tracks; nothing else in them changes, wherever it stands."""
+    source, output = tmp_path / "a.wav", tmp_path / "b.wav"
+    width = 32 if floats else 24
+
+    def ixml(bits: int) -> bytes:
+        return b"<SPEED><NOTE>24</NOTE><AUDIO_BIT_DEPTH>%d</AUDIO_BIT_DEPTH></SPEED>" % bits
+
+    def adm(bits: int) -> bytes:
+        return b'<audioTrackUID UID="ATU_24" sampleRate="48000" bitDepth="%d"/>' % bits * 2
+
+    soundfile.write(source, np.full((1000, 4), 0.1), RATE, subtype="PCM_24")
+    insert_chunks(source, chunk(b"iXML", ixml(24)), chunk(b"axml", adm(24)))
+
+    write_corrected([source], output, rotation(30), float_output=floats)
+
+    found = chunks(output)
+    assert (found[b"iXML"], found[b"axml"]) == (ixml(width), adm(width))
+
+
 def test_full_scale_samples_are_not_clipping(tmp_path: Path) -> None:
     soundfile.write(
         tmp_path / "a.wav", np.tile([-1.0, 0, 1.0, 0], (500, 1)), RATE, subtype="PCM_24"
