@@ -19,6 +19,7 @@ from typing import Any
 from model import following
 from model.ambisonics import Convention, YawRotation
 from model.decision import Watch, decide
+from model.errors import MediaError
 from model.interruption import command
 from model.judges import judge_for
 from model.media import (
@@ -124,6 +125,8 @@ def align(
                     lay_on_picture=options.lay_on_picture, whole=results.file,
                 )  # fmt: skip
         video_sha256, *audio_sha256 = (future.result() for future in hashes)
+        if correction and correction.copied and correction.sha256 != audio_sha256[0]:
+            raise _changed(track)
         report = build_report(
             judgement=decision.judgement,
             windows=decision.windows,
@@ -162,6 +165,12 @@ def _hashed(paths: Sequence[Path]) -> Iterator[list[Future[str]]]:
             yield [background.submit(file_sha256, path, stop) for path in paths]
         finally:
             stop.set()
+
+
+def _changed(track: Track) -> MediaError:
+    return MediaError(
+        f"{track.paths[0]} is not what it was when it was judged: let what writes it finish first."
+    )
 
 
 def _notes_on_output(take: Take, correction: Correction | None, options: Options) -> list[str]:
@@ -238,7 +247,7 @@ def correct(
 
     Raises
     ------
-    MediaError : NaN or infinite samples.
+    MediaError : NaN or infinite samples, or the track is not what it was any more.
     OutputError, DiskFull : the file cannot be written; nothing is left behind.
     """
     constant = YawRotation(take.layout, math.radians(applied_deg), fix=track.fix)
@@ -247,6 +256,9 @@ def correct(
         angle_rad = following.angle_along(take, along, applied_deg, on_picture=lay_on_picture)
         rotation = YawAlong(take.layout, angle_rad, fix=track.fix)
     info = take.audio
+    with open_split_audio(track.paths) as now:
+        if now.info != info:
+            raise _changed(track)
     stored = FLOAT32 if float_output else info.format
     width = f"W={stored.bits}," if stored else ""
     history = (

@@ -23,6 +23,7 @@ from model.errors import MediaError, UnsupportedMedia
 from model.media.container import (
     allow_decoding,
     check_readable,
+    cut_short,
     flac_bits,
     length_s,
     open_container,
@@ -181,7 +182,8 @@ class PcmReader(AudioReader):
         buffer = SampleBuffer(self._pcm.format, self.info.n_channels, count)
         with reading(self.info.path):
             self._file.seek(self._pcm.data_offset + first * self._pcm.frame_size)
-            buffer.fill(self._file, count)
+            if buffer.fill(self._file, count) < count:
+                raise cut_short(self.info.path)
         return buffer.channels()
 
     def blocks(self, size: int) -> Iterator[FloatArray]:

@@ -125,6 +125,13 @@ def reading(path: Path) -> Iterator[None]:
         raise MediaError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
+def cut_short(path: Path) -> MediaError:
+    """The error of a file that ends before what it held when it was opened."""
+    return MediaError(
+        f"{path} has become shorter while it was read: let what writes or copies it finish first."
+    )
+
+
 @cache
 def _decoder_options() -> dict[str, str]:
     """Limits of a decoder; what is given to the container alone does not reach those we use."""

@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from model.media import flac, riff
 from model.media.audio import AudioInfo, AudioReader, open_audio
 from model.media.clock import on_camera_clock
-from model.media.container import reading
+from model.media.container import cut_short, reading
 from model.media.embedded import Laid, is_embedded, laid_among_frames, laid_in_one
 from model.media.mixing import ChannelMix, Mixer, NotFinite, Written, not_finite, with_trim
 from model.media.pcm import PcmFile, read_pcm_file
@@ -236,6 +236,8 @@ def _pieces(
             with reading(path):
                 source.seek(at)
                 data = source.read(min(_COPY_BLOCK, offset + size - at))
+            if len(data) < min(_COPY_BLOCK, offset + size - at):
+                raise cut_short(path)
             yield data
 
 
@@ -267,10 +269,11 @@ def _mixed_data(
         written = SampleBuffer(stored, laid.n_channels, _BLOCK)
         changed = list(range(laid.n_channels))
     done, n_samples = 0, laid.n_samples
-    for offset, asked in _in_blocks(laid):
+    for offset, n in _in_blocks(laid):
         with reading(laid.path):
             source.seek(offset)
-            n = read.fill(source, asked)
+            if read.fill(source, n) < n:
+                raise cut_short(laid.path)
         try:
             mixed = mixer(read.channels())
         except NotFinite:

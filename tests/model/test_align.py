@@ -547,6 +547,30 @@ def test_a_cancelled_job_leaves_nothing(take: TakeFiles, tmp_path: Path, at: str
 
 
 @pytest.mark.needs("root")
+@pytest.mark.parametrize("shape", [(4, 5.0), (4, 6.0), (9, 6.0)])
+def test_a_track_that_is_another_once_it_is_judged_is_not_written(
+    take: TakeFiles, upright: Path, tmp_path: Path, shape: tuple[int, float]
+) -> None:
+    """Exported again meanwhile: shorter, of the same shape, or of another order.
+
+    What fits the picture is copied, so that other samples alone are seen too.
+    """
+    track, other = tmp_path / "track.wav", tmp_path / "other.wav"
+    shutil.copyfile(upright, track)
+    n_channels, duration_s = shape
+    samples = np.random.default_rng(0).uniform(-0.1, 0.1, (round(duration_s * 48_000), n_channels))
+    soundfile.write(other, samples, 48_000, subtype="FLOAT")
+
+    def notify(stage: str, _fraction: float) -> None:
+        if stage == "compare" and other.exists():
+            other.replace(track)
+
+    with pytest.raises(MediaError, match=r"track\.wav is not what it was"):
+        align(take.video, Track((track,)), Outputs(tmp_path / "out.wav"), notify=notify)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["track.wav"]
+
+
 def test_a_disk_that_fills_after_the_sound_leaves_nothing(take: TakeFiles, tmp_path: Path) -> None:
     size = take.audio.stat().st_size + 4096  # for the older file, and none for a report
     subprocess.run(

@@ -549,6 +549,35 @@ def test_a_disk_that_fails_is_told_of_the_input(
                 reader.read(0, 12_345)
 
 
+@pytest.mark.parametrize("kept", [100_000, 160_000])
+def test_a_track_that_is_cut_short_meanwhile_is_no_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int
+) -> None:
+    """By another program, once it was opened: among the samples, or in what follows them."""
+    path = tmp_path / "a.wav"
+    production_wav(path)
+    insert_chunks(path, b"", chunk(b"LIST", bytes(40_000)))
+    whole = path.read_bytes()
+
+    def write(mix: ChannelMix, joined: bool) -> None:
+        write_corrected([path, path] if joined else [path], tmp_path / "b.wav", mix)
+
+    def cut(self: Path, *args: Any) -> Any:
+        if self.suffix == ".part":  # which is opened once all is known of the track
+            os.truncate(path, kept)
+        return open_file(self, *args)
+
+    open_file = Path.open
+    ways: list[tuple[ChannelMix, bool]] = [(rotation(30), False), ({}, False), ({}, True)]
+    for mix, joined in ways if kept == 100_000 else ways[:2]:
+        path.write_bytes(whole)
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "open", cut)
+            with pytest.raises(MediaError, match=r"a\.wav has become shorter"):
+                write(mix, joined)
+        assert [p.name for p in tmp_path.iterdir()] == ["a.wav"]
+
+
 def test_the_hash_is_the_files(tmp_path: Path) -> None:
     production_wav(tmp_path / "a.wav")
     correction = write_corrected([tmp_path / "a.wav"], tmp_path / "b.wav", rotation(37))
