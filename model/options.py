@@ -9,6 +9,7 @@ import torch
 
 from model.checkpoint import Method
 from model.errors import OptionError
+from model.judges import calibration_beside
 from model.media import Stereo
 
 
@@ -105,6 +106,8 @@ class Options:
 
     @property
     def files(self) -> list[Path]:
-        """Those it names besides the picture and the track."""
-        named = (self.reference, self.orientation, self.detections, self.detector)
+        """Those it names besides the picture and the track, and the calibration of one."""
+        named = [self.reference, self.orientation, self.detections, self.detector, self.weights]
+        if self.checkpoint:
+            named += [self.checkpoint, calibration_beside(self.checkpoint)]
         return [path for path in named if path]

@@ -19,6 +19,7 @@ import pytest
 import soundfile
 
 from model.commandline import main
+import model
 from model.interruption import interruptible
 from tests.bad_inputs import BAD_INPUTS
 from training.data.takes import TakeFiles
@@ -219,6 +220,26 @@ def test_a_track_is_not_the_place_of_anothers_result(
 
 @pytest.mark.parametrize("place", [0, 1, 3, 5])
 def test_names_that_no_file_can_have(
+@pytest.mark.parametrize("of_checkpoint", [False, True])
+def test_a_report_does_not_take_the_place_of_a_calibration(
+    take: TakeFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str], of_checkpoint: bool
+) -> None:
+    """Which is JSON as well."""
+    shipped = Path(model.__file__).parent / "weights" / "evidence.json"
+    named, beside = tmp_path / "mine", tmp_path / "mine.json"
+    shutil.copyfile(shipped, beside)
+    by = ["--method", "avsa", "--checkpoint", str(named)] if of_checkpoint else [
+        "--method", "evidence", "--weights", str(beside)
+    ]  # fmt: skip
+
+    arguments = [str(take.video), str(take.audio), "-o", str(tmp_path / "o.wav"), *by]
+
+    assert main([*arguments, "--report", str(beside)]) == 2
+    assert "mine.json is named as an input" in capsys.readouterr().err
+    assert beside.read_bytes() == shipped.read_bytes()
+    assert listing(tmp_path) == {"mine.json"}
+
+
     take: TakeFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str], place: int
 ) -> None:
     """Of which the system says so, as of files in a folder that is closed to the user."""
