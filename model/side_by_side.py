@@ -104,6 +104,11 @@ def find_reference(take: Take, given: Path | None) -> Reference | None:
         if take.orientation or take.shared or not take.video.has_sound:
             return None
         given = take.video.path
+    if any(same_file(given, path) for path in take.track.paths):
+        raise OptionError(
+            f"The reference {given} is the track itself, which fits itself as it is: name another "
+            "recording, or leave --reference away."
+        )
     own = same_file(given, take.video.path)
     try:
         with open_audio(given) as opened:

@@ -312,6 +312,22 @@ def test_a_reference_that_cannot_serve_is_told(take: TakeFiles, tmp_path: Path) 
                 find_reference(opened, path)
 
 
+def test_a_track_is_no_reference_to_itself(take: TakeFiles, camera: Path, tmp_path: Path) -> None:
+    """It would fit as it is, whatever the picture says."""
+    link = tmp_path / "link.wav"
+    link.symlink_to(take.audio)
+    for video, track, reference in (
+        (take.video, take.audio, take.audio),
+        (take.video, take.audio, link),
+        (camera, camera, camera),
+    ):
+        with (
+            Take(video, Track((track,))) as opened,
+            pytest.raises(OptionError, match=f"{reference} is the track itself"),
+        ):
+            find_reference(opened, reference)
+
+
 @pytest.mark.parametrize("name", ["camera.mp4", "link.mp4"])
 def test_the_pictures_own_sound_serves_undeclared_if_it_is_named(
     take: TakeFiles, fitting: np.ndarray, tmp_path: Path, name: str
