@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import signal
@@ -71,8 +72,8 @@ def interruptible() -> Iterator[None]:
 def command(main: Callable[[], int]) -> int:
     """Run a command line to its exit status; 128 + the signal's number if it was told to stop.
 
-    A pipe that nobody reads from any more tells so too. Names that the terminal's encoding does not
-    have, or that are none, are printed all the same.
+    A pipe that nobody reads from any more tells so too, and so does a full disk that we print to.
+    Names that the terminal's encoding does not have, or that are none, are printed all the same.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as standard error is by itself
@@ -82,11 +83,21 @@ def command(main: Callable[[], int]) -> int:
             print(end="", flush=True)  # here, where somebody sees it fail
             return status
     except BrokenPipeError:  # whoever read what we print has read enough (head, a closed pager)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _print_no_more()
         return 128 + signal.SIGPIPE
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _print_no_more()
+        sys.stderr.write(f"error: output cannot be written: {error.strerror}.\n")
+        return 2
     except Interrupted as stopped:
         sys.stderr.write(_sentence(stopped.number))
         return 128 + stopped.number
+
+
+def _print_no_more() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _sentence(number: int) -> str:

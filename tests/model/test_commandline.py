@@ -375,3 +375,14 @@ def test_what_is_ignored_stays_so() -> None:
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+def test_a_disk_too_full_for_what_is_printed_is_told_in_a_sentence(take: TakeFiles) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "model.conventions", take.audio, "--json"], stdout=full,
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    assert done.stderr == "error: output cannot be written: No space left on device.\n"
+    assert done.returncode == 2
+
+
