@@ -16,7 +16,7 @@ from tqdm import tqdm
 from model.align import Outputs, align, corrected_suffix
 from model.ambisonics import Convention, Fix
 from model.checkpoint import Method
-from model.errors import AvsaError, OptionError
+from model.errors import AvsaError, OptionError, in_one_line
 from model.media import Stereo
 from model.options import Options
 from model.report import sentence
@@ -150,16 +150,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         jobs = _jobs(arguments, options)
     except AvsaError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {in_one_line(error)}", file=sys.stderr)
         return 2
     for track, outputs in jobs:
         try:
             report = _run(arguments, track, outputs, options)
         except AvsaError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {in_one_line(error)}", file=sys.stderr)
             status = max(status, 2)
         except Exception as error:  # the boundary: our fault, whatever it is
-            print(f"internal error: {error} (--debug shows more)", file=sys.stderr)
+            print(f"internal error: {in_one_line(error)} (--debug shows more)", file=sys.stderr)
             if arguments.debug:
                 traceback.print_exc()
             return 1
@@ -256,11 +256,12 @@ def _tell(arguments: argparse.Namespace, report: dict[str, Any], outputs: Output
     if arguments.json:
         print(json.dumps(report, indent=2))
     elif not arguments.quiet:
-        print(f"{Path(report['input']['audio']['paths'][0]).name}: {sentence(report)}")
+        name = Path(report["input"]["audio"]["paths"][0]).name
+        print(in_one_line(f"{name}: {sentence(report)}"))
         for warning in report["warnings"]:
-            print(f"  note: {warning}")
+            print(in_one_line(f"  note: {warning}"))
         for name, path in (
             ("corrected", outputs.audio), ("report", outputs.report), ("picture", outputs.plot),
         ):  # fmt: skip
             if path is not None:
-                print(f"  {name}: {path}")
+                print(in_one_line(f"  {name}: {path}"))

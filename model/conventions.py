@@ -24,7 +24,7 @@ from typing import Any
 from model import faults
 from model.ambisonics import FUMA_CHANNEL, ChannelLayout, Convention
 from model.channels import ChannelStatistics, measure_track, too_short
-from model.errors import AvsaError, UnsupportedMedia, UnusableContent
+from model.errors import AvsaError, UnsupportedMedia, UnusableContent, in_one_line
 from model.faults import Finding
 from model.interruption import command
 from model.media import AudioInfo, AudioReader, open_split_audio
@@ -242,13 +242,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             with open_split_audio(paths) as reader:
                 diagnosis = diagnose(reader)
         except AvsaError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {in_one_line(error)}", file=sys.stderr)
             status = 2
             continue
         if arguments.json:
             print(json.dumps({"paths": [str(path) for path in paths], **diagnosis.as_json()}))
         else:
-            print(_in_words(paths[0].name, diagnosis))
+            print(_in_words(in_one_line(paths[0].name), diagnosis))
     return status
 
 

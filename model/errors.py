@@ -16,6 +16,8 @@ Every message is one sentence that holds the offending value and what to do abou
 
 from __future__ import annotations
 
+import re
+
 
 class AvsaError(Exception):
     """Anything this library raises on purpose; `str(error)` is fit to show to a user."""
@@ -69,3 +71,12 @@ class Cancelled(AvsaError):
     """The caller asked to stop."""
 
     code = "cancelled"
+
+
+def in_one_line(words: object) -> str:
+    """Words for a terminal: of names in them, line ends and what it would obey are spelled out."""
+    return re.sub(
+        r"[\x00-\x1f\x7f-\x9f\u2028\u2029]",
+        lambda found: found[0].encode("unicode_escape").decode(),
+        str(words),
+    )

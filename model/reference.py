@@ -42,7 +42,7 @@ from model.comparison import (
 )
 from model.displacement import SPEED_OF_SOUND, displacement_m, moved
 from model.echoes import LONGEST_S, Pair, late_by_s, unforeseen, without_echoes
-from model.errors import AvsaError, OptionError, UnsupportedMedia
+from model.errors import AvsaError, OptionError, UnsupportedMedia, in_one_line
 from model.intensity import HIGHEST_HZ, LOWEST_HZ, RATE, moments
 from model.interruption import command
 from model.listening import Ear
@@ -260,7 +260,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with open_audio(arguments.reference) as reference, open_audio(arguments.track) as track:
             found = compare(Recording(reference), Recording(track), spacing_m=arguments.spacing_m)
     except AvsaError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {in_one_line(error)}", file=sys.stderr)
         return 2
     print(json.dumps(as_json(found), indent=2) if arguments.json else sentence(found))
     return 0

@@ -31,7 +31,7 @@ from tqdm import tqdm
 from model.align import correct
 from model.checkpoint import Calibration, load_calibration
 from model.decision import judge_take
-from model.errors import AvsaError, OptionError, UnusableContent
+from model.errors import AvsaError, OptionError, UnusableContent, in_one_line
 from model.interruption import command
 from model.learned import scorers_for
 from model.media import output_suffix
@@ -413,11 +413,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             tolerance_deg=options.tolerance_deg, quiet=options.quiet,
         )  # fmt: skip
     except AvsaError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {in_one_line(error)}", file=sys.stderr)
         return 2
     for row in rows:
         if row.error:
-            print(f"error: {row.take}: {row.error}", file=sys.stderr)
+            print(f"error: {in_one_line(f'{row.take}: {row.error}')}", file=sys.stderr)
     if not options.quiet:
         _tell(solution, rows, options.output_dir)
     return 2 if any(row.error for row in rows) else 0

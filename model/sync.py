@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 
 from model.coarse import BIN_S, MAX_SLOPE, coarse_lines, lines_like
 from model.consensus import Line, fitted, log_odds
-from model.errors import AvsaError, OptionError
+from model.errors import AvsaError, OptionError, in_one_line
 from model.fine import APART_S, RATE, REACH_S, Chunk, Place, chunks_near, places_of
 from model.interruption import command
 from model.listening import Ear, camera_channels, track_channels
@@ -337,7 +337,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.plot is not None:
             draw(sync, arguments.plot)
     except AvsaError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {in_one_line(error)}", file=sys.stderr)
         return 2
     print(json.dumps(as_json(sync), indent=2) if arguments.json else sentence(sync))
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -273,6 +274,25 @@ def test_tracks_of_any_name(take: TakeFiles, tmp_path: Path, name: bytes) -> Non
 
 
 def test_our_own_fault_is_ours(
+@pytest.mark.parametrize("command", ["commandline", "conventions", "reference", "sync"])
+def test_a_name_of_two_lines_is_told_in_one(
+    take: TakeFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    """And obeyed by no terminal."""
+    track = tmp_path / "a\nb\x1b[2J.wav"
+    track.write_text("no sound")
+    before = [] if command == "conventions" else [str(take.video)]
+    if command in ("reference", "sync"):
+        before = [str(take.audio)]
+
+    assert importlib.import_module(f"model.{command}").main([*before, str(track)]) == 2
+
+    told = capsys.readouterr().err
+    assert told.startswith("error: ")
+    assert told.count("\n") == 1
+    assert r"a\nb\x1b[2J.wav" in told
+
+
     take: TakeFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
