@@ -171,6 +171,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _jobs(arguments: argparse.Namespace, options: Options) -> list[tuple[Track, Outputs]]:
     """The tracks to align and where their results go."""
     paths = [arguments.video if name == "-" else Path(name) for name in arguments.audio]
+    if arguments.join and len(paths) == 1:
+        raise OptionError(
+            f"--join is for a track in several files, but only {paths[0]} was named: name all of "
+            "them, or leave --join away."
+        )
     groups = [tuple(paths)] if arguments.join else [(path,) for path in paths]
     if len(groups) > 1 and (arguments.output or arguments.report or arguments.plot):
         raise OptionError("Several tracks were named: use --output-dir, not -o, --report, --plot.")

@@ -168,6 +168,7 @@ def test_a_dash_is_the_sound_inside_the_video(
         (["--windows", "0"], "at least 1"),
         (["--channels", "a,b"], "not a list of numbers"),
         (["--channels", "0,1,2,9"], "between 0 and 3"),
+        (["--join"], "only"),
         (["--device", "cuda"], "no CUDA GPU"),
         (["--device", "gpu"], "gpu is not known"),
         (["--offset-s", "nan"], "must be a finite number"),
