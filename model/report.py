@@ -208,7 +208,7 @@ def sentence(report: dict[str, Any]) -> str:
     """A report in one or two sentences."""
     degrees = report["rotate_field_ccw_deg"]
     interval = "90 % interval " + " or ".join(_span(arc) for arc in _arcs(report))
-    fit = f"best rotation {degrees:+.1f}°, {interval}"
+    fit = f"best rotation {degrees:+z.1f}°, {interval}"
     confidence = f"confidence {report['confidence']:.0%}"
     if report["verdict"] == Verdict.UNDECIDABLE:
         return f"Undecidable ({fit}). " + " ".join(report["reasons"])
@@ -216,9 +216,11 @@ def sentence(report: dict[str, Any]) -> str:
         state = f"with --fix {report['fix']}" if report.get("fix") else "as it is"
         return f"Aligned: the sound fits the picture {state} ({fit}; {confidence})."
     side = "left (counter-clockwise)" if degrees > 0 else "right (clockwise)"
+    followed = (report.get("trajectory") or {}).get("followed")
+    when = " at the beginning, and on as it changes" if followed else ""
     return (
-        f"Misaligned: turn the sound field {abs(degrees):.1f}° to the {side} seen from above "
-        f"(rotate_field_ccw_deg {degrees:+.1f}; {interval}; {confidence})."
+        f"Misaligned: turn the sound field {abs(degrees):.1f}° to the {side} seen from above{when} "
+        f"(rotate_field_ccw_deg {degrees:+z.1f}; {interval}; {confidence})."
     )
 
 
@@ -228,7 +230,7 @@ def _arcs(report: dict[str, Any]) -> list[list[float]]:
 
 
 def _span(arc: Sequence[float]) -> str:
-    return f"{arc[0]:+.1f}° to {arc[1]:+.1f}°"
+    return f"{arc[0]:+z.1f}° to {arc[1]:+z.1f}°"
 
 
 # --- picture -------------------------------------------------------------------------------------
@@ -295,7 +297,7 @@ def draw(
         degrees += float(np.interp(snapshot.at_s, trajectory["times_s"], curve) - curve[0])
     turned = features.rotated(snapshot.covariance, math.radians(degrees))
     _panorama(figure.add_subplot(grid[0, 0]), snapshot, snapshot.covariance, "Sound as it is")
-    _panorama(figure.add_subplot(grid[0, 1]), snapshot, turned, f"{after}: {degrees:+.1f}°")
+    _panorama(figure.add_subplot(grid[0, 1]), snapshot, turned, f"{after}: {degrees:+z.1f}°")
     _ring(figure.add_subplot(grid[1, 0], projection="polar"), report, colour)
     _summary(figure.add_subplot(grid[1, 1]), report, colour)
     title = title or Path(report["input"]["audio"]["paths"][0]).name
@@ -366,7 +368,7 @@ def _summary(axes: Axes, report: dict[str, Any], colour: str) -> None:
     audio = report["input"]["audio"]
     output = report["output"]
     lines = [
-        f"rotate_field_ccw_deg  {report['rotate_field_ccw_deg']:+.1f}°",
+        f"rotate_field_ccw_deg  {report['rotate_field_ccw_deg']:+z.1f}°",
         "90 % interval  " + "\n    or  ".join(_span(arc) for arc in _arcs(report)),
         f"confidence  {report['confidence']:.0%}",
         f"windows  {len(report['windows'])}",
@@ -374,11 +376,11 @@ def _summary(axes: Axes, report: dict[str, Any], colour: str) -> None:
     ]
     if beside := report.get("reference"):
         lines.append(
-            f"reference  {beside['rotate_field_ccw_deg']:+.1f}° ({beside['verdict']}); picture  "
-            f"{beside['picture']['rotate_field_ccw_deg']:+.1f}°"
+            f"reference  {beside['rotate_field_ccw_deg']:+z.1f}° ({beside['verdict']}); picture  "
+            f"{beside['picture']['rotate_field_ccw_deg']:+z.1f}°"
         )
     if output:
-        applied = "untouched" if output["untouched_copy"] else f"{output['applied_deg']:+.1f}°"
+        applied = "untouched" if output["untouched_copy"] else f"{output['applied_deg']:+z.1f}°"
         if (report.get("trajectory") or {}).get("followed"):
             applied = f"from {applied}"
         lines.append(f"written  {Path(output['path']).name} ({applied})")

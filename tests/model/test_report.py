@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from model import features
 from model.ambisonics import encode
-from model.report import _that_fit, energy_map, relabelled
+from model.report import _that_fit, energy_map, relabelled, sentence
 
 
 @pytest.mark.parametrize(("azimuth_deg", "elevation_deg"), [(0, 0), (120, 30), (-179, -40)])
@@ -49,6 +49,28 @@ def test_other_names_for_paths_also_inside_sentences() -> None:
     assert told == {
         "paths": ["take.wav"], "warnings": ["take.wav is loud"], "n": 3, "d": {"p": "take.wav"},
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("trajectory", [None, {"followed": False}, {"followed": True}])
+def test_a_rotation_that_is_followed_is_told_as_that_of_the_beginning(
+    trajectory: dict[str, bool] | None,
+) -> None:
+    report = {
+        "verdict": "misaligned", "rotate_field_ccw_deg": 0.4, "confidence": 0.9, "reasons": [],
+        "interval_deg": [-9.5, 10.5], "second_interval_deg": None, "trajectory": trajectory,
+    }  # fmt: skip
+
+    followed = trajectory is not None and trajectory["followed"]
+    assert ("from above at the beginning, and on as it changes (" in sentence(report)) is followed
+
+
+def test_what_rounds_to_nothing_has_no_sign() -> None:
+    report = {
+        "verdict": "aligned", "rotate_field_ccw_deg": -0.04, "confidence": 0.9, "reasons": [],
+        "interval_deg": [-7.5, -0.0], "second_interval_deg": None,
+    }  # fmt: skip
+
+    assert "best rotation +0.0°, 90 % interval -7.5° to +0.0°" in sentence(report)
 
 
 @given(st.lists(st.integers(1, 60), max_size=9))
