@@ -82,7 +82,7 @@ def read_orientation(path: Path) -> Orientation:
     except (UnicodeDecodeError, csv.Error) as error:
         raise MediaError(f"{path} is not a CSV file: {error}.") from error
     if len(known) < 2:
-        raise MediaError(f"{path} has {len(known)} rows; an orientation takes at least 2.")
+        raise MediaError(f"{path} has too few rows ({len(known)}): an orientation takes 2 or more.")
     times_s, yaw_deg = known.T
     back = np.flatnonzero(np.diff(times_s) <= 0)
     if len(back):

@@ -427,7 +427,8 @@ def _tell(solution: RigSolution, rows: Sequence[Row], folder: Path) -> None:
     judged = [row for row in rows if row.posterior is not None]
     arcs = " or ".join(_arc(arc) for arc in solution.arcs_deg)
     print(
-        f"{solution.verdict.value.capitalize()}: {len(judged)} takes together say "
+        f"{solution.verdict.value.capitalize()}: "
+        f"{'1 take says' if len(judged) == 1 else f'{len(judged)} takes together say'} "
         f"rotate_field_ccw_deg {solution.rotate_field_ccw_deg:+.1f} (90 % interval {arcs}; "
         f"confidence {solution.confidence:.0%})."
     )

@@ -200,6 +200,6 @@ def _reasons(
         near = sum(abs(math.remainder(window.best_deg - best_deg, 360)) <= 30 for window in windows)
         reasons.append(f"{near} of {len(windows)} windows vote within 30° of the best rotation.")
     if len(arcs) == 2:
-        spans = " and ".join(f"{low:+.0f}° to {high:+.0f}°" for low, high in arcs)
+        spans = " and ".join(f"{low:+.1f}° to {high:+.1f}°" for low, high in arcs)
         reasons.append(f"Two rotations fit: {spans}.")
     return reasons

@@ -285,8 +285,8 @@ def sentence(sync: Synchronisation) -> str:
         return f"{sync.belonging.value}: {sync.reason}"
     inverted = ", polarity inverted" if sync.inverted else ""
     return (
-        f"the track begins at {sync.offset_s:+.4f} s of the camera and drifts by "
-        f"{sync.drift_ppm:+.1f} ± {1.64 * sync.drift_std_ppm:.1f} ppm{inverted} "
+        f"the track begins at {sync.offset_s:+z.4f} s of the camera and drifts by "
+        f"{sync.drift_ppm:+z.1f} ± {1.64 * sync.drift_std_ppm:.1f} ppm{inverted} "
         f"(confidence {sync.confidence:.0%}; {sync.reason.rstrip('.')})"
     )
 

@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from model.commandline import main
 import model
+from model.commandline import main
 from model.interruption import interruptible
 from tests.bad_inputs import BAD_INPUTS
 from training.data.takes import TakeFiles
@@ -220,8 +220,6 @@ def test_a_track_is_not_the_place_of_anothers_result(
     assert listing(tmp_path) == {"t.wav", "t_aligned.wav"}
 
 
-@pytest.mark.parametrize("place", [0, 1, 3, 5])
-def test_names_that_no_file_can_have(
 @pytest.mark.parametrize("of_checkpoint", [False, True])
 def test_a_report_does_not_take_the_place_of_a_calibration(
     take: TakeFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str], of_checkpoint: bool
@@ -242,6 +240,8 @@ def test_a_report_does_not_take_the_place_of_a_calibration(
     assert listing(tmp_path) == {"mine.json"}
 
 
+@pytest.mark.parametrize("place", [0, 1, 3, 5])
+def test_names_that_no_file_can_have(
     take: TakeFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str], place: int
 ) -> None:
     """Of which the system says so, as of files in a folder that is closed to the user."""
@@ -274,7 +274,6 @@ def test_tracks_of_any_name(take: TakeFiles, tmp_path: Path, name: bytes) -> Non
     assert listing(results) == {f"{stem}_aligned{end}" for end in (".wav", ".json", ".png")}
 
 
-def test_our_own_fault_is_ours(
 @pytest.mark.parametrize("command", ["commandline", "conventions", "reference", "sync"])
 def test_a_name_of_two_lines_is_told_in_one(
     take: TakeFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
@@ -294,6 +293,7 @@ def test_a_name_of_two_lines_is_told_in_one(
     assert r"a\nb\x1b[2J.wav" in told
 
 
+def test_our_own_fault_is_ours(
     take: TakeFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -387,15 +387,6 @@ def test_a_reader_that_has_enough_is_no_fault(take: TakeFiles, tmp_path: Path) -
     assert done.returncode == 128 + signal.SIGPIPE
 
 
-def test_what_is_ignored_stays_so() -> None:
-    """As under nohup."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with interruptible():
-            os.kill(os.getpid(), signal.SIGHUP)
-        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGHUP, before)
 def test_a_disk_too_full_for_what_is_printed_is_told_in_a_sentence(take: TakeFiles) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
@@ -407,3 +398,12 @@ def test_a_disk_too_full_for_what_is_printed_is_told_in_a_sentence(take: TakeFil
     assert done.returncode == 2
 
 
+def test_what_is_ignored_stays_so() -> None:
+    """As under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interruptible():
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -38,7 +38,7 @@ def written(path: Path, *lines: str) -> Path:
     [
         (["time_s,pitch", "0,1", "1,1"], "no column yaw_deg"),
         (["0,1", "1,1"], "no column time_s"),
-        (["time_s,yaw_deg", "0,1"], "1 rows"),
+        (["time_s,yaw_deg", "0,1"], r"too few rows \(1\)"),
         (["time_s,yaw_deg", "0,1", "2,1", "1.5,3"], "is 2, then 1.5"),
         (["time_s,yaw_deg", "0,1", "2,1", "2,3"], "is 2, then 2"),
         (["time_s,yaw_deg", "0,1", "1,left"], "line 3: '1' and 'left'"),

@@ -206,9 +206,14 @@ def test_a_day_is_solved_and_corrected(
 
 
 def test_a_stopped_day_is_taken_up_again(
-    day: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    day: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     first, (one,) = run([day / "one.mp4"], tmp_path, quiet=True)
+    assert main([str(day / "one.mp4"), "--output-dir", str(tmp_path)]) == 0
+    assert f": 1 take says rotate_field_ccw_deg {first.rotate_field_ccw_deg:+.1f} " in (
+        capsys.readouterr().out
+    )
     written = (tmp_path / "one_aligned.wav").stat()
     judged: list[Path] = []
 

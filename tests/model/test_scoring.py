@@ -132,7 +132,8 @@ def test_two_modes_give_two_arcs_the_best_one_first() -> None:
     first, second = judgement.arcs_deg
     assert holds(first, -170)
     assert holds(second, 20)
-    assert "Two rotations fit" in " ".join(judgement.reasons)
+    told = " and ".join(f"{low:+.1f}° to {high:+.1f}°" for low, high in judgement.arcs_deg)
+    assert f"Two rotations fit: {told}." in judgement.reasons  # as everywhere else
 
 
 @pytest.mark.parametrize("n", [1, 2, 8, 72])
