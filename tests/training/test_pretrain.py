@@ -215,7 +215,8 @@ NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--batch", "12"], "8 windows do not fill a batch of 12"),
+        (["--batch", "6"], "6 is no multiple of 4, and every rank (1 in all) takes whole fours"),
+        (["--batch", "12"], "8 windows do not fill a batch of 12: give more --windows, or a"),
         (["--windows", "WINDOWS", "not-there"], "not-there holds no windows"),
         (["--validation", "not-there"], "not-there holds no windows"),
         (["--validation", "WINDOWS"], "8 windows of --validation are trained on as well"),

@@ -73,9 +73,15 @@ class WindowBatches(Dataset[Batch]):
         world: int = 1,
     ) -> None:
         if batch % (4 * world):
-            raise ValueError(f"a batch of {batch} is not a multiple of 4 on {world} ranks")
+            raise ValueError(
+                f"a batch of {batch} is no multiple of {4 * world}, and every rank ({world} in "
+                "all) takes whole fours: give another --batch"
+            )
         if len(paths) < batch:
-            raise ValueError(f"{len(paths)} windows do not fill a batch of {batch}")
+            raise ValueError(
+                f"{len(paths)} windows do not fill a batch of {batch}: give more --windows, or a "
+                "smaller --batch"
+            )
         lengths = np.array([n_intervals(path) for path in paths])
         # By falling length, so that those that have a length come first.
         order = np.argsort(-lengths, kind="stable")
