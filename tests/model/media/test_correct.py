@@ -305,12 +305,15 @@ def test_flac_keeps_its_metadata(tmp_path: Path) -> None:
     application = b"riff" + b"bext and more"
     data = source.read_bytes()
     block = bytes([2]) + len(application).to_bytes(3, "big") + application
+    seek_point = struct.pack(">QQH", 4096, 54_321, 4096)  # of a frame that will lie elsewhere
+    block += bytes([3]) + len(seek_point).to_bytes(3, "big") + seek_point
     source.write_bytes(data[:42] + block + data[42:])  # after STREAMINFO
 
     write_corrected([source], output, rotation(37))
     write_corrected([output], tmp_path / "c.flac", rotation(-37))
 
     assert application in output.read_bytes()
+    assert seek_point not in output.read_bytes()
     assert soundfile.SoundFile(output).title == "take 12"
     assert np.abs(samples_of(tmp_path / "c.flac") - samples_of(source)).max() <= 2**-23 + 1e-12
 
@@ -723,6 +726,19 @@ def test_an_output_appears_whole(tmp_path: Path) -> None:
 
     assert (tmp_path / "a.txt").read_text() == "whole"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_who_may_read_a_result_is_for_the_mask_to_say(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        with whole_file(tmp_path / "a.txt") as part:
+            part.write_text("whole")
+        assert os.umask(mask) == mask
+    finally:
+        os.umask(before)
+
+    assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o666 & ~mask
 
 
 def test_names_as_long_as_they_may_be(tmp_path: Path) -> None:
