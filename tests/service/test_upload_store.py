@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import threading
 import time
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from hypothesis import settings, strategies
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from model.errors import DiskFull
+from service import uploads
 from service.problems import Problem
 from service.storage import Storage
 from service.uploads import Check, UploadStore, Writer
@@ -140,37 +140,27 @@ def test_an_upload_serves_several_jobs_and_outlives_itself(tmp_path: Path) -> No
     assert list((tmp_path / "incoming").iterdir()) == []
 
 
-def test_who_waits_for_an_upload_that_is_begun_again_waits_for_the_new_one(tmp_path: Path) -> None:
+def test_an_upload_that_is_begun_again_meanwhile_is_locked_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Else two hold its lock, and the second cuts off what the first writes."""
     store = new_store(tmp_path)
-    store.create(ID, name="", owner="", length=5)
-    refusals: list[Problem] = []
+    old = store.create(ID, name="", owner="", length=5)
+    locked = uploads._locked
 
-    def wait() -> None:
-        try:
-            with store.locked(ID, owner=""):
-                pass
-        except Problem as problem:
-            refusals.append(problem)
-
-    waiting = threading.Thread(target=wait)
-    with store.locked(ID, owner="") as upload:
-        waiting.start()
-        time.sleep(0.2)
-        store.delete(upload)
+    def begun_again_before(lock: int, path: Path) -> bool:
+        monkeypatch.undo()
+        store.delete(old)
         store.create(ID, name="", owner="", length=5)
-        again = store.locked(ID, owner="")
-        writer = store.writer(
-            again.__enter__(), check=Check("sha256", hashlib.sha256(b"12345").digest())
-        )
-        writer.write(bytearray(b"123"))
-    waiting.join()
-    assert [problem.status for problem in refusals] in ([423], [404])  # it was gone for a moment
-    writer.write(bytearray(b"45"))
-    writer.close(whole=True)
-    writer.finish()
-    again.__exit__(None, None, None)
-    assert (tmp_path / "incoming" / ID / "data").read_bytes() == b"12345"
+        return locked(lock, path)
+
+    monkeypatch.setattr(uploads, "_locked", begun_again_before)
+    with (
+        store.locked(ID, owner=""),
+        pytest.raises(Problem, match="Another request"),
+        store.locked(ID, owner="", wait_s=0.0),
+    ):
+        pass
 
 
 def test_the_reserve_is_left_free(tmp_path: Path) -> None:

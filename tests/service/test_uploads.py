@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import hashlib
 import json
 import os
@@ -238,35 +239,48 @@ def test_a_silent_sender_is_not_waited_for(own_server: Server) -> None:
     assert offset(url) == 10
 
 
-def test_of_two_writers_one_is_told_to_wait(server: Server) -> None:
-    url = create(server, 100)
-    going, done = threading.Event(), threading.Event()
+@contextmanager
+def half_sent(server: Server, url: str) -> Iterator[None]:
+    """A request holds an upload of 100 bytes, with 10 sent; the rest comes at the end."""
+    going_on = threading.Event()
 
-    def waiting() -> Iterator[bytes]:
+    def body() -> Iterator[bytes]:
         yield b"x" * 10
-        going.set()
-        done.wait(30)
+        going_on.wait(30)
         yield b"x" * 90
 
-    first = threading.Thread(target=patch, args=(url, 0, waiting()))
+    first = threading.Thread(target=patch, args=(url, 0, body()))
     first.start()
-    going.wait(30)
-    assert_problem(patch(url, 0, b"y" * 100), 423, "upload_locked", "Another request")
-    done.set()
-    first.join(30)
+    lock = stored(server, url).parent / "upload.json"
+    while not is_held(lock):
+        time.sleep(0.02)
+    try:
+        yield
+    finally:
+        going_on.set()
+        first.join(30)
+
+
+def is_held(lock: Path) -> bool:
+    with lock.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def test_of_two_writers_one_is_told_to_wait(server: Server) -> None:
+    url = create(server, 100)
+
+    with half_sent(server, url):
+        assert_problem(patch(url, 0, b"y" * 100), 423, "upload_locked", "Another request")
 
     assert stored(server, url).read_bytes() == b"x" * 100
 
 
 def test_many_that_wait_for_one_upload_hold_up_nothing_else(server: Server) -> None:
     url = create(server, 100)
-    going, done = threading.Event(), threading.Event()
-
-    def waiting() -> Iterator[bytes]:
-        yield b"x" * 10
-        going.set()
-        done.wait(30)
-        yield b"x" * 90
 
     def ask(n: int) -> int:
         if n % 2:
@@ -274,18 +288,13 @@ def test_many_that_wait_for_one_upload_hold_up_nothing_else(server: Server) -> N
         named = {"video": {"upload": url.rsplit("/", 1)[1]}}
         return httpx.post(f"{server.url}/align", json=named, timeout=LONG).status_code
 
-    first = threading.Thread(target=patch, args=(url, 0, waiting()))
-    first.start()
-    going.wait(30)
-    with ThreadPoolExecutor(120) as pool:
+    with half_sent(server, url), ThreadPoolExecutor(120) as pool:
         answers = [pool.submit(ask, n) for n in range(120)]
         time.sleep(1.5)  # all of them are there, and half of them wait
         began = time.monotonic()
         assert httpx.get(f"{server.url}/jobs", timeout=LONG).status_code == 200
         assert time.monotonic() - began < 1.0
         assert {answer.result() for answer in answers} == {423, 409}
-    done.set()
-    first.join(30)
 
 
 def test_of_several_puts_of_one_id_at_once_one_is_kept(server: Server) -> None:
