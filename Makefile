@@ -57,6 +57,8 @@ align: .venv/run
 ifdef VIDEO
 	@audio="$(or $(AUDIO),-)"; track="$$audio"; [ "$$audio" = - ] && track="$(VIDEO)"; \
 	$(BIN)/python -m model.align "$(VIDEO)" "$$audio" --output-dir "$$(dirname "$$track")" $(ARGS)
+else ifdef AUDIO
+	@echo "AUDIO=$(AUDIO) needs a picture: say VIDEO=... too" >&2; exit 2
 else
 	$(BIN)/python -m training.data.takes demo --easy --seed 3
 	$(BIN)/python -m model.align demo/take-0003.mp4 demo/take-0003.wav --output-dir demo $(ARGS)

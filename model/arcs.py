@@ -16,6 +16,12 @@ def wrapped_deg(degrees: float) -> float:
     return 180.0 - (180.0 - degrees) % 360
 
 
+def told_deg(degrees: float) -> float:
+    """An angle in (-180, 180] to a hundredth, as reports have it: in the same range, never -0."""
+    rounded = round(degrees, 2) + 0.0
+    return 180.0 if rounded == -180.0 else rounded
+
+
 def width_deg(arc: Arc) -> float:
     """How many degrees an arc spans, in (0, 360]."""
     low, high = arc

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from model import sync
 from model.ambisonics import ChannelLayout, Convention, Fix
+from model.arcs import told_deg
 from model.coherence import cross_spectra
 from model.comparison import (
     INTERVAL_LEVEL,
@@ -206,7 +207,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
     c = comparison
     return {
         "verdict": c.outcome.value,
-        "rotate_field_ccw_deg": round(c.rotate_field_ccw_deg, 2),
+        "rotate_field_ccw_deg": told_deg(c.rotate_field_ccw_deg),
         "interval_deg": [round(edge, 2) for edge in c.interval_deg],
         "interval_level": INTERVAL_LEVEL,
         "rotation": None if c.rotation is None else np.round(c.rotation, 5).tolist(),

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from model import features
 from model.ambisonics import ChannelLayout
+from model.arcs import told_deg
 from model.checkpoint import Calibration
 from model.evidence import best_yaw_deg, yaws_deg
 from model.media import AudioInfo, Correction, VideoInfo
@@ -94,7 +95,7 @@ def build_report(
             {
                 "start_s": round(window.start_s, 3),
                 "duration_s": round(window.duration_s, 3),
-                "best_deg": round(window.best_deg, 2),
+                "best_deg": told_deg(window.best_deg),
                 "weight": round(window.information / total, 4),
             }
             for window in windows
@@ -170,7 +171,7 @@ def _output_facts(correction: Correction | None, applied_deg: float) -> dict[str
     return {
         "path": str(correction.path),
         "sha256": correction.sha256,
-        "applied_deg": round(applied_deg, 2),
+        "applied_deg": told_deg(applied_deg),
         "untouched_copy": correction.copied,
         "sample_format": correction.format,
         "peak": None if correction.peak is None else round(correction.peak, 6),

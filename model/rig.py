@@ -29,6 +29,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from model.align import correct
+from model.arcs import told_deg
 from model.checkpoint import Calibration, load_calibration
 from model.decision import judge_take
 from model.errors import AvsaError, OptionError, UnusableContent, in_one_line
@@ -264,7 +265,7 @@ def write_table(
     if solution is not None:
         found = {
             "verdict": solution.verdict.value,
-            "rotate_field_ccw_deg": round(solution.rotate_field_ccw_deg, 2),
+            "rotate_field_ccw_deg": told_deg(solution.rotate_field_ccw_deg),
             "interval_deg": list(solution.arcs_deg[0]),
             "second_interval_deg": list(solution.arcs_deg[1]) if solution.arcs_deg[1:] else None,
             "confidence": round(solution.confidence, 4),
@@ -327,7 +328,7 @@ def judge_row(
     return replace(
         row,
         verdict=judgement.verdict.value,
-        rotate_field_ccw_deg=round(judgement.rotate_field_ccw_deg, 2),
+        rotate_field_ccw_deg=told_deg(judgement.rotate_field_ccw_deg),
         interval_deg=list(judgement.arcs_deg[0]),
         confidence=round(judgement.confidence, 4),
         judged_from=judged_from,
@@ -386,7 +387,7 @@ def run(
             rows[index], belongs=round(belongs, 4), agrees=len(judged) < 2 or belongs >= DISAGREES
         )
     turn = solution.verdict is Verdict.MISALIGNED
-    applied_deg = round(solution.rotate_field_ccw_deg, 2) if turn else 0.0
+    applied_deg = told_deg(solution.rotate_field_ccw_deg) if turn else 0.0
     originals = [path for take in takes for path in (take.video, take.audio)]
     for index in tqdm(
         judged, desc="writing", unit="take", disable=quiet or not sys.stderr.isatty()

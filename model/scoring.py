@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from model.arcs import told_deg
 from model.checkpoint import Calibration
 from model.evidence import CUES, N_YAWS, acoustic_maps, compared
 from model.features import Motion
@@ -130,7 +131,7 @@ class Judgement:
         first, *others = self.arcs_deg
         return {
             "verdict": self.verdict.value,
-            "rotate_field_ccw_deg": round(self.rotate_field_ccw_deg, 2),
+            "rotate_field_ccw_deg": told_deg(self.rotate_field_ccw_deg),
             "interval_deg": list(first),
             "second_interval_deg": list(others[0]) if others else None,
             "confidence": round(self.confidence, 4),

@@ -3,10 +3,10 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from model.arcs import cover, width_deg, wrapped_deg
+from model.arcs import cover, told_deg, width_deg, wrapped_deg
 
 whole = st.integers(-720, 720)
 
@@ -17,6 +17,18 @@ def test_wrapped_angles_are_the_same(degrees: int) -> None:
 
     assert -180 < wrapped <= 180
     assert math.isclose(math.cos(math.radians(wrapped - degrees)), 1)
+
+
+@given(degrees=st.floats(-180, 180, exclude_min=True))
+@example(-179.996)
+@example(-0.001)
+def test_told_angles_are_within_the_same_turn(degrees: float) -> None:
+    told = told_deg(degrees)
+
+    assert -180 < told <= 180
+    assert math.copysign(1, told) == 1 or told < 0
+    assert abs(math.remainder(told - degrees, 360)) <= 0.005 + 1e-9
+    assert told == round(told, 2)
 
 
 @given(low=whole, high=whole, degrees=whole)

@@ -88,7 +88,7 @@ def test_batches_are_functions_of_seed_and_step(windows: list[Path]) -> None:
     assert whole.maps.shape != other.maps.shape or not torch.equal(whole.maps, other.maps)
     halves = [batches(rank=rank, world=2)[5] for rank in range(2)]
     torch.testing.assert_close(torch.cat([half.sound for half in halves]), whole.sound)
-    with pytest.raises(ValueError, match="multiple of 4 on 3 ranks"):
+    with pytest.raises(ValueError, match="no multiple of 12"):
         batches(world=3)
 
 
