@@ -29,6 +29,7 @@ from model.media.container import (
     open_container,
     reading,
     reason,
+    sound_of,
     stored_format,
 )
 from model.media.declared import Carrier, read_declared
@@ -241,18 +242,15 @@ class SoundFileReader(AudioReader):
 
 
 class ContainerReader(AudioReader):
-    """The sound of a container (mp4, mov, mkv, webm, ogg, opus, ...), by FFmpeg.
-
-    Of several streams the one with most channels is taken.
-    """
+    """The sound of a container (mp4, mov, mkv, webm, ogg, opus, ...), by FFmpeg."""
 
     def __init__(self, path: Path) -> None:
         with ExitStack() as stack:
             self._container = stack.enter_context(open_container(path))
-            streams = self._container.streams.audio
-            if not streams:
+            stream = sound_of(self._container)
+            if stream is None:
                 raise MediaError(f"{path} has no sound: name the ambisonic track's own file.")
-            self._stream = max(streams, key=lambda stream: stream.channels)
+            self._stream = stream
             allow_decoding(path, self._stream)
             self.info = self._facts(path)
             if self.info.codec == "flac" and self.info.n_samples == 0:

@@ -18,7 +18,7 @@ import av
 from av.container import InputContainer
 
 from model.errors import MediaError, UnsupportedMedia
-from model.media.samples import SampleFormat
+from model.media.samples import Encoding, SampleFormat
 
 FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2",
@@ -96,6 +96,11 @@ def _drop_custom_layouts(container: InputContainer) -> None:
             context.layout = f"{layout.nb_channels} channels"
 
 
+def sound_of(container: InputContainer) -> av.AudioStream | None:
+    """The sound that is read of a container: of several streams the first with most channels."""
+    return max(container.streams.audio, key=lambda stream: stream.channels, default=None)
+
+
 def check_readable(path: Path) -> None:
     """Raise a `MediaError` that says why `path` cannot be a media file; return if it may be one."""
     try:
@@ -166,10 +171,10 @@ def stored_format(stream: av.AudioStream) -> SampleFormat | None:
     pcm = re.fullmatch(r"pcm_([suf])(\d+)(le|be)?(_planar)?", codec)
     if pcm:
         bits = int(pcm[2])
-        # Written out as little-endian WAV, where 8-bit samples are unsigned.
-        if pcm[1] == "f":
-            return SampleFormat("float", bits // 8, bits)
-        return SampleFormat("unsigned" if bits == 8 else "signed", (bits + 7) // 8, bits)
+        if pcm[1] == "f" or bits > 32:
+            return SampleFormat("float", bits // 8, bits, big_endian=pcm[3] == "be")
+        encoding: Encoding = "unsigned" if pcm[1] == "u" else "signed"
+        return SampleFormat(encoding, (bits + 7) // 8, bits, big_endian=pcm[3] == "be")
     if codec in ("flac", "alac", "tta", "wavpack"):
         if stream.format.name.startswith("flt"):
             return SampleFormat("float", 4, 32)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from model.errors import MediaError
 from model.media.audio import AudioInfo
-from model.media.container import open_container
+from model.media.container import open_container, sound_of
 from model.media.pcm import PcmFile
 from model.media.samples import SampleFormat
 
@@ -44,7 +44,8 @@ def laid_in_one(pcm: PcmFile) -> Laid:
 
 def is_embedded(info: AudioInfo) -> bool:
     """Whether a track's samples lie uncompressed in an MP4 or MOV, where they can be changed."""
-    return info.container == "mov" and _format_of(info.codec) is not None
+    plain = re.fullmatch(r"pcm_([su](8|16|24|32)|f(32|64))(le|be)?", info.codec)
+    return info.container == "mov" and plain is not None
 
 
 def laid_among_frames(info: AudioInfo) -> Laid:
@@ -54,14 +55,12 @@ def laid_among_frames(info: AudioInfo) -> Laid:
     ------
     MediaError : they are not those that are read as the track, but for holes or an edit list.
     """
-    form = _format_of(info.codec)
-    assert form is not None
+    form = info.format
+    assert form is not None  # of what is uncompressed
     frame_size = info.n_channels * form.width
     places: list[tuple[int, int]] = []
     with open_container(info.path) as container:
-        # The one that `ContainerReader` takes.
-        stream = max(container.streams.audio, key=lambda stream: stream.channels)
-        for packet in container.demux(stream):
+        for packet in container.demux(sound_of(container)):
             if packet.size:
                 n, odd = divmod(packet.size, frame_size)
                 if odd or packet.pos is None or packet.pos < 0:
@@ -79,12 +78,3 @@ def _elsewhere(info: AudioInfo) -> MediaError:
         f"The sound of {info.path} has holes or is edited, and cannot be changed where it lies: "
         "let a WAV be written (-o NAME.wav)."
     )
-
-
-def _format_of(codec: str) -> SampleFormat | None:
-    """How samples are stored by FFmpeg's name of their codec; None if it is no plain one."""
-    pcm = re.fullmatch(r"pcm_([suf])(8|16|24|32|64)(le|be)?", codec)
-    if pcm is None:
-        return None
-    encoding, bits = {"s": "signed", "u": "unsigned", "f": "float"}[pcm[1]], int(pcm[2])
-    return SampleFormat(encoding, bits // 8, bits, big_endian=pcm[3] == "be")  # type: ignore[arg-type]

@@ -77,11 +77,8 @@ def check_suffix(
     if not (fuma or info.path.suffix.lower() == FUMA_SUFFIX):
         true.discard(FUMA_SUFFIX)
     if output.suffix.lower() not in true:
-        way = (
-            "in its own format, or as WAV"
-            if len(true - {*_NEW_WAV})
-            else "into a new WAV file here"
-        )
+        own = true - {*_NEW_WAV}
+        way = "in its own format, or as WAV" if own else "into a new WAV file here"
         raise OptionError(
             f"The output {output} should end in {' or '.join(sorted(true))}: {info.path.name} is "
             f"corrected {way}."
