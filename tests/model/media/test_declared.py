@@ -125,8 +125,8 @@ def test_apples_layouts_are_heeded(tmp_path: Path, tag: int, convention: str | N
 
 
 def test_another_tracks_declaration_does_not_count(tmp_path: Path) -> None:
-    path = several_tracks(tmp_path / "a.mov", "4.0", "4.0", "9 channels")
+    path = several_tracks(tmp_path / "a.mov", "4.0", "9 channels")
     add_boxes(path, entry=sa3d(1, range(4)))  # of the first track
 
     with open_audio(path) as reader:
-        assert (reader.info.n_channels, reader.info.convention) == (9, None)
+        assert (reader.info.n_channels, reader.info.convention, reader.note) == (9, None, None)
