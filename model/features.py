@@ -106,13 +106,20 @@ def covariance(
 
 
 def _average(series: Tensor, edges: Tensor) -> Tensor:
-    """Means of a piecewise constant series [shape=(..., n)] between fractional positions."""
-    n = series.shape[-1]
-    integral = functional.pad(series.cumsum(-1), (1, 0))
+    """Means of a piecewise constant series [shape=(..., n)] between fractional positions.
+
+    Each is a sum of its own pieces: as a difference of running sums, what is faint after what is
+    loud would be rounding, and its terms those of no field.
+    """
+    n, n_means = series.shape[-1], len(edges) - 1
     edges = edges.clamp(0, n)
-    whole = edges.floor().clamp(max=n - 1).long()
-    at_edges = integral[..., whole] + (edges - whole) * series[..., whole]
-    return at_edges.diff(dim=-1) / edges.diff().clamp(min=1e-9)
+    bounds = torch.cat([edges, torch.arange(n + 1).to(edges)]).sort().values
+    middles, lengths = bounds[:-1] + bounds.diff() / 2, bounds.diff()
+    into = torch.searchsorted(edges, middles, right=True) - 1
+    inside = (into >= 0) & (into < n_means) & (lengths > 0)
+    pieces = series[..., middles[inside].long()] * lengths[inside]
+    sums = series.new_zeros(*series.shape[:-1], n_means).index_add(-1, into[inside], pieces)
+    return sums / edges.diff().clamp(min=1e-9)
 
 
 def azimuths(count: int, device: torch.device | str = "cpu") -> Tensor:

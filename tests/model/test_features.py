@@ -120,6 +120,19 @@ def test_a_click_is_brought_down_to_the_rest_and_keeps_its_direction(cov: Tensor
     torch.testing.assert_close(without_clicks(cov), cov, rtol=0.05, atol=0)
 
 
+def test_what_is_faint_after_what_is_loud_has_the_terms_of_a_field() -> None:
+    """As a reverberation's end has in a float file, or a coder's silence: 200 dB below."""
+    loud, faint = field(), 1e-10 * field(seed=1)
+    edges = torch.arange(0, 3, 1 / 14.985)
+
+    terms = covariance(torch.tensor(np.hstack([loud, 0 * loud, faint])), edges)
+
+    alone = covariance(torch.tensor(np.hstack([0 * loud, 0 * loud, faint])), edges)
+    torch.testing.assert_close(terms[edges[:-1] > 2], alone[edges[:-1] > 2], rtol=1e-9, atol=0)
+    beams = mvdr_power(terms, YAWS)
+    assert (beams <= 4 * features.energy(terms)[..., None] + 1e-30).all()
+
+
 def test_sound_that_is_mostly_silence_is_left_alone() -> None:
     quiet = torch.zeros(50, 32, 10, dtype=torch.float64)
     quiet[20] = 1.0
