@@ -4,6 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
+WINDOW_S = 10.0
+_CANDIDATES = 24  # are looked at, where no more windows are wanted than half of them
+
+
+def candidates(start_s: float, end_s: float, n_windows: int) -> tuple[list[float], float, int]:
+    """Where windows may begin in a span, how long they are, and how many to choose of them.
+
+    At least half a window apart, and so many that as many as are wanted fit without overlapping:
+    every second one does.
+    """
+    span = end_s - start_s
+    duration = span / max(1, round(span / WINDOW_S)) if span < 2 * WINDOW_S else WINDOW_S
+    wanted = max(1, min(n_windows, int(span / duration + 1e-6)))
+    by_halves = 1 + int(2 * (span / duration - 1) + 1e-6)
+    count = min(by_halves, max(_CANDIDATES, 2 * wanted - 1))
+    return np.linspace(start_s, end_s - duration, count).tolist(), duration, wanted
+
 
 def best_apart(
     starts: Sequence[float], interests: Sequence[float], duration: float, wanted: int

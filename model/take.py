@@ -35,14 +35,12 @@ from model.networks.avsa import AvsaConfig
 from model.orientation import Orientation
 from model.placement import placed
 from model.scoring import Window
-from model.selection import best_apart
+from model.selection import best_apart, candidates
 from model.turning import turned_along
 
 Progress = Callable[[float], None]
 FloatArray = NDArray[np.floating]
 
-WINDOW_S = 10.0
-MAX_CANDIDATES = 24
 LEAST_DURATION_S = 2.0
 _MAX_RATE_HZ = 16.0
 _LEAST_FRAMES = 12
@@ -260,19 +258,14 @@ class Take:
         ------
         UnusableContent : silent, without direction (a dead W, X or Y), or clipped throughout.
         """
-        span = self.end_s - self.start_s
-        duration = span / max(1, round(span / WINDOW_S)) if span < 2 * WINDOW_S else WINDOW_S
-        wanted = max(1, min(n_windows, int(span / duration + 1e-6)))
-        n_candidates = max(wanted, min(MAX_CANDIDATES, 1 + int(2 * (span / duration - 1) + 1e-6)))
-        starts = np.linspace(self.start_s, self.end_s - duration, n_candidates)
+        starts, duration, wanted = candidates(self.start_s, self.end_s, n_windows)
         scans = []
         for index, start_s in enumerate(starts):
-            scans.append(self._scan(float(start_s), duration))
-            progress((index + 1) / n_candidates)
+            scans.append(self._scan(start_s, duration))
+            progress((index + 1) / len(starts))
         self._check_content(scans)
-        interests = [scan.interest for scan in scans]
-        chosen = best_apart(starts.tolist(), interests, duration, wanted)
-        return [(float(starts[index]), duration) for index in chosen]
+        chosen = best_apart(starts, [scan.interest for scan in scans], duration, wanted)
+        return [(starts[index], duration) for index in chosen]
 
     def _scan(self, start_s: float, duration_s: float) -> _Scan:
         field = self.field(start_s, duration_s)

@@ -20,7 +20,7 @@ from model import features
 from model.judges import AvsaScorer
 from model.moments import FRAME_SIZE, Moment, crops_around, moment_starts, picture_span
 from model.networks.avsa import AvsaConfig
-from model.take import WINDOW_S
+from model.selection import WINDOW_S
 from training.data.scenes import Conditions, draw_scene, render_picture, render_sound
 from training.data.soundfield import diffuse_noise
 

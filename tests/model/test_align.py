@@ -40,7 +40,7 @@ from model.errors import (
 from model.media import open_audio
 from model.media.encode import write_video, write_youtube_audio
 from model.options import Options
-from model.selection import best_apart
+from model.selection import best_apart, candidates
 from model.take import Take, Track
 from tests.conftest import EXAMPLE, TAKE_SEED
 from tests.model.media.boxes import add_boxes, chunk, insert_chunks, sv3d
@@ -462,6 +462,19 @@ def test_windows_have_the_most_interest_in_sum(places: list[tuple[int, int]], wa
 
     assert tuple(chosen) in apart
     assert sum(interests[i] for i in chosen) == max(sum(interests[i] for i in c) for c in apart)
+
+
+@given(st.floats(2, 400), st.integers(1, 40))
+def test_as_many_windows_as_are_wanted_fit(span_s: float, n_windows: int) -> None:
+    """Or as many as there is room for, of 10 s each or of shorter ones in a short take."""
+    starts, duration_s, wanted = candidates(7.0, 7.0 + span_s, n_windows)
+
+    chosen = best_apart(starts, [1.0] * len(starts), duration_s, wanted)
+
+    room = round(span_s / duration_s) if span_s < 20 else math.floor(span_s / 10 + 1e-6)
+    assert len(chosen) == min(n_windows, max(1, room))
+    assert starts[0] == 7.0
+    assert starts[-1] + duration_s == pytest.approx(7.0 + span_s)
 
 
 def test_a_click_blinds_nobody(take: TakeFiles, report: Report, tmp_path: Path) -> None:
