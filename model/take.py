@@ -206,7 +206,7 @@ class Take:
     # --- sound -----------------------------------------------------------------------------------
 
     def field(self, start_s: float, duration_s: float) -> FloatArray:
-        """First-order field of a stretch of the picture's time, [shape=(4, N)] at 24 kHz.
+        """First-order field of a stretch of the picture's time, [shape=(4, N)] at the track's rate.
 
         Turned along the microphone's orientation, if it is known, and into the frame's own axes (a
         declared pose yaw taken back), so that it compares with the frames as they are stored.
@@ -216,6 +216,10 @@ class Take:
         ------
         MediaError : NaN or infinite samples.
         """
+        return self._heard(start_s, duration_s)[0]
+
+    def _heard(self, start_s: float, duration_s: float) -> tuple[FloatArray, FloatArray]:
+        """A stretch's `field`, and the file's samples of it, [shape=(n_channels, N)]."""
         rate = self.audio.samplerate
         first = round(self.placement.track_s(start_s) * rate)
         count = round(duration_s * rate)
@@ -235,7 +239,7 @@ class Take:
             field = turned_along(field, np.deg2rad(self.orientation.at(at_s)))
         before = max(0, -first)
         after = max(0, count - before - field.shape[1])
-        return np.pad(field, ((0, 0), (before, after)))
+        return np.pad(field, ((0, 0), (before, after))), block
 
     def _covariance(self, start_s: float, edges_s: NDArray[np.float64]) -> torch.Tensor:
         """Covariance between times of the picture, from a stretch that begins at `start_s`."""
@@ -268,7 +272,7 @@ class Take:
         return [(starts[index], duration) for index in chosen]
 
     def _scan(self, start_s: float, duration_s: float) -> _Scan:
-        field = self.field(start_s, duration_s)
+        field, samples = self._heard(start_s, duration_s)
         edges = np.linspace(start_s, start_s + duration_s, max(2, round(duration_s * 10)))
         cov = self._covariance(start_s, edges)
         loudness = cov[..., features.WW].sum(-1).sqrt()
@@ -278,14 +282,24 @@ class Take:
         activity = (loudness.sqrt() * directness.clamp(0, 1)).mean()
         change = (loudness.sqrt().diff(dim=0).abs() * directness[1:].clamp(0, 1)).mean()
         interest = float(change + _STEADY_INTEREST * activity)
-        magnitudes = np.abs(field)
         return _Scan(
             start_s=start_s,
             interest=interest,
             power=np.mean(field**2, axis=1),
-            peak=float(magnitudes.max(initial=0.0)),
-            clipped_share=float(np.mean(magnitudes.max(axis=0) >= _FULL_SCALE)),
+            peak=float(np.abs(field).max(initial=0.0)),
+            clipped_share=self._clipped(samples) / field.shape[1],
         )
+
+    def _clipped(self, samples: FloatArray) -> int:
+        """How many samples are at full scale in one of W, Y, Z, X, as the file has them.
+
+        Conversion would lower or raise them. In floats that go beyond full scale, nothing is cut.
+        """
+        magnitudes = np.abs(samples[list(self.layout.components[:4])]).max(axis=0, initial=0.0)
+        stored = self.audio.format
+        if stored and stored.highest > 1 and magnitudes.max(initial=0.0) > 1:
+            return 0
+        return int((magnitudes >= _FULL_SCALE).sum())
 
     def _check_content(self, scans: Sequence[_Scan]) -> None:
         path = self.audio.path
@@ -312,11 +326,12 @@ class Take:
         clipped = float(np.mean([scan.clipped_share for scan in scans]))
         if clipped > _CLIPPED_SHARE:
             raise UnusableContent(
-                f"{path} is clipped: {clipped:.0%} of its samples are at full scale, so its "
-                "directions are wrong; use the take before it was overloaded."
+                f"{path} is clipped: {100 * clipped:.0f} % of its samples are at full scale, so "
+                "its directions are wrong; use the take before it was overloaded."
             )
         if clipped > 0:
-            self.warnings.append(f"{clipped:.2%} of the samples are at full scale (clipped).")
+            told = f"{100 * clipped:.2f} %" if clipped >= 5e-5 else "Less than 0.01 %"
+            self.warnings.append(f"{told} of the samples are at full scale (clipped).")
 
     # --- picture ---------------------------------------------------------------------------------
 

@@ -636,10 +636,41 @@ def test_a_planar_track_is_fine(take: TakeFiles, report: Report, tmp_path: Path)
 
 def test_a_few_clipped_samples_are_told(take: TakeFiles, tmp_path: Path) -> None:
     field = field_of(take)
-    field[0, 48000:48100] = 1.0
-    soundfile.write(tmp_path / "hot.wav", field.T, 48000)
+    for first, last, share in ((48_000, 48_001, "Less than 0.01 %"), (48_001, 48_144, "0.05 %")):
+        field[0, first:last] = 1.0
+        soundfile.write(tmp_path / "hot.wav", field.T, 48000)
 
-    assert any("full scale" in w for w in run(take.video, tmp_path / "hot.wav")["warnings"])
+        with Take(take.video, Track((tmp_path / "hot.wav",))) as opened:
+            opened.choose_windows(1)
+            assert f"{share} of the samples are at full scale (clipped)." in opened.warnings
+
+
+@pytest.mark.parametrize(
+    ("name", "levels", "clipped"),
+    [
+        ("fuma.amb", (0.95, 0.6, 0.6, 0.6), False),  # W by 3 dB below SN3D's
+        ("fuma.amb", (3.0, 0.6, 0.6, 0.6), True),
+        ("n3d.wav", (0.6, 3.0, 0.6, 0.6), True),  # Y, Z and X by 5 dB above
+        ("float.wav", (3.0, 2.0, 2.0, 2.0), False),  # which hold more than full scale
+    ],
+)
+def test_samples_are_clipped_that_the_file_could_not_hold(
+    take: TakeFiles, tmp_path: Path, name: str, levels: tuple[float, ...], clipped: bool
+) -> None:
+    noise = np.random.default_rng(0).uniform(-1, 1, (288_000, 4)) * levels
+    stored = "FLOAT" if name == "float.wav" else "PCM_24"
+    container = "WAVEX" if name == "fuma.amb" else "WAV"
+    with soundfile.SoundFile(tmp_path / name, "w", 48000, 4, stored, format=container) as file:
+        file.write(noise if stored == "FLOAT" else np.clip(noise, -1, 1))
+    convention = Convention.N3D if name == "n3d.wav" else None
+
+    with Take(take.video, Track((tmp_path / name,), convention)) as opened:
+        if clipped:
+            with pytest.raises(UnusableContent, match=r"is clipped: \d\d % of its samples"):
+                opened.choose_windows(1)
+        else:
+            opened.choose_windows(1)
+            assert opened.warnings == []
 
 
 def test_a_trim_is_told(take: TakeFiles, tmp_path: Path) -> None:
