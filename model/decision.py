@@ -176,10 +176,11 @@ def decide(take: Take, by: Judge, options: Options, watch: Watch) -> Decision:
     UnusableContent, MediaError, OptionError : a file is at fault; the sentence names it.
     """
     calibration = by.calibration
-    lags = _lag_test(take, by)
+    lags, noted = _lag_test(take, by), list(take.warnings)
     found = _find(take, by, options, watch, lags)
     lag = lags.result() if lags else None
     if lag and lag.out_of_time:
+        take.warnings[:] = noted  # of windows that are not judged
         take.move(-lag.late_s)
         found = _find(take, by, options, watch.once_more())
     judgement, hypotheses = found.judgement, found.hypotheses

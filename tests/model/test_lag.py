@@ -167,8 +167,9 @@ def test_late_sound_is_told(scorer: LearnedScorer, windows: list[Window], moved_
 
 
 def moved(take: TakeFiles, by_s: float, path: Path) -> Path:
-    """The example's track with silence before it, or its beginning cut off."""
+    """The example's track, planar, with silence before it, or its beginning cut off."""
     field, _ = soundfile.read(take.audio, always_2d=True)
+    field[:, 2] = 0
     n = round(abs(by_s) * RATE)
     field = field[n:] if by_s < 0 else np.concatenate([np.zeros((n, field.shape[1])), field])
     soundfile.write(path, field, RATE, subtype="FLOAT")
@@ -176,8 +177,13 @@ def moved(take: TakeFiles, by_s: float, path: Path) -> Path:
 
 
 def answer(take: TakeFiles, track: Track, **options: Any) -> dict[str, Any]:
-    output = track.paths[0].with_suffix(".out.wav")
-    return align(take.video, track, Outputs(audio=output), Options(**options))
+    output, reached = track.paths[0].with_suffix(".out.wav"), [0.0]
+    report = align(
+        take.video, track, Outputs(audio=output), Options(**options),
+        notify=lambda _stage, fraction: reached.append(fraction),
+    )  # fmt: skip
+    assert reached == sorted(reached)  # also where windows are read twice
+    return report
 
 
 def sees(monkeypatch: pytest.MonkeyPatch, late_s: float) -> None:
@@ -207,6 +213,7 @@ def test_a_late_track_is_made_up_for(
     assert report["lag"]["made_up_for"]
     assert report["input"]["audio"]["offset_s"] == pytest.approx(-report["lag"]["late_s"], abs=1e-3)
     assert any("after what is seen" in warning for warning in report["warnings"])
+    assert sum("planar" in warning for warning in report["warnings"]) == 1
     assert report["rotate_field_ccw_deg"] == pytest.approx(in_time["rotate_field_ccw_deg"], abs=5)
     with (
         open_audio(track.paths[0]) as as_given,
@@ -215,6 +222,18 @@ def test_a_late_track_is_made_up_for(
         late_w, laid_w = (reader.read(0, reader.info.n_samples)[0] for reader in (as_given, laid))
     earlier = len(laid_w) - 1 - int(correlate(late_w, laid_w, method="fft").argmax())
     assert -earlier / RATE == pytest.approx(report["lag"]["late_s"], abs=0.002)
+
+
+def test_what_is_as_late_as_in_life_stays_where_it_is(
+    take: TakeFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sees(monkeypatch, 0.07)
+
+    report = answer(take, Track((moved(take, 0.0, tmp_path / "t.wav"),)))
+
+    assert report["lag"]["late_s"] > 0.01
+    assert not report["lag"]["made_up_for"]
+    assert report["input"]["audio"]["offset_s"] == 0
 
 
 def test_who_says_when_the_track_begins_is_believed(
