@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from model import features, following
 from model.checkpoint import Calibration, Method, load_calibration
 from model.detections import ObjectScorer, detections_of
@@ -97,8 +99,12 @@ def judge_take(
             progress(_READING + (1 - _READING) * (index + 1) / len(windows))
     shown = windows[len(windows) // 2]
     at_s, pose = shown.start_s + shown.duration_s / 2, math.radians(take.video.pose_yaw_deg)
+    turned_deg = float(take.orientation.at(np.array(at_s))) if take.orientation else 0.0
     moment = Snapshot(
-        at_s, take.frame(at_s, size=FRAME_SIZE), features.rotated(shown.covariance.cpu(), pose)
+        at_s,
+        take.frame(at_s, size=FRAME_SIZE),
+        features.rotated(shown.covariance.cpu(), pose),
+        turned_deg,
     )
     return judge(scored, calibration, tolerance_deg=tolerance_deg), scored, moment
 

@@ -62,11 +62,13 @@ class Snapshot:
     ----------
     frame : [shape=(H, W, 3)], uint8.
     covariance : of the sound before correction, [shape=(T, F, 10)].
+    turned_deg : by how much the sound is turned already, as the microphone's orientation says.
     """
 
     at_s: float
     frame: NDArray[np.uint8]
     covariance: Tensor
+    turned_deg: float = 0.0
 
 
 def build_report(
@@ -296,8 +298,11 @@ def draw(
     if trajectory and trajectory["followed"]:
         curve = np.array(trajectory["rotate_field_ccw_deg"])
         degrees += float(np.interp(snapshot.at_s, trajectory["times_s"], curve) - curve[0])
-    turned = features.rotated(snapshot.covariance, math.radians(degrees))
-    _panorama(figure.add_subplot(grid[0, 0]), snapshot, snapshot.covariance, "Sound as it is")
+    else:
+        degrees += snapshot.turned_deg
+    as_it_is = features.rotated(snapshot.covariance, -math.radians(snapshot.turned_deg))
+    turned = features.rotated(as_it_is, math.radians(degrees))
+    _panorama(figure.add_subplot(grid[0, 0]), snapshot, as_it_is, "Sound as it is")
     _panorama(figure.add_subplot(grid[0, 1]), snapshot, turned, f"{after}: {degrees:+z.1f}°")
     _ring(figure.add_subplot(grid[1, 0], projection="polar"), report, colour)
     _summary(figure.add_subplot(grid[1, 1]), report, colour)

@@ -16,10 +16,12 @@ import av
 import numpy as np
 import pytest
 import soundfile
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from model import features
 from model.align import Outputs, align, correct
 from model.ambisonics import (
     ChannelLayout,
@@ -29,6 +31,7 @@ from model.ambisonics import (
     encode,
     rotate_yaw,
 )
+from model.decision import judge_take
 from model.errors import (
     Cancelled,
     DiskFull,
@@ -40,6 +43,7 @@ from model.errors import (
 from model.media import open_audio
 from model.media.encode import write_video, write_youtube_audio
 from model.options import Options
+from model.orientation import Orientation
 from model.selection import best_apart, candidates
 from model.take import Take, Track
 from tests.conftest import EXAMPLE, TAKE_SEED
@@ -47,6 +51,7 @@ from tests.model.media.boxes import add_boxes, chunk, insert_chunks, sv3d
 from tests.model.media.test_audio import encode as encode_sound
 from tests.model.media.test_audio import several_tracks
 from tests.model.media.test_declared import sa3d
+from tests.model.test_scoring import CALIBRATION
 from training.data.scenes import Conditions, draw_scene, render_sound
 from training.data.takes import TakeFiles, write_take
 
@@ -393,6 +398,31 @@ def test_a_declared_pose_is_applied_and_told(
     assert error_deg(posed, report["rotate_field_ccw_deg"] + 33) <= 2
     assert posed["input"]["video"]["pose_yaw_deg"] == 33
     assert any("pose yaw of +33.0°" in warning for warning in posed["warnings"])
+
+
+def direction_deg(cov: torch.Tensor) -> float:
+    x, y, _ = features.intensity(cov).flatten(0, 1).sum(0).tolist()
+    return math.degrees(math.atan2(y, x))
+
+
+@pytest.mark.parametrize("turned_deg", [0.0, 50.0])
+def test_the_pictures_moment_can_show_the_track_as_it_is(
+    take: TakeFiles, tmp_path: Path, turned_deg: float
+) -> None:
+    """In the picture as it is played, and before it was turned along the microphone."""
+    video = tmp_path / "posed.mp4"
+    shutil.copyfile(take.video, video)
+    add_boxes(video, entry=sv3d(yaw_deg=33.0))
+    known = Orientation(Path("gyro.csv"), np.array([0.0, 0.01]), np.array([0.0, turned_deg]))
+
+    with Take(video, Track((take.audio,)), orientation=known) as opened:
+        _, _, moment = judge_take(opened, CALIBRATION, n_windows=1, tolerance_deg=10, scorers=[])
+
+    as_it_is = features.rotated(moment.covariance, -math.radians(moment.turned_deg))
+    field = features.to_analysis_rate(field_of(take), 48_000)
+    right_deg = direction_deg(features.covariance(torch.tensor(field)))
+    assert moment.turned_deg == turned_deg
+    assert abs(math.remainder(direction_deg(as_it_is) - right_deg, 360)) < 5
 
 
 # --- time ----------------------------------------------------------------------------------------

@@ -2,16 +2,29 @@
 
 import math
 import textwrap
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
 
 from model import features
 from model.ambisonics import encode
-from model.report import _that_fit, energy_map, relabelled, sentence
+from model.evidence import yaws_deg
+from model.report import (
+    Snapshot,
+    _that_fit,
+    draw,
+    energy_map,
+    relabelled,
+    sentence,
+)
 
 
 @pytest.mark.parametrize(("azimuth_deg", "elevation_deg"), [(0, 0), (120, 30), (-179, -40)])
@@ -71,6 +84,70 @@ def test_what_rounds_to_nothing_has_no_sign() -> None:
     }  # fmt: skip
 
     assert "best rotation +0.0°, 90 % interval -7.5° to +0.0°" in sentence(report)
+
+
+# --- drawn ---------------------------------------------------------------------------------------
+
+
+def drawn(
+    tmp_path: Path, snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch, **changed: Any
+) -> tuple[Figure, dict[str, Tensor]]:
+    """The picture of a report, and the sound of its two panoramas by their titles."""
+    report = {
+        "verdict": "misaligned", "rotate_field_ccw_deg": 30.0, "confidence": 0.9, "reasons": [],
+        "warnings": [], "interval_deg": [27.5, 32.5], "second_interval_deg": None,
+        "posterior": {"yaw_deg": yaws_deg(), "p": [1 / 72] * 72}, "windows": [],
+        "input": {"audio": {"order": 1, "convention": "ambix", "samplerate_hz": 48_000,
+                            "paths": ["t.wav"]}},
+        "output": None, **changed,
+    }  # fmt: skip
+    figures: list[Figure] = []
+    shown: dict[str, Tensor] = {}
+
+    class Kept(Figure):
+        def __init__(self, **sizes: Any) -> None:
+            super().__init__(**sizes)
+            figures.append(self)
+
+    def panorama(_axes: Axes, _snapshot: Snapshot, cov: Tensor, title: str) -> None:
+        shown[title] = cov
+
+    monkeypatch.setattr("model.report.Figure", Kept)
+    monkeypatch.setattr("model.report._panorama", panorama)
+    draw(report, snapshot, tmp_path / "p.png")
+    return figures[0], shown
+
+
+def snapshot_at(azimuth_deg: float, at_s: float = 2.0, turned_deg: float = 0.0) -> Snapshot:
+    noise = np.random.default_rng(0).standard_normal(24_000)
+    field = encode(noise, math.radians(azimuth_deg), 0.0, 1)
+    cov = features.covariance(torch.tensor(field))
+    return Snapshot(at_s, np.zeros((4, 8, 3), np.uint8), cov, turned_deg)
+
+
+def azimuth_deg(cov: Tensor) -> float:
+    x, y, _ = features.intensity(cov).flatten(0, 1).sum(0).tolist()
+    return math.degrees(math.atan2(y, x))
+
+
+@pytest.mark.parametrize("known_deg", [None, 40.0])
+@pytest.mark.parametrize("followed", [True, False])
+def test_the_panoramas_show_the_sound_before_and_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known_deg: float | None, followed: bool
+) -> None:
+    """Of a take whose rotation changes by 40 degrees until then; what was judged is turned along
+    a known orientation already, but not along one that was found.
+    """
+    curve = {"kind": "moving", "followed": followed, "steps": [], "times_s": [0.0, 4.0],
+             "rotate_field_ccw_deg": [30.0, 110.0]}  # fmt: skip
+    snapshot = snapshot_at(-100.0 + (known_deg or 0.0), 2.0, known_deg or 0.0)
+
+    _, shown = drawn(tmp_path, snapshot, monkeypatch, trajectory=curve)
+
+    turned = 30.0 + (40.0 if followed or known_deg else 0.0)
+    assert [azimuth_deg(cov) for cov in shown.values()] == pytest.approx(
+        [-100, -100 + turned], abs=0.1
+    )
 
 
 @given(st.lists(st.integers(1, 60), max_size=9))
