@@ -23,6 +23,7 @@ from model import features
 from model.ambisonics import ChannelLayout
 from model.arcs import told_deg
 from model.checkpoint import Calibration
+from model.comparison import Outcome
 from model.evidence import best_yaw_deg, yaws_deg
 from model.media import AudioInfo, Correction, VideoInfo
 from model.output import WholeFile, whole_file
@@ -352,7 +353,8 @@ def _ring(axes: Axes, report: dict[str, Any], colour: str) -> None:
         )  # fmt: skip
     best = math.radians(report["rotate_field_ccw_deg"])
     axes.plot([best, best], [0, inner + 0.95], color=colour, linewidth=2)
-    if beside := report.get("reference"):
+    beside = report.get("reference")
+    if pointed := beside is not None and beside["verdict"] != Outcome.UNDECIDABLE:
         axes.scatter(
             math.radians(beside["rotate_field_ccw_deg"]), 0.45, s=90, marker="D", color="#7a3fa0",
             zorder=4,
@@ -364,7 +366,7 @@ def _ring(axes: Axes, report: dict[str, Any], colour: str) -> None:
         ["0°", "+45°", "+90°\nleft", "+135°", "180°", "-135°", "-90°\nright", "-45°"],
     )
     axes.tick_params(axis="x", pad=8)
-    marks = "dots: the windows' votes" + ("; diamond: the reference" if beside else "")
+    marks = "dots: the windows' votes" + ("; diamond: the reference" if pointed else "")
     axes.set_title(f"How well each rotation fits; {marks}", fontsize=11)
 
 
@@ -381,10 +383,11 @@ def _summary(axes: Axes, report: dict[str, Any], colour: str) -> None:
         f"track  order {audio['order']}, {audio['convention']}, {audio['samplerate_hz']} Hz",
     ]
     if beside := report.get("reference"):
-        lines.append(
-            f"reference  {beside['rotate_field_ccw_deg']:+z.1f}° ({beside['verdict']}); picture  "
-            f"{beside['picture']['rotate_field_ccw_deg']:+z.1f}°"
-        )
+        told = beside["verdict"]
+        if told != Outcome.UNDECIDABLE:
+            told = f"{beside['rotate_field_ccw_deg']:+z.1f}° ({told})"
+        picture_deg = beside["picture"]["rotate_field_ccw_deg"]
+        lines.append(f"reference  {told}; picture  {picture_deg:+z.1f}°")
     if output:
         applied = "untouched" if output["untouched_copy"] else f"{output['applied_deg']:+z.1f}°"
         if (report.get("trajectory") or {}).get("followed"):

@@ -150,6 +150,22 @@ def test_the_panoramas_show_the_sound_before_and_after(
     )
 
 
+@pytest.mark.parametrize(("verdict", "told"), [("rotated", "-20.0° (rotated)"),
+                                               ("undecidable", "undecidable")])  # fmt: skip
+def test_a_reference_that_tells_no_angle_points_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verdict: str, told: str
+) -> None:
+    beside = {"verdict": verdict, "rotate_field_ccw_deg": -20.0,
+              "picture": {"rotate_field_ccw_deg": 30.0}}  # fmt: skip
+
+    figure, _ = drawn(tmp_path, snapshot_at(0.0), monkeypatch, reference=beside)
+
+    *_, ring, summary = figure.axes
+    assert len(ring.collections) == (verdict == "rotated")
+    assert ("diamond" in ring.get_title()) is (verdict == "rotated")
+    assert f"reference  {told}; picture  +30.0°" in summary.texts[1].get_text()
+
+
 @given(st.lists(st.integers(1, 60), max_size=9))
 def test_notes_of_the_picture_are_whole_or_counted(lengths: list[int]) -> None:
     notes = [" ".join(["word"] * n_words) for n_words in lengths]
