@@ -271,7 +271,6 @@ def draw(
     snapshot: Snapshot,
     path: Path,
     *,
-    title: str | None = None,
     whole: WholeFile = whole_file,
 ) -> None:
     """Draw a job's picture as PNG: the sound over the frame before and after, the ring, the votes.
@@ -307,7 +306,7 @@ def draw(
     _panorama(figure.add_subplot(grid[0, 1]), snapshot, turned, f"{after}: {degrees:+z.1f}°")
     _ring(figure.add_subplot(grid[1, 0], projection="polar"), report, colour)
     _summary(figure.add_subplot(grid[1, 1]), report, colour)
-    title = title or Path(report["input"]["audio"]["paths"][0]).name
+    title = _shortened(Path(report["input"]["audio"]["paths"][0]).name, 90)
     figure.suptitle(_drawable(title), fontsize=13, parse_math=False)
     with whole(path) as part, warnings.catch_warnings():
         # Names in scripts that the font has not are drawn as boxes; nobody needs to be told twice.
@@ -392,7 +391,7 @@ def _summary(axes: Axes, report: dict[str, Any], colour: str) -> None:
         applied = "untouched" if output["untouched_copy"] else f"{output['applied_deg']:+z.1f}°"
         if (report.get("trajectory") or {}).get("followed"):
             applied = f"from {applied}"
-        lines.append(f"written  {Path(output['path']).name} ({applied})")
+        lines.append(f"written  {_shortened(Path(output['path']).name, 36)} ({applied})")
     axes.text(0.02, 0.97, report["verdict"].upper(), fontsize=22, color=colour, va="top",
               weight="bold")  # fmt: skip
     axes.text(0.02, 0.82, _drawable("\n".join(lines)), fontsize=11, va="top", linespacing=1.7,
@@ -404,6 +403,14 @@ def _summary(axes: Axes, report: dict[str, Any], colour: str) -> None:
         0.02, 0.2, _drawable("\n".join(_that_fit(notes))), fontsize=9, va="top",
         color="#444444", linespacing=1.4, parse_math=False,
     )  # fmt: skip
+
+
+def _shortened(name: str, most: int) -> str:
+    """A name of at most so many characters: of a long one the beginning and the end."""
+    if len(name) <= most:
+        return name
+    end = most // 2
+    return f"{name[: most - end - 1]}…{name[-end:]}"
 
 
 def _drawable(text: str) -> str:

@@ -19,6 +19,7 @@ from model.ambisonics import encode
 from model.evidence import yaws_deg
 from model.report import (
     Snapshot,
+    _shortened,
     _that_fit,
     draw,
     energy_map,
@@ -86,6 +87,16 @@ def test_what_rounds_to_nothing_has_no_sign() -> None:
     assert "best rotation +0.0°, 90 % interval -7.5° to +0.0°" in sentence(report)
 
 
+@given(st.text("WM.日", min_size=1, max_size=120), st.integers(8, 90))
+def test_long_names_keep_both_ends(name: str, most: int) -> None:
+    shown = _shortened(name, most)
+
+    before, *after = shown.split("…")
+    assert len(shown) == min(len(name), most)
+    assert name.startswith(before)
+    assert shown == name or (name.endswith(after[0]) and len(after[0]) >= most // 2)
+
+
 # --- drawn ---------------------------------------------------------------------------------------
 
 
@@ -148,6 +159,27 @@ def test_the_panoramas_show_the_sound_before_and_after(
     assert [azimuth_deg(cov) for cov in shown.values()] == pytest.approx(
         [-100, -100 + turned], abs=0.1
     )
+
+
+def test_what_is_drawn_stays_in_the_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names of 200 characters beside the curve of a rotation that changes."""
+    curve = {"kind": "constant", "followed": False, "steps": [], "times_s": [0.0, 4.0],
+             "rotate_field_ccw_deg": [30.0, 30.0]}  # fmt: skip
+    output = {"path": 50 * "take" + "_aligned.wav", "untouched_copy": False, "applied_deg": 30.0}
+    told = {"order": 1, "convention": "ambix", "samplerate_hz": 48_000, "paths": [50 * "take"]}
+
+    figure, _ = drawn(
+        tmp_path, snapshot_at(0.0), monkeypatch, trajectory=curve, output=output,
+        input={"audio": told},
+    )  # fmt: skip
+
+    *_, summary = figure.axes
+    whole = figure.bbox
+    for text in [*figure.texts, *summary.texts[:2]]:
+        box = text.get_window_extent()
+        assert whole.x0 <= box.x0 < box.x1 <= whole.x1, text.get_text()
 
 
 @pytest.mark.parametrize(("verdict", "told"), [("rotated", "-20.0° (rotated)"),
