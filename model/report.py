@@ -212,6 +212,7 @@ def sentence(report: dict[str, Any]) -> str:
     """A report in one or two sentences."""
     degrees = report["rotate_field_ccw_deg"]
     interval = "90 % interval " + " or ".join(_span(arc) for arc in _arcs(report))
+    digits = 2 if 0 < abs(degrees) < 0.05 else 1  # never "turn it 0.0°"
     fit = f"best rotation {degrees:+z.1f}°, {interval}"
     confidence = f"confidence {report['confidence']:.0%}"
     if report["verdict"] == Verdict.UNDECIDABLE:
@@ -223,8 +224,8 @@ def sentence(report: dict[str, Any]) -> str:
     followed = (report.get("trajectory") or {}).get("followed")
     when = " at the beginning, and on as it changes" if followed else ""
     return (
-        f"Misaligned: turn the sound field {abs(degrees):.1f}° to the {side} seen from above{when} "
-        f"(rotate_field_ccw_deg {degrees:+z.1f}; {interval}; {confidence})."
+        f"Misaligned: turn the sound field {abs(degrees):.{digits}f}° to the {side} seen from "
+        f"above{when} (rotate_field_ccw_deg {degrees:+z.{digits}f}; {interval}; {confidence})."
     )
 
 

@@ -177,10 +177,10 @@ def withheld(judgement: Judgement, reason: str) -> Judgement:
 def verdict_of(
     best_deg: float, confidence: float, calibration: Calibration, *, tolerance_deg: float
 ) -> Verdict:
-    """The decision rule: sure enough, then near enough to 0."""
+    """The decision rule: sure enough, then near enough to 0, as the angle is told."""
     if confidence < calibration.least_confidence:
         return Verdict.UNDECIDABLE
-    return Verdict.ALIGNED if abs(best_deg) <= tolerance_deg else Verdict.MISALIGNED
+    return Verdict.ALIGNED if abs(told_deg(best_deg)) <= tolerance_deg else Verdict.MISALIGNED
 
 
 def _reasons(

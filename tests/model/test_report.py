@@ -1,6 +1,7 @@
 """The picture: where the sound is drawn is where it is, and notes are whole or counted."""
 
 import math
+import re
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,23 @@ def test_what_rounds_to_nothing_has_no_sign() -> None:
     }  # fmt: skip
 
     assert "best rotation +0.0°, 90 % interval -7.5° to +0.0°" in sentence(report)
+
+
+@pytest.mark.parametrize("degrees", [0.04, -0.01, 0.05, -32.34])
+def test_nobody_is_asked_to_turn_by_nothing(degrees: float) -> None:
+    """Where the least difference counts, at a tolerance of 0."""
+    told = sentence(
+        {
+            "verdict": "misaligned", "rotate_field_ccw_deg": degrees, "confidence": 0.9,
+            "reasons": [], "interval_deg": [-2.5, 2.5], "second_interval_deg": None,
+        }
+    )  # fmt: skip
+
+    turn = re.search(r"turn the sound field ([\d.]+)° to the (left|right)", told)
+    assert turn is not None
+    by = float(turn[1]) * (1 if turn[2] == "left" else -1)
+    assert by == pytest.approx(degrees, abs=0.051 if abs(degrees) >= 0.05 else 0)
+    assert f"rotate_field_ccw_deg {by:+}" in told
 
 
 @given(st.text("WM.日", min_size=1, max_size=120), st.integers(8, 90))

@@ -1,5 +1,6 @@
 """From log-evidence to a verdict."""
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -22,6 +23,7 @@ from model.scoring import (
     judge,
     score,
     training_free,
+    verdict_of,
 )
 from tests.model.test_evidence import LEVEL, N, movement, sound
 
@@ -122,6 +124,14 @@ def test_the_tolerance_is_the_callers() -> None:
 
     assert judge(windows, CALIBRATION, tolerance_deg=10).verdict is Verdict.MISALIGNED
     assert judge(windows, CALIBRATION, tolerance_deg=30).verdict is Verdict.ALIGNED
+
+
+def test_what_is_told_as_the_tolerance_is_within_it() -> None:
+    """Not "misaligned by 0.00°" where no difference at all is allowed."""
+    for told, off in itertools.product((0.0, 10.0, -2.5), (-0.004, 0.0, 0.004)):
+        verdict = verdict_of(told + off, 1.0, CALIBRATION, tolerance_deg=abs(told))
+        assert verdict is Verdict.ALIGNED
+    assert verdict_of(0.011, 1.0, CALIBRATION, tolerance_deg=0) is Verdict.MISALIGNED
 
 
 def test_two_modes_give_two_arcs_the_best_one_first() -> None:
