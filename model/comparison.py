@@ -220,8 +220,8 @@ def solve(
     if strangers or half > math.radians(_WIDEST_DEG):
         outcome = Outcome.UNDECIDABLE
         reasons.append(
-            f"The directions of the two recordings agree too little ({agreement:.0%}, interval "
-            f"±{math.degrees(half):.0f}°) to tell a rotation."
+            f"The directions of the two recordings agree too little ({100 * agreement:.0f} %, "
+            f"interval ±{math.degrees(half):.0f}°) to tell a rotation."
         )
     elif tilt is not None:
         reasons += tilt.sentences()
@@ -260,9 +260,9 @@ class _Tilt:
             ]
         if self.deg > _TOLD_TILT_DEG and self.low_deg > 0:
             return [
-                f"One of the microphones leans: tilt {self.deg:.0f}° ({INTERVAL_LEVEL:.0%} within "
-                f"{self.low_deg:.0f}° to {self.high_deg:.0f}°), which no rotation about the "
-                "vertical mends."
+                f"One of the microphones leans: tilt {self.deg:.0f}° "
+                f"({100 * INTERVAL_LEVEL:.0f} % within {self.low_deg:.0f}° to "
+                f"{self.high_deg:.0f}°), which no rotation about the vertical mends."
             ]
         return []
 

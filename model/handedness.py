@@ -138,7 +138,7 @@ class Handedness:
             Finding(
                 "reversed", self.reversed_probability,
                 f"Left and right are exchanged against the picture: {why}; with that undone, "
-                f"{best_deg:+.0f}° would fit.",
+                f"{best_deg:+z.0f}° would fit.",
                 mend,
             ),
             Finding(

@@ -65,8 +65,9 @@ class Lag:
         when = "after" if self.late_s > 0 else "before"
         return (
             f"By the picture the sound comes {abs(self.late_s):.2f} s (± {self.std_s:.2f}) {when} "
-            f"what is seen ({self.probability:.0%} sure), and was judged as if it came in time: "
-            "--lay-on-picture writes it so; where it is wrong, --offset-s 0 leaves the check out."
+            f"what is seen ({100 * self.probability:.0f} % sure), and was judged as if it came in "
+            "time: --lay-on-picture writes it so; where it is wrong, --offset-s 0 leaves the check "
+            "out."
         )
 
     def as_json(self) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def placed(
     if max(abs(placement.offset_s), abs(end_s)) < _WORTH_TELLING_S:
         return placement
     note = (
-        f"By the camera's own sound the track begins at {placement.offset_s:+.3f} s of the picture "
-        f"and its clock drifts by {sync.drift_ppm:+.1f} ppm."
+        f"By the camera's own sound the track begins at {placement.offset_s:+z.3f} s of the "
+        f"picture and its clock drifts by {sync.drift_ppm:+z.1f} ppm."
     )
     return Placement(placement.offset_s, placement.drift_ppm, sync, note)

@@ -241,8 +241,8 @@ def angle_sentence(comparison: Comparison) -> str:
     """The result alone, of a comparison that has one."""
     low, high = comparison.interval_deg
     return (
-        f"{comparison.outcome.value}: rotate_field_ccw_deg {comparison.rotate_field_ccw_deg:+.1f} "
-        f"({INTERVAL_LEVEL:.0%} within ±{(high - low) / 2:.1f})."
+        f"{comparison.outcome.value}: rotate_field_ccw_deg {comparison.rotate_field_ccw_deg:+z.1f} "
+        f"({100 * INTERVAL_LEVEL:.0f} % within ±{(high - low) / 2:.1f})."
     )
 
 

@@ -214,7 +214,7 @@ def sentence(report: dict[str, Any]) -> str:
     interval = "90 % interval " + " or ".join(_span(arc) for arc in _arcs(report))
     digits = 2 if 0 < abs(degrees) < 0.05 else 1  # never "turn it 0.0°"
     fit = f"best rotation {degrees:+z.1f}°, {interval}"
-    confidence = f"confidence {report['confidence']:.0%}"
+    confidence = f"confidence {100 * report['confidence']:.0f} %"
     if report["verdict"] == Verdict.UNDECIDABLE:
         return f"Undecidable ({fit}). " + " ".join(report["reasons"])
     if report["verdict"] == Verdict.ALIGNED:
@@ -378,7 +378,7 @@ def _summary(axes: Axes, report: dict[str, Any], colour: str) -> None:
     lines = [
         f"rotate_field_ccw_deg  {report['rotate_field_ccw_deg']:+z.1f}°",
         "90 % interval  " + "\n    or  ".join(_span(arc) for arc in _arcs(report)),
-        f"confidence  {report['confidence']:.0%}",
+        f"confidence  {100 * report['confidence']:.0f} %",
         f"windows  {len(report['windows'])}",
         f"track  order {audio['order']}, {audio['convention']}, {audio['samplerate_hz']} Hz",
     ]

@@ -291,7 +291,7 @@ def write_table(
 
 
 def _arc(arc: Sequence[float] | None) -> str:
-    return "" if arc is None else f"{arc[0]:+.1f} to {arc[1]:+.1f}"
+    return "" if arc is None else f"{arc[0]:+z.1f} to {arc[1]:+z.1f}"
 
 
 # --- the run -------------------------------------------------------------------------------------
@@ -430,8 +430,8 @@ def _tell(solution: RigSolution, rows: Sequence[Row], folder: Path) -> None:
     print(
         f"{solution.verdict.value.capitalize()}: "
         f"{'1 take says' if len(judged) == 1 else f'{len(judged)} takes together say'} "
-        f"rotate_field_ccw_deg {solution.rotate_field_ccw_deg:+.1f} (90 % interval {arcs}; "
-        f"confidence {solution.confidence:.0%})."
+        f"rotate_field_ccw_deg {solution.rotate_field_ccw_deg:+z.1f} (90 % interval {arcs}; "
+        f"confidence {100 * solution.confidence:.0f} %)."
     )
     for row in judged:
         if not row.agrees:

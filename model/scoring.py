@@ -192,8 +192,8 @@ def _reasons(
 ) -> list[str]:
     """Why the evidence does not suffice, for people."""
     reasons = [
-        f"The best rotation is right with a probability of only {confidence:.0%}; a verdict takes "
-        f"{calibration.least_confidence:.0%}."
+        f"The best rotation is right with a probability of only {100 * confidence:.0f} %; a "
+        f"verdict takes {100 * calibration.least_confidence:.0f} %."
     ]
     if max(window.information for window in windows) < 0.3:
         reasons.append("In no window does movement go with sound at one rotation more than others.")

@@ -137,8 +137,8 @@ def side_by_side(
     c, fault = found.comparison, _fault(found)
     # A fault is the verdict's reason, with what to do; the comparison does not know of a fix.
     told = f"By {found.name}: {(reference.angle_sentence if fault else reference.sentence)(c)}"
-    seen = f"By the picture: {picture.rotate_field_ccw_deg:+.1f}° ({picture.verdict.value}, "
-    seen += f"confidence {picture.confidence:.0%})."
+    seen = f"By the picture: {picture.rotate_field_ccw_deg:+z.1f}° ({picture.verdict.value}, "
+    seen += f"confidence {100 * picture.confidence:.0f} %)."
     if fault:
         doubted = withheld(picture, fault)
         return SideBySide(found, picture, doubted, None, f"{told} {seen}", fault)

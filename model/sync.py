@@ -287,7 +287,7 @@ def sentence(sync: Synchronisation) -> str:
     return (
         f"the track begins at {sync.offset_s:+z.4f} s of the camera and drifts by "
         f"{sync.drift_ppm:+z.1f} ± {1.64 * sync.drift_std_ppm:.1f} ppm{inverted} "
-        f"(confidence {sync.confidence:.0%}; {sync.reason.rstrip('.')})"
+        f"(confidence {100 * sync.confidence:.0f} %; {sync.reason.rstrip('.')})"
     )
 
 
