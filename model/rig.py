@@ -436,10 +436,11 @@ def _tell(solution: RigSolution, rows: Sequence[Row], folder: Path) -> None:
     for row in judged:
         if not row.agrees:
             print(
-                f"  {row.take} disagrees: by itself it says {row.rotate_field_ccw_deg:+.1f} "
-                f"({_arc(row.interval_deg)}); look whether its rig was moved."
+                f"  {in_one_line(row.take)} disagrees: by itself it says "
+                f"{row.rotate_field_ccw_deg:+z.1f} ({_arc(row.interval_deg)}); look whether its "
+                "rig was moved."
             )
-    print(f"  table: {folder / 'rig.csv'}, {folder / 'rig.json'}")
+    print(in_one_line(f"  table: {folder / 'rig.csv'}, {folder / 'rig.json'}"))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,17 @@ from torch import Tensor
 
 from model.decision import judge_take
 from model.errors import OptionError, UnusableContent
-from model.rig import DISAGREES, RigSolution, find_takes, main, read_table, run, solve
+from model.rig import (
+    DISAGREES,
+    RigSolution,
+    Row,
+    _tell,
+    find_takes,
+    main,
+    read_table,
+    run,
+    solve,
+)
 from model.take import Take
 from tests.model.test_scoring import CALIBRATION, bump
 from training.data.takes import TakeFiles
@@ -236,6 +246,20 @@ def test_a_stopped_day_is_taken_up_again(
     assert "one" in (tmp_path / "rig.csv").read_text()
     run([day / "one.mp4", day / "two.mp4"], tmp_path, quiet=True)
     assert judged == [day / "two.mp4"]
+
+
+def test_what_is_told_of_a_day_obeys_no_name_and_has_no_sign_of_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    solution = solved(bump(-0.04).exp())
+    row = Row("a\nb\x1b[2J", "v", "a", "aligned", -0.04, [-5.0, 5.0], posterior=[1.0], agrees=False)
+
+    _tell(solution, [row], tmp_path / "c\nd")
+
+    told = capsys.readouterr().out
+    assert told.count("\n") == 3
+    assert r"  a\nb\x1b[2J disagrees: by itself it says +0.0 (-5.0 to +5.0)" in told
+    assert "rotate_field_ccw_deg +0.0 (90 % interval" in told
 
 
 def test_no_original_of_the_run_is_overwritten(take: TakeFiles, tmp_path: Path) -> None:
