@@ -174,8 +174,8 @@ class ChannelLayout:
             0 <= channel < n_channels for channel in components
         ):
             raise OptionError(
-                f"The component channels {','.join(map(str, components))} must be different and "
-                f"lie between 0 and {n_channels - 1}."
+                f"The component channels {','.join(map(str, components))}, counted from 0, must be "
+                f"different and lie between 0 and {n_channels - 1}."
             )
         return cls(n_channels, convention, components)
 

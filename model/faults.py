@@ -71,19 +71,19 @@ class Silent:
         first = [channel for channel in self.channels if channel < 4]
         if not first or len(first) > 1:
             return []  # one dry source in front
-        number = self.stats.numbers[first[0]]
+        number = ordinal(self.stats.numbers[first[0]])
         if first == [channels[2]]:
             return [
                 Finding(
                     "planar", 1.0,
-                    f"Channel {number} (Z) is silent: the recording is planar, which gives a yaw "
-                    "but neither elevation nor tilt.", problem=False,
+                    f"The {number} channel (Z) is silent: the recording is planar, which gives a "
+                    "yaw but neither elevation nor tilt.", problem=False,
                 )
             ]  # fmt: skip
         name = "WYZX"[list(channels).index(first[0])]
         return [
             Finding("dead_channel", 0.99,
-                    f"Channel {number} ({name}) is silent: directions are wrong.",
+                    f"The {number} channel ({name}) is silent: directions are wrong.",
                     "check the recorder's channels and the export")
         ]  # fmt: skip
 
@@ -132,11 +132,11 @@ def head_locked(stats: ChannelStatistics, n_components: int) -> list[Finding]:
     if len(stats.rms) <= n_components:
         return []
     sounding = "silent" if not stats.alive[n_components:].any() else "passed through unrotated"
-    first, second = stats.numbers[n_components : n_components + 2]
+    first, second = map(ordinal, stats.numbers[n_components : n_components + 2])
     return [
         Finding(
             "head_locked", 0.99,
-            f"Channels {first} and {second} are a head-locked pair, {sounding}.", problem=False,
+            f"The {first} and {second} channels are a head-locked pair, {sounding}.", problem=False,
         )
     ]  # fmt: skip
 
@@ -147,13 +147,14 @@ def dead_channels(stats: ChannelStatistics, n_components: int) -> Silent:
     dead = tuple(int(channel) for channel in np.flatnonzero(~living))
     if living.any() and not living[1:].any():
         return Silent(stats, dead, [
-            Finding("no_direction", 0.99, "Only channel 1 sounds: a mono recording, in which there "
-                    "is no direction.", "use the track with all channels", spoils_reading=True)
+            Finding("no_direction", 0.99, "Only the 1st channel sounds: a mono recording, in "
+                    "which there is no direction.", "use the track with all channels",
+                    spoils_reading=True)
         ], fatal=True)  # fmt: skip
     if n_components == 4 and dead == (2, 3):
         return Silent(stats, dead, [
-            Finding("stereo", 0.95, "Only channels 1 and 2 sound: a stereo pair, or a field that "
-                    "has lost its other channels.", "use the track with all channels",
+            Finding("stereo", 0.95, "Only the 1st and 2nd channels sound: a stereo pair, or a "
+                    "field that has lost its other channels.", "use the track with all channels",
                     spoils_reading=True)
         ], fatal=True)  # fmt: skip
     first = [channel for channel in dead if channel < 4]
@@ -211,8 +212,8 @@ def omni_elsewhere(stats: ChannelStatistics, probabilities: FloatArray) -> list[
     return [
         Finding(
             "w_elsewhere", probability,
-            f"Channel {stats.numbers[channel]}, not {stats.numbers[0]}, is the omnidirectional "
-            "one (W).",
+            f"The {ordinal(stats.numbers[channel])} channel, not the "
+            f"{ordinal(stats.numbers[0])}, is the omnidirectional one (W).",
             f"--channels {','.join(str(stats.numbers[place] - 1) for place in order)}",
             spoils_reading=probability > 0.5,
         )
@@ -237,7 +238,8 @@ def copies(stats: ChannelStatistics, n_components: int) -> list[Finding]:
     turned = " with its polarity turned" if stats.correlation[a, b] < 0 else ""
     return [
         Finding("duplicate_channel", probability,
-                f"Channel {stats.numbers[b]} is a copy of {stats.numbers[a]}{turned}.",
+                f"The {ordinal(stats.numbers[b])} channel is a copy of the "
+                f"{ordinal(stats.numbers[a])}{turned}.",
                 "check the routing and export again", spoils_reading=True)
     ]  # fmt: skip
 
@@ -301,7 +303,7 @@ def gain_errors(stats: ChannelStatistics) -> list[Finding]:
     return [
         Finding(
             "gain_error", float(ndtr((abs(excess_db) - _GAIN_ERROR_DB) / scale)),
-            f"Channel {stats.numbers[1 + worst]} is {abs(excess_db):.1f} dB too "
+            f"The {ordinal(stats.numbers[1 + worst])} channel is {abs(excess_db):.1f} dB too "
             f"{'loud' if excess_db > 0 else 'soft'} against the other directional channels.",
             f"change its gain by {-excess_db:+.1f} dB",
         )
@@ -380,8 +382,14 @@ def _flipped(component: int, probability: float) -> Finding:
 
 
 def _channels(stats: ChannelStatistics, channels: Sequence[int] | NDArray[np.intp]) -> str:
-    """For a sentence with a singular verb: Channel 3, Each of channels 2 and 3."""
-    numbers = [str(stats.numbers[int(channel)]) for channel in channels]
+    """For a sentence with a singular verb: The 3rd channel, Each of the 2nd and 3rd channels."""
+    numbers = [ordinal(stats.numbers[int(channel)]) for channel in channels]
     if len(numbers) == 1:
-        return f"Channel {numbers[0]}"
-    return f"Each of channels {', '.join(numbers[:-1])} and {numbers[-1]}"
+        return f"The {numbers[0]} channel"
+    return f"Each of the {', '.join(numbers[:-1])} and {numbers[-1]} channels"
+
+
+def ordinal(number: int) -> str:
+    """1st, 2nd, ...: of channels, which editors count from 1 and `--channels` from 0."""
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{'th' if 10 < number % 100 < 14 else ending}"

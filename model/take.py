@@ -21,6 +21,7 @@ from model import features
 from model.ambisonics import ChannelLayout, Convention, Fix
 from model.conventions import Diagnosis, diagnose
 from model.errors import MediaError, OptionError, UnsupportedMedia, UnusableContent
+from model.faults import ordinal
 from model.media import (
     AudioInfo,
     AudioReader,
@@ -314,14 +315,14 @@ class Take:
             levels = 10 * np.log10(power / power.max())
         dead = [index for index, level in enumerate(levels) if level < _DEAD_DB]
         for index in dead:
-            channel = self.layout.components[index] + 1
+            channel = ordinal(self.layout.components[index] + 1)
             if _NAMES[index] != "Z":
                 raise UnusableContent(
-                    f"Channel {channel} ({_NAMES[index]}) of {path} is dead: without it a "
+                    f"The {channel} channel ({_NAMES[index]}) of {path} is dead: without it a "
                     "direction cannot be told; check the recorder's channels or --convention."
                 )
             self.warnings.append(
-                f"Channel {channel} (Z) is silent: the track is planar, which does no harm here."
+                f"The {channel} channel (Z) is silent: the track is planar, which does no harm."
             )
         clipped = float(np.mean([scan.clipped_share for scan in scans]))
         if clipped > _CLIPPED_SHARE:
