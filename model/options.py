@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,10 +27,12 @@ def check_device(device: str) -> None:
     ------
     OptionError : it is not known, or not here.
     """
-    if device.partition(":")[0] not in ("cpu", "cuda"):
+    if not re.fullmatch(r"cpu|cuda(:[0-9]+)?", device):
         raise OptionError(f"The device {device} is not known: say cpu, cuda or cuda:N.")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise OptionError(f"The device {device} is not here: PyTorch sees no CUDA GPU; use cpu.")
+    number, seen = int(device.partition(":")[2] or 0), torch.cuda.device_count()
+    if device != "cpu" and number >= seen:
+        none = "no CUDA GPU of that number" if seen else "no CUDA GPU"
+        raise OptionError(f"The device {device} is not here: PyTorch sees {none}; use cpu.")
 
 
 @dataclass(frozen=True)

@@ -721,10 +721,14 @@ def test_a_trim_is_told(take: TakeFiles, tmp_path: Path) -> None:
     [
         ({"n_windows": 0}, "at least 1"),
         ({"tolerance_deg": 200}, r"200"),
-        ({"device": "cuda"}, "GPU"),
+        ({"device": "cpu:x"}, "cpu:x is not known"),
+        ({"device": "cuda:1"}, "GPU of that number"),
     ],
 )
-def test_options_that_cannot_be(options: dict[str, Any], words: str) -> None:
+def test_options_that_cannot_be(
+    options: dict[str, Any], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     with pytest.raises(OptionError, match=words):
         Options(**options)
 
