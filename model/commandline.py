@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -194,14 +195,14 @@ def _jobs(arguments: argparse.Namespace, options: Options) -> list[tuple[Track, 
 
 def _check_apart(inputs: Sequence[Path], outputs: Sequence[Outputs]) -> None:
     """Refuse results in the place of each other, or of any input: one job's is another's too."""
-    taken: set[Path] = set()
+    taken: set[str] = set()
     for path in (path for one in outputs for path in one.paths):
-        place = path.resolve()
+        place = os.path.realpath(path)  # `Path.resolve` fails of links that go in circles
         if place in taken:
             raise OptionError(
                 f"Two results would be written to {path}: rename one, or align it by itself."
             )
-        if any(place == source.resolve() for source in inputs):
+        if any(place == os.path.realpath(source) for source in inputs):
             raise OptionError(
                 f"{path} is named as an input and would be written as a result: originals are "
                 "never overwritten. Leave it out, or use --output-dir."

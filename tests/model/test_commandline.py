@@ -256,6 +256,22 @@ def test_names_that_no_file_can_have(
     assert listing(tmp_path) == set()
 
 
+@pytest.mark.parametrize("place", [0, 1, 5])
+def test_links_that_go_in_circles(
+    take: TakeFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str], place: int
+) -> None:
+    arguments = [take.video, take.audio, "-o", tmp_path / "o.wav", "--reference", take.audio]
+    arguments[place] = tmp_path / "circle.wav"
+    (tmp_path / "circle.wav").symlink_to("circle.wav")
+
+    assert main([str(argument) for argument in arguments]) == 2
+
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "circle.wav" in told
+    assert listing(tmp_path) == {"circle.wav"}
+
+
 @pytest.mark.parametrize("name", [b"caf\xe9", b"$5^$ and $6", "T\u00fcr \u6771\u4eac".encode()])
 def test_tracks_of_any_name(take: TakeFiles, tmp_path: Path, name: bytes) -> None:
     """That are no UTF-8, look like a formula, or cannot be said where only ASCII is printed."""
