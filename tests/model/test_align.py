@@ -40,6 +40,7 @@ from model.errors import (
     UnsupportedMedia,
     UnusableContent,
 )
+from model.handedness import Handedness, Hypothesis
 from model.media import open_audio
 from model.media.encode import write_video, write_youtube_audio
 from model.options import Options
@@ -311,6 +312,7 @@ def test_a_carriers_order_is_undone_in_the_output(
     assert error_deg(other, report["rotate_field_ccw_deg"]) <= 0.1
     np.testing.assert_allclose(written.T[[0, 2, 4, 5]], [w, z, *pair], atol=2**-22)
     assert any("order was that of SA3D" in note for note in other["warnings"])
+    assert not any("Nothing in the output says" in note for note in other["warnings"])
 
 
 @pytest.mark.parametrize("convention", [None, Convention.AMBIX])
@@ -398,6 +400,19 @@ def test_a_declared_pose_is_applied_and_told(
     assert error_deg(posed, report["rotate_field_ccw_deg"] + 33) <= 2
     assert posed["input"]["video"]["pose_yaw_deg"] == 33
     assert any("pose yaw of +33.0°" in warning for warning in posed["warnings"])
+
+
+@pytest.mark.parametrize(("pitch_deg", "roll_deg"), [(5.0, 0.0), (0.0, -5.0), (0.5, 0.5)])
+def test_a_pose_that_no_yaw_can_follow_is_told(
+    take: TakeFiles, tmp_path: Path, pitch_deg: float, roll_deg: float
+) -> None:
+    video = tmp_path / "posed.mp4"
+    shutil.copyfile(take.video, video)
+    add_boxes(video, entry=sv3d(pitch_deg=pitch_deg, roll_deg=roll_deg))
+
+    with Take(video, Track((take.audio,))) as opened:
+        told = f"a pose pitch of {pitch_deg:+.1f}° and roll of {roll_deg:+.1f}°"
+        assert any(told in note for note in opened.warnings) is (max(pitch_deg, -roll_deg) > 1)
 
 
 def direction_deg(cov: torch.Tensor) -> float:
@@ -556,6 +571,17 @@ def test_windows_in_which_nothing_moves_are_left_out(
     assert len(other["windows"]) == 1
     assert any("stands still" in note for note in other["warnings"])
     assert error_deg(other, report["rotate_field_ccw_deg"]) <= 10
+
+
+def test_a_picture_in_which_nothing_ever_moves_is_undecidable(
+    take: TakeFiles, tmp_path: Path
+) -> None:
+    write_video(tmp_path / "still.mp4", [frames_of(take.video)[0]] * 60, rate_hz=15)
+
+    report = run(tmp_path / "still.mp4", take.audio)
+
+    assert report["verdict"] == "undecidable"
+    assert not any("stands still" in note for note in report["warnings"])
 
 
 def test_a_picture_that_breaks_off_is_used_as_far_as_it_goes(
@@ -790,6 +816,18 @@ def test_a_fix_is_applied_to_the_analysis_and_to_the_output(
     expected = YawRotation(ChannelLayout.of(4), angle)(field)
     np.testing.assert_allclose(samples_of(tmp_path / "out.wav"), expected, atol=2e-4)
     assert f"fix={fix}".encode() not in wrong.read_bytes()
+
+
+def test_a_fix_that_the_picture_contradicts_is_to_be_left_away(
+    take: TakeFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sure = dict(zip(Hypothesis, (0.01, 0.97, 0.01, 0.01), strict=True))
+    found = Handedness(sure, dict.fromkeys(Hypothesis, 20.0))
+    monkeypatch.setattr("model.decision.HandednessTest.result", lambda _: found)
+
+    report = run(take.video, track=Track((take.audio,), fix=Fix.MIRROR))
+
+    assert any("Fix: leave --fix mirror away." in warning for warning in report["warnings"])
 
 
 def test_a_fix_without_a_rotation_is_no_untouched_copy(

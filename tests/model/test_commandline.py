@@ -20,8 +20,15 @@ import pytest
 import soundfile
 
 import model
+from model.align import Outputs
+from model.ambisonics import Convention, Fix
+from model.checkpoint import Method
 from model.commandline import main
+from model.errors import OptionError
 from model.interruption import interruptible
+from model.options import Options
+from model.output import JSON, check_output, whole_file
+from model.take import Track
 from tests.bad_inputs import BAD_INPUTS
 from training.data.takes import TakeFiles
 
@@ -118,6 +125,19 @@ def test_no_other_kind_of_file_gives_way_to_a_report(
     assert listing(tmp_path) == {"other.wav"}
 
 
+def test_an_empty_file_is_of_every_kind_and_a_name_may_be_long(tmp_path: Path) -> None:
+    """As `mktemp` makes them; of the 255 bytes that a name may have."""
+    path = tmp_path / (125 * "\u00e9" + ".json")
+    path.touch()
+
+    check_output(path, [], begins=JSON)
+    with whole_file(path) as part:
+        part.write_text("{}")
+
+    assert path.read_text() == "{}"
+    assert listing(tmp_path) == {path.name}
+
+
 def test_a_folder_of_results_and_one_bad_track(
     take: TakeFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -183,6 +203,44 @@ def test_usage_errors(
     assert main([str(take.video), str(take.audio), *output, *arguments]) == 2
     assert words in capsys.readouterr().err
     assert listing(tmp_path) == set()
+
+
+def test_every_option_reaches_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Path, Track, Outputs, Options]] = []
+
+    def heard(
+        video: Path, track: Track, outputs: Outputs, options: Options, *, notify: object
+    ) -> None:
+        asked.append((video, track, outputs, options))
+        raise OptionError("enough")
+
+    monkeypatch.setattr("model.commandline.align", heard)
+    v, t, o, r, p, a, b = (tmp_path / name for name in "vtorpab")
+    ends = ["-o", str(o), "--report", str(r), "--plot", str(p)]
+
+    main(
+        f"{v} {t} --convention fuma --fix mirror --channels 3,0,1,2 --stereo mono --offset-s 1.5 "
+        f"--windows 3 --tolerance-deg 4 --method evidence --weights {a} --reference {b} --float "
+        "--apply-undecided --over-time --follow --lay-on-picture".split()
+        + ends
+    )
+    main(f"{v} {t} --method avsa --checkpoint {a} --orientation {b}".split() + ends)
+    main(f"{v} {t} --detections {a}".split() + ends)
+    main(f"{v} {t} --detector {a}".split() + ends)
+    main(f"{v} {t} {a} --join".split() + ends)
+
+    track, outputs = Track((t,)), Outputs(o, r, p)
+    everything = Options(
+        3, 4.0, "mono", method=Method.EVIDENCE, weights=a, reference=b, float_output=True,
+        apply_undecided=True, over_time=True, follow=True, lay_on_picture=True,
+    )  # fmt: skip
+    assert asked == [
+        (v, Track((t,), Convention.FUMA, (3, 0, 1, 2), 1.5, Fix.MIRROR), outputs, everything),
+        (v, track, outputs, Options(method=Method.AVSA, checkpoint=a, orientation=b)),
+        (v, track, outputs, Options(detections=a)),
+        (v, track, outputs, Options(detector=a)),
+        (v, Track((t, a)), outputs, Options()),
+    ]
 
 
 def test_several_tracks_and_one_output(

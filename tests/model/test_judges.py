@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from model.errors import MediaError, OptionError
 from model.judges import AvsaScorer, calibration_beside, judge_for
 from model.media import file_sha256
 from model.media.encode import write_audio, write_video
+from model.moments import Moment
 from model.networks.avsa import AvsaConfig, AvsaNetwork
 from model.options import Options
 from model.take import Take, Track
@@ -75,6 +77,39 @@ def test_known_scores_answer_the_right_rotation(
     assert len(window.moments) == 4
     best = int(scorer(window).cues[AVSA].argmax())
     assert (best + 1) * 5 - 180 == pytest.approx(-rotate_deg, abs=5)
+
+
+def test_a_window_counts_alike_however_many_moments_it_has() -> None:
+    torch.manual_seed(0)
+    scorer = AvsaScorer(Constructed(TINY), translated=False)
+    moments = [
+        Moment(torch.rand(K, 3, 4, 32, 32), torch.rand(20, 24, 10).double()) for _ in range(2)
+    ]
+
+    each = [scorer.log_evidence([moment]) for moment in moments]
+
+    torch.testing.assert_close(scorer.log_evidence(moments), (each[0] + each[1]) / 2)
+    assert not scorer.log_evidence([]).any()
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_another_calibration_of_a_checkpoint_comes_first(tmp_path: Path, beside: bool) -> None:
+    checkpoint = kept(tmp_path)
+    calibration(file_sha256(checkpoint), 0.25).save(tmp_path / "other.json")
+    if not beside:
+        calibration_beside(checkpoint).unlink()
+
+    judge = judge_for(Method.AVSA, checkpoint=checkpoint, weights=tmp_path / "other.json")
+
+    assert judge.calibration.least_confidence == 0.25
+
+
+def test_viewpoints_that_do_not_divide_the_rotations_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "avsa.safetensors"
+    save_avsa(path, AvsaNetwork(replace(TINY, viewpoints=5)), {})
+
+    with pytest.raises(MediaError, match="5 viewpoints, which do not divide 72"):
+        judge_for(Method.AVSA, checkpoint=path)
 
 
 def kept(folder: Path, *, least_confidence: float = 0.0) -> Path:

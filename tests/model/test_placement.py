@@ -241,10 +241,13 @@ def test_a_knock_is_told_and_followed(
 def test_without_following_one_rotation_is_written(
     knocked: tuple[TakeFiles, np.ndarray], tmp_path: Path
 ) -> None:
-    report = run(knocked[0], Outputs(), over_time=True)
+    report = run(knocked[0], Outputs(), over_time=True, apply_undecided=True)
 
+    curve_deg = report["trajectory"]["rotate_field_ccw_deg"]
     assert report["trajectory"]["kind"] == "steps"
     assert not report["trajectory"]["followed"]
+    # As it was found, wherever between the one rotation is.
+    assert [curve_deg[0], curve_deg[-1]] == pytest.approx([30, 120], abs=12)
 
 
 def test_a_constant_take_stays_constant(tmp_path: Path) -> None:

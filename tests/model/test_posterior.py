@@ -1,6 +1,7 @@
 """What a posterior over rotations says."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from model.arcs import cover
 from model.evidence import N_YAWS, yaws_deg
 from model.posterior import (
     NEAR_DEG,
@@ -49,6 +51,16 @@ def test_one_window_is_its_own_posterior() -> None:
     torch.testing.assert_close(
         pool(bump(30, height=2)[None], CALIBRATION), bump(30, height=2).exp()
     )
+
+
+@pytest.mark.parametrize("n", [2, 8])
+def test_windows_that_say_the_same_count_as_the_exponent_says(n: int) -> None:
+    calibration = replace(CALIBRATION, pooling_exponent=0.8)
+    one = bump(30, height=2)
+
+    together = pool(one.expand(n, -1), calibration)
+
+    torch.testing.assert_close(together, (n**0.2 * one).softmax(0))
 
 
 def test_agreeing_windows_sharpen_and_one_cannot_veto() -> None:
@@ -133,7 +145,31 @@ def test_confidence_grows_with_the_mass_near_the_answer() -> None:
     assert sure[-1] > 0.99
     # With a slope of 1 and no intercept it is that mass, of the bins up to `NEAR_DEG` away.
     flat = torch.full((N_YAWS,), 1 / N_YAWS, dtype=torch.float64)
-    assert confidence_of(flat, CALIBRATION) == pytest.approx((2 * NEAR_DEG / 5 + 1) / N_YAWS)
+    near = (2 * NEAR_DEG / 5 + 1) / N_YAWS
+    assert confidence_of(flat, CALIBRATION) == pytest.approx(near)
+    line = replace(CALIBRATION, confidence_slope=2.0, confidence_intercept=1.5)
+    odds = (near / (1 - near)) ** 2 * math.exp(1.5)
+    assert confidence_of(flat, line) == pytest.approx(odds / (1 + odds))
+
+
+def fewest_bins(posterior: Tensor, mass: float) -> set[int]:
+    """Those that most lies around, until they hold the mass."""
+    around = mass_around(posterior).tolist()
+    bins: set[int] = set()
+    for index in sorted(range(N_YAWS), key=lambda index: -around[index]):
+        bins.add(index)
+        if float(posterior[sorted(bins)].sum()) >= mass - 1e-12:
+            break
+    return bins
+
+
+def test_of_three_rotations_the_nearest_share_an_arc() -> None:
+    for turn in range(N_YAWS):
+        arcs = credible_arcs(at(m100=0.4, p10=0.29, p60=0.31).roll(turn), 0.99)
+
+        held = [[cover([arc], 5.0 * turn + at_deg) for at_deg in (-100, 10, 60)] for arc in arcs]
+        assert held == [[True, False, False], [False, True, True]]
+        assert not any(cover(arcs, 5.0 * turn + gap) for gap in (-45, 130))
 
 
 @given(weights=weights_of_bins, mass=st.floats(0.05, 0.99))
@@ -146,6 +182,11 @@ def test_arcs_hold_the_mass_and_the_answer(weights: list[float], mass: float) ->
         return any(arc == (-180.0, 180.0) or holds(arc, yaw) for arc in arcs)
 
     held = [p for yaw, p in zip(yaws_deg(), posterior.tolist(), strict=True) if inside(yaw)]
+    wanted = fewest_bins(posterior, mass)
+    runs = [index for index in wanted if (index - 1) % N_YAWS not in wanted]
+    if len(runs) <= 2:  # else what lies between two is held too
+        assert len(held) == len(wanted)
+        assert len(arcs) == max(1, len(runs))
     assert len(arcs) in (1, 2)
     assert sum(held) >= mass - 1e-9
     best = yaws_deg()[int(mass_around(posterior).argmax())]

@@ -179,6 +179,29 @@ def test_the_panoramas_show_the_sound_before_and_after(
     )
 
 
+@pytest.mark.parametrize(
+    ("verdict", "applied_deg", "told"),
+    [
+        ("misaligned", None, "Corrected"),
+        ("aligned", 0.0, "Turned by the best rotation (not applied)"),
+        ("undecidable", 0.0, "Turned by the best rotation (not applied)"),
+        ("undecidable", 30.0, "Corrected"),
+    ],
+)
+def test_what_was_not_written_is_not_called_corrected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verdict: str, applied_deg: float | None,
+    told: str,
+) -> None:  # fmt: skip
+    output = {"path": "o.wav", "untouched_copy": not applied_deg, "applied_deg": applied_deg}
+
+    _, shown = drawn(
+        tmp_path, snapshot_at(0.0), monkeypatch, verdict=verdict,
+        output=None if applied_deg is None else output,
+    )  # fmt: skip
+
+    assert list(shown) == ["Sound as it is", f"{told}: +30.0°"]
+
+
 def test_what_is_drawn_stays_in_the_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

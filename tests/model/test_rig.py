@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from model.rig import (
     Row,
     _tell,
     find_takes,
+    judge_row,
     main,
     read_table,
     run,
@@ -246,6 +248,28 @@ def test_a_stopped_day_is_taken_up_again(
     assert "one" in (tmp_path / "rig.csv").read_text()
     run([day / "one.mp4", day / "two.mp4"], tmp_path, quiet=True)
     assert judged == [day / "two.mp4"]
+
+
+@pytest.mark.parametrize("changed", [None, "error", "track", "weights", "tolerance"])
+def test_a_take_is_judged_again_if_anything_it_was_judged_by_has_changed(
+    tmp_path: Path, changed: str | None
+) -> None:
+    touch(tmp_path / "t.mp4", tmp_path / "t.wav")
+    (take,) = find_takes([tmp_path])
+    known = Row(
+        "t", "v", "a", "aligned", 1.0, posterior=[1.0], error="x" if changed == "error" else None,
+        judged_from=[*take.fingerprint(), "sha", 10.0],
+    )  # fmt: skip
+    if changed == "track":
+        take.audio.write_text("another")
+
+    row = judge_row(
+        take, replace(CALIBRATION, sha256="new" if changed == "weights" else "sha"), {"t": known},
+        tolerance_deg=5.0 if changed == "tolerance" else 10.0, scorers=[],
+    )  # fmt: skip
+
+    assert (row.verdict is None) is (changed is not None)  # such files cannot be judged
+    assert changed or row == replace(known, video=str(take.video), audio=str(take.audio))
 
 
 def test_what_is_told_of_a_day_obeys_no_name_and_has_no_sign_of_nothing(

@@ -14,6 +14,7 @@ from model.checkpoint import LEARNED, OBJECTS, Calibration, Method, load_calibra
 from model.errors import MediaError
 from model.evidence import CUES, yaws_deg
 from model.features import Motion
+from model.posterior import credible_arcs
 from model.scoring import (
     TRAINING_FREE,
     Evidence,
@@ -142,8 +143,10 @@ def test_two_modes_give_two_arcs_the_best_one_first() -> None:
     first, second = judgement.arcs_deg
     assert holds(first, -170)
     assert holds(second, 20)
-    told = " and ".join(f"{low:+.1f}° to {high:+.1f}°" for low, high in judgement.arcs_deg)
-    assert f"Two rotations fit: {told}." in judgement.reasons  # as everywhere else
+    told = judgement.as_json()
+    assert (told["interval_deg"], told["second_interval_deg"]) == (list(first), list(second))
+    spans = " and ".join(f"{low:+.1f}° to {high:+.1f}°" for low, high in judgement.arcs_deg)
+    assert f"Two rotations fit: {spans}." in judgement.reasons  # as everywhere else
 
 
 @pytest.mark.parametrize("n", [1, 2, 8, 72])
@@ -154,17 +157,31 @@ def test_a_window_tells_as_much_as_it_leaves_fewer_rotations(n: int) -> None:
     assert window(log_posterior).information == pytest.approx(math.log(72 / n), abs=1e-9)
 
 
+@pytest.mark.parametrize("best", [90.0, -175.0])
 @pytest.mark.parametrize(
     ("height", "told"), [(3.0, "2 of 3 windows vote within 30°"), (0.1, "In no window")]
 )
-def test_reasons_tell_whether_windows_agree_or_say_nothing(height: float, told: str) -> None:
+def test_reasons_tell_whether_windows_agree_or_say_nothing(
+    height: float, told: str, best: float
+) -> None:
     strict = replace(CALIBRATION, least_confidence=0.999)
-    windows = [window(bump(centre, height=height)) for centre in (80.0, 105.0, -90.0)]
+    windows = [window(bump(best + off, height=height)) for off in (-10, 15, 180)]
 
     judgement = judge(windows, strict, tolerance_deg=10)
 
     assert judgement.verdict is Verdict.UNDECIDABLE
     assert [told in reason for reason in judgement.reasons[1:]] == [True]
+
+
+@pytest.mark.parametrize("mass", [0.5, 0.9])
+def test_arcs_hold_what_the_calibration_says(mass: float) -> None:
+    log_posterior = bump(46.0)
+
+    judgement = judge(
+        [window(log_posterior)], replace(CALIBRATION, arc_mass=mass), tolerance_deg=10
+    )
+
+    assert judgement.arcs_deg == credible_arcs(log_posterior.exp(), mass)
 
 
 def holds(arc: tuple[float, float], degrees: float) -> bool:

@@ -19,6 +19,7 @@ from model.comparison import Comparison, Outcome
 from model.errors import OptionError
 from model.evidence import yaws_deg
 from model.options import Options
+from model.orientation import Orientation
 from model.posterior import NEAR_DEG, credible_arcs
 from model.scoring import Judgement, Verdict
 from model.side_by_side import Reference, belief_in_reference, find_reference, side_by_side
@@ -148,7 +149,7 @@ def test_a_wide_reference_alone_is_no_verdict() -> None:
     assert wide.confidence == pytest.approx(0.95 * math.erf(15 * 1.645 / 29 / 2**0.5), abs=0.01)
 
 
-@pytest.mark.parametrize("confidence", [0.8, 0.9, 0.95, 0.97])
+@pytest.mark.parametrize("confidence", [0.8, 0.9, 0.925, 0.95, 0.97])
 def test_where_they_disagree_neither_is_sure_and_both_are_told(confidence: float) -> None:
     picture = seen(120.0, confidence=confidence)
     found = Reference(Path("camera.mp4"), True, answer(31.0))
@@ -156,6 +157,9 @@ def test_where_they_disagree_neither_is_sure_and_both_are_told(confidence: float
 
     assert beside.together.confidence < max(confidence, 0.95) - 0.1
     assert len(beside.together.arcs_deg) == 2
+    undecided = beside.together.verdict is Verdict.UNDECIDABLE
+    assert undecided is (0.92 < confidence < 0.96)  # belief in the reference is 0.59 and 0.49
+    assert not undecided or "disagree" in beside.together.reasons[0]
     assert "+31.0" in beside.note
     assert "+120.0" in beside.note
 
@@ -180,6 +184,7 @@ def test_an_arc_over_the_back_is_told_within_a_turn() -> None:
         (UP_DOWN, "Z negated"),
         (UPSIDE_DOWN, "try --fix invert"),
         ({"tilt_deg": 60.0, "tilt_interval_deg": (55.0, 65.0)}, "leans by 60"),
+        ({"tilt_deg": 110.0, "tilt_interval_deg": (105.0, 115.0)}, "leans by 110"),
     ],
 )
 def test_what_no_yaw_mends_withholds_the_verdict(changed: dict[str, object], told: str) -> None:
@@ -360,12 +365,33 @@ def test_a_named_reference_of_other_sound_says_so(
     assert "could not be laid" in found.comparison.reasons[0]
 
 
+def test_another_recording_is_laid_by_its_own_sound(
+    take: TakeFiles, camera: Path, fitting: np.ndarray, tmp_path: Path
+) -> None:
+    """Not as the camera's sound lies."""
+    soundfile.write(tmp_path / "later.wav", fitting[:, RATE:].T, RATE)
+
+    with Take(camera, Track((take.audio,))) as opened:
+        found = find_reference(opened, tmp_path / "later.wav")
+
+    assert found is not None
+    laid = found.comparison.synchronisation
+    assert laid is not None
+    assert laid.offset_s == pytest.approx(-1.0, abs=0.002)
+
+
 def test_a_reference_is_never_overwritten(take: TakeFiles, tmp_path: Path) -> None:
     second = tmp_path / "second.wav"
     soundfile.write(second, field_of(take.audio).T, RATE)
 
     with pytest.raises(OptionError, match=r"second\.wav"):
         align(take.video, Track((take.audio,)), Outputs(second), Options(reference=second))
+
+
+def test_a_microphone_that_turned_is_not_compared_unasked(take: TakeFiles, camera: Path) -> None:
+    turning = Orientation(Path("gyro.csv"), np.array([0.0, 6.0]), np.array([0.0, 90.0]))
+    with Take(camera, Track((take.audio,)), orientation=turning) as opened:
+        assert find_reference(opened, None) is None
 
 
 def test_the_track_inside_the_picture_has_no_reference(camera: Path) -> None:

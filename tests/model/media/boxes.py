@@ -24,10 +24,13 @@ def sv3d(
     projection: bytes = b"equi",
     *,
     yaw_deg: float = 0.0,
+    pitch_deg: float = 0.0,
+    roll_deg: float = 0.0,
     bounds: tuple[int, int, int, int] = (0, 0, 0, 0),
 ) -> bytes:
     payloads = {b"equi": struct.pack(">4I", *bounds), b"cbmp": bytes(8)}
-    header = full_box(b"prhd", struct.pack(">3i", round(yaw_deg * 65536), 0, 0))
+    pose = (round(degrees * 65536) for degrees in (yaw_deg, pitch_deg, roll_deg))
+    header = full_box(b"prhd", struct.pack(">3i", *pose))
     kind = full_box(projection, payloads.get(projection, bytes(16)))
     return box(b"sv3d", full_box(b"svhd", b"test\0") + box(b"proj", header + kind))
 
