@@ -230,6 +230,8 @@ def test_mixed_orders_are_refused_by_name(take: TakeFiles, tmp_path: Path) -> No
 
     with pytest.raises(UnsupportedMedia, match="mixed order"):
         run(take.video, path)
+    with Take(take.video, Track((path,), Convention.FUMA)) as opened:  # as the sentence says
+        assert opened.layout.other_channels == (4, 5)
 
 
 def test_named_channels(take: TakeFiles, report: Report, tmp_path: Path) -> None:
@@ -313,6 +315,9 @@ def test_a_carriers_order_is_undone_in_the_output(
     np.testing.assert_allclose(written.T[[0, 2, 4, 5]], [w, z, *pair], atol=2**-22)
     assert any("order was that of SA3D" in note for note in other["warnings"])
     assert not any("Nothing in the output says" in note for note in other["warnings"])
+    with Take(take.video, Track((path,), Convention.N3D)) as opened:  # who knows better is believed
+        assert opened.layout.components == (0, 1, 2, 3)
+        assert opened.carrier is None
 
 
 @pytest.mark.parametrize("convention", [None, Convention.AMBIX])
@@ -463,6 +468,14 @@ def test_a_longer_track_than_the_picture(take: TakeFiles, report: Report, tmp_pa
 
     assert same_answer(report, other)
     assert soundfile.info(tmp_path / "out.wav").frames == longer.shape[1]
+
+
+def test_a_track_that_is_moved_shares_another_stretch(take: TakeFiles) -> None:
+    with Take(take.video, Track((take.audio,))) as opened:
+        assert (opened.start_s, opened.end_s) == pytest.approx((0.0, 6.0), abs=1e-3)
+        for by_s, shared_s in ((1.5, (1.5, 6.0)), (-2.5, (0.0, 5.0))):
+            opened.move(by_s)
+            assert (opened.start_s, opened.end_s) == pytest.approx(shared_s, abs=1e-3)
 
 
 def test_no_overlap(take: TakeFiles, tmp_path: Path) -> None:
@@ -730,7 +743,7 @@ def test_samples_are_clipped_that_the_file_could_not_hold(
 
 
 def test_a_trim_is_told(take: TakeFiles, tmp_path: Path) -> None:
-    field = field_of(take)
+    field = field_of(take) * np.array([[0.5], [1.0], [1.0], [1.0]])
     field *= 0.999 / np.abs(field).max()
     soundfile.write(tmp_path / "loud.wav", field.T, 48000, subtype="PCM_24")
 
@@ -738,7 +751,9 @@ def test_a_trim_is_told(take: TakeFiles, tmp_path: Path) -> None:
 
     output = report["output"]
     assert output["clipped_samples"] == 0
-    assert bool(output["trim_db"]) == any("would have clipped" in w for w in report["warnings"])
+    assert output["trim_db"] < 0
+    told = f"would have clipped: all channels were lowered by {-output['trim_db']:.2f} dB"
+    assert any(told in warning for warning in report["warnings"])
     assert output["peak"] <= 1
 
 

@@ -18,7 +18,7 @@ from model.align import Outputs, align, correct
 from model.ambisonics import rotate_yaw
 from model.media import VideoReader, open_audio
 from model.options import Options
-from model.placement import placed
+from model.placement import Placement, placed
 from model.sync import Belonging, Synchronisation
 from model.take import Take, Track
 from model.turning import turned_along
@@ -99,6 +99,20 @@ def test_laying_on_the_picture_without_a_shift_keeps_every_sample(
     laid = field_of(tmp_path / "out.wav")
     n_samples = min(laid.shape[1], turned.shape[1])
     np.testing.assert_allclose(laid[:, :n_samples], turned[:, :n_samples], atol=2e-4)
+
+
+def test_a_clock_that_drifts_is_laid_on_the_pictures(take: TakeFiles, tmp_path: Path) -> None:
+    """As fast as is laid at all: 5 ms in 5 s, a whole wave."""
+    tone = 0.5 * np.sin(math.tau * 200 * np.arange(6 * RATE) / RATE)
+    soundfile.write(tmp_path / "t.wav", np.outer(tone, [1, 0.5, 0.2, 0.8]), RATE, "FLOAT")
+    track = Track((tmp_path / "t.wav",))
+    with Take(take.video, track) as opened:
+        opened.placement = Placement(offset_s=-0.25, drift_ppm=1000.0)
+        correct(opened, track, tmp_path / "out.wav", 0.0, lay_on_picture=True)
+        at_s = np.array([opened.placement.track_s(t) for t in np.arange(RATE, 5 * RATE) / RATE])
+
+    laid = field_of(tmp_path / "out.wav")[0, RATE : 5 * RATE]
+    np.testing.assert_allclose(laid, 0.5 * np.sin(math.tau * 200 * at_s), atol=1e-3)
 
 
 def test_an_aligned_track_is_laid_in_float_if_that_is_asked(
