@@ -45,10 +45,16 @@ class Placement:
 
 
 def placed(
-    video: VideoInfo, track: AudioReader, *, shared: bool, offset_s: float | None
+    video: VideoInfo,
+    track: AudioReader,
+    *,
+    w_channel: int,
+    shared: bool,
+    offset_s: float | None,
 ) -> Placement:
     """Place a track.
 
+    w_channel : the track's file channel that is W.
     shared : the track is the sound inside the video's own file.
     offset_s : where the user says that it begins.
     """
@@ -60,7 +66,7 @@ def placed(
         return Placement()
     try:
         with open_audio(video.path) as camera:
-            sync = synchronise(camera, track)
+            sync = synchronise(camera, track, w_channel=w_channel)
             camera_start_s = camera.info.start_s - video.start_s
     except (MediaError, UnusableContent) as error:
         return Placement(note=f"The camera's own sound does not help to place the track: {error}")

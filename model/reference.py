@@ -114,7 +114,9 @@ def compare(
     OptionError : a spacing that leaves nothing to compare.
     """
     lowest_hz = _lowest_hz(spacing_m)
-    aligned = synchronisation or synchronise(reference.reader, track.reader)
+    aligned = synchronisation or synchronise(
+        reference.reader, track.reader, w_channel=track.layout.components[0]
+    )
     if aligned.belonging is not Belonging.SYNCHRONISED:
         return unsynchronised(aligned)
     start = max(0.0, aligned.offset_s)

@@ -107,6 +107,7 @@ def synchronise(
     *,
     expected_s: float = 0.0,
     search_s: float = SEARCH_S,
+    w_channel: int | None = None,
 ) -> Synchronisation:
     """Find offset and drift of a track against the camera's own sound.
 
@@ -114,6 +115,7 @@ def synchronise(
 
     expected_s : camera's time at which the track should begin.
     search_s : how far from that it may begin, to either side.
+    w_channel : the track's file channel that is W; None: as the file declares.
 
     Raises
     ------
@@ -126,7 +128,8 @@ def synchronise(
             f"A search of {search_s:g} s around {expected_s:g} s makes no sense: the reach must "
             f"lie between 0 and {MAX_SEARCH_S:.0f} s."
         )
-    ears = Ear(camera, camera_channels(camera)), Ear(track, track_channels(track))
+    heard_of_track = track_channels(track) if w_channel is None else [w_channel]
+    ears = Ear(camera, camera_channels(camera)), Ear(track, heard_of_track)
     lines = coarse_lines(*ears, expected_s, search_s)
     told = _told(ears, lines, expected_s, search_s)
     if told:

@@ -131,7 +131,11 @@ class Take:
             self.layout = _layout(self._audio.info, track, self.diagnosis)
             self._signs = np.array(track.fix.signs(1) if track.fix else (1,) * 4)
             self.placement = placed(
-                self._video.info, self._audio, shared=self.shared, offset_s=track.offset_s
+                self._video.info,
+                self._audio,
+                w_channel=self.layout.components[0],
+                shared=self.shared,
+                offset_s=track.offset_s,
             )
             self.start_s, self.end_s = self._overlap()
             if orientation:

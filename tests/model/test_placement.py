@@ -63,6 +63,18 @@ def test_a_late_track_is_placed_by_the_camera(
     assert abs(math.remainder(report["rotate_field_ccw_deg"] + take.rotated_deg, 360)) <= 10
 
 
+def test_a_track_is_placed_by_its_w_wherever_that_is(
+    take: TakeFiles, camera: Path, tmp_path: Path
+) -> None:
+    """After a head-locked pair, which the camera has not heard."""
+    field = field_of(take.audio)[:, 3 * RATE :]
+    pair = 0.1 * np.random.default_rng(1).standard_normal((2, field.shape[1]))
+    soundfile.write(tmp_path / "six.wav", np.concatenate([pair, field]).T, RATE)
+
+    with Take(camera, Track((tmp_path / "six.wav",), components=(2, 3, 4, 5))) as opened:
+        assert opened.placement.offset_s == pytest.approx(3.0, abs=0.002)
+
+
 def test_a_late_track_is_laid_on_the_picture(take: TakeFiles, camera: Path, tmp_path: Path) -> None:
     """Its sound then stands where it was before three seconds were cut off."""
     field = field_of(take.audio)
@@ -160,10 +172,10 @@ def test_the_cameras_sound_may_begin_beside_its_picture(
     found = Synchronisation(
         Belonging.SYNCHRONISED, 2.0, 100.0, 1e-4, 1.0, 1.0, False, "All agree.", ()
     )
-    monkeypatch.setattr("model.placement.synchronise", lambda *_: found)
+    monkeypatch.setattr("model.placement.synchronise", lambda *_, **__: found)
 
     with VideoReader(path) as video, open_audio(take.audio) as track:
-        placement = placed(video.info, track, shared=False, offset_s=None)
+        placement = placed(video.info, track, w_channel=0, shared=False, offset_s=None)
 
     assert placement.picture_s(3.0) == pytest.approx(2.0 + 1.0001 * 3.0 + late_s, abs=2e-3)
     assert placement.track_s(placement.picture_s(3.0)) == pytest.approx(3.0)

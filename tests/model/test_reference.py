@@ -15,7 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import fftconvolve
 
-from model.ambisonics import Fix, encode, pitch_matrix, rotate, rotate_yaw, yaw_matrix
+from model.ambisonics import (
+    ChannelLayout,
+    Fix,
+    encode,
+    pitch_matrix,
+    rotate,
+    rotate_yaw,
+    yaw_matrix,
+)
 from model.coherence import CrossSpectra, cross_spectra
 from model.comparison import Comparison, Outcome, rotation_of, solve, yaw_of
 from model.displacement import moved
@@ -372,6 +380,19 @@ def test_files_are_laid_on_each_other_in_time_first(
     assert told["rotate_field_ccw_deg"] == pytest.approx(found.rotate_field_ccw_deg, abs=0.5)
     assert main([str(reference), str(track)]) == 0
     assert "rotated: rotate_field_ccw_deg -1" in capsys.readouterr().out
+
+
+def test_files_are_laid_on_each_other_by_w_wherever_that_is(tmp_path: Path) -> None:
+    field, pair = scene(15), 0.1 * np.random.default_rng(1).standard_normal((2, N - RATE))
+    reference = write(tmp_path / "reference.wav", field)
+    track = write(tmp_path / "track.wav", np.concatenate([pair, field[:, RATE:]]))
+
+    with open_audio(reference) as a, open_audio(track) as b:
+        found = compare(Recording(a), Recording(b, ChannelLayout.of(6, components=(2, 3, 4, 5))))
+
+    assert found.synchronisation is not None
+    assert found.synchronisation.offset_s == pytest.approx(1.0, abs=1e-3)
+    assert off_deg(found.rotate_field_ccw_deg, 0) < 1.0
 
 
 def test_foreign_and_unsuitable_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
