@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from model.errors import MediaError, UnusableContent
+from model.errors import InputError
 from model.media import AudioReader, VideoInfo, open_audio
 from model.sync import Belonging, Synchronisation, synchronise
 
@@ -68,7 +68,7 @@ def placed(
         with open_audio(video.path) as camera:
             sync = synchronise(camera, track, w_channel=w_channel)
             camera_start_s = camera.info.start_s - video.start_s
-    except (MediaError, UnusableContent) as error:
+    except InputError as error:
         return Placement(note=f"The camera's own sound does not help to place the track: {error}")
     if sync.belonging is not Belonging.SYNCHRONISED:
         taken = "" if sync.belonging is Belonging.FOREIGN else " It is taken to begin at 0."

@@ -26,9 +26,9 @@ def turn_deg(before: np.ndarray, after: np.ndarray) -> float:
     return math.degrees(math.atan2(sin, cos))
 
 
-def with_camera_sound(video: Path, sound: np.ndarray, path: Path) -> Path:
-    """The video with a mono track of its own (N,), as a camera records it (AAC)."""
-    return _with_sound(video, sound[None], path, codec="aac", layout="mono", options={})
+def with_camera_sound(video: Path, sound: np.ndarray, path: Path, *, codec: str = "aac") -> Path:
+    """The video with a mono track of its own (N,), as a camera records it."""
+    return _with_sound(video, sound[None], path, codec=codec, layout="mono", options={})
 
 
 def with_ambisonic_track(video: Path, field: np.ndarray, path: Path) -> Path:

@@ -181,6 +181,48 @@ def test_the_cameras_sound_may_begin_beside_its_picture(
     assert placement.track_s(placement.picture_s(3.0)) == pytest.approx(3.0)
 
 
+@pytest.mark.parametrize("belonging", Belonging)
+@pytest.mark.parametrize(("drift_ppm", "told"), [(1000.0, False), (4000.0, True)])
+def test_only_a_track_that_is_sure_to_belong_is_moved(
+    take: TakeFiles,
+    monkeypatch: pytest.MonkeyPatch,
+    belonging: Belonging,
+    drift_ppm: float,
+    told: bool,
+) -> None:
+    """Which is told where it moves the beginning or the end by more than 20 ms."""
+    found = Synchronisation(belonging, 0.001, drift_ppm, 1e-4, 1.0, 0.5, False, "So it is.", ())
+    monkeypatch.setattr("model.placement.synchronise", lambda *_, **__: found)
+
+    with VideoReader(take.video) as video, open_audio(take.audio) as track:
+        info = replace(video.info, path=take.audio, has_sound=True)
+        placement = placed(info, track, w_channel=0, shared=False, offset_s=None)
+
+    belongs = belonging is Belonging.SYNCHRONISED
+    moved_s = 0.001 + 10 * drift_ppm / 1e6 if belongs else 0.0
+    assert placement.sync is found
+    assert placement.picture_s(10.0) == pytest.approx(10 + moved_s)
+    assert placement.foreign is (belonging is Belonging.FOREIGN)
+    note = placement.note or ""
+    assert ("its clock drifts by +4000.0 ppm" in note) is (belongs and told)
+    assert ("So it is." in note) is not belongs
+    assert ("taken to begin at 0" in note) is (belonging is Belonging.UNDECIDABLE)
+
+
+def test_camera_sound_that_is_not_read_does_not_stand_in_the_way(
+    take: TakeFiles, tmp_path: Path
+) -> None:
+    for name, codec, sound in (
+        ("old.mkv", "mp2", field_of(take.audio)[0]),
+        ("silent.mp4", "aac", np.zeros(10 * RATE)),
+    ):
+        camera = with_camera_sound(take.video, sound, tmp_path / name, codec=codec)
+        with Take(camera, Track((take.audio,))) as opened:
+            assert opened.placement.offset_s == 0
+            assert opened.placement.sync is None
+            assert "sound does not help to place the track" in opened.warnings[-1]
+
+
 def test_a_foreign_track_gets_no_verdict(camera: Path, tmp_path: Path) -> None:
     scene = draw_scene(TAKE_SEED + 1, LONGER)
     other = write_take(scene, tmp_path, "other", height=128, rate_hz=12.5, colour=False)
