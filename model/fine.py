@@ -90,7 +90,7 @@ def _measured(camera: Ear, track: Ear, at_s: float, length_s: float, line: Line)
     """One chunk's delay near the line: correlations of its frames, each laid along the line."""
     rate = RATE
     frame_s = length_s / max(1, round(length_s / _FRAME_S))  # all of it, in whole frames
-    size, reach = round(frame_s * rate), round(REACH_S * rate)
+    size, reach = int(frame_s * rate), round(REACH_S * rate)
     margin_s = REACH_S + MARGIN_S
     camera_start, seen = camera.listen(at_s, length_s, rate)
     track_start, heard = track.listen(
