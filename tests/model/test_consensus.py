@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.consensus import fitted, log_odds, voted
+from model.consensus import fitted, highest_apart, log_odds, voted
 
 
 @given(
@@ -30,14 +30,14 @@ def test_a_line_is_found_among_outliers(seed: int, slope: float, level: float) -
     assert fit.line.delay(300.0) == pytest.approx(level + slope * 300, abs=5e-4)
 
 
-@given(seed=st.integers(0, 10_000), slope=st.floats(-250e-6, 250e-6))
+@given(seed=st.integers(0, 10_000), slope=st.floats(-250e-6, 250e-6), at_the_end=st.booleans())
 @settings(max_examples=30, deadline=None)
-def test_delays_of_echoes_are_left_out(seed: int, slope: float) -> None:
+def test_delays_of_echoes_are_left_out(seed: int, slope: float, at_the_end: bool) -> None:
     """A quarter comes later by a few milliseconds, as if near: none comes earlier."""
     rng = np.random.default_rng(seed)
     times = np.linspace(0, 600, 60)
     delays = 1.0 + slope * times + rng.normal(0, 1e-4, 60)
-    echoes = rng.permutation(60)[:15]
+    echoes = np.arange(45, 60) if at_the_end else rng.permutation(60)[:15]
     delays[echoes] += rng.uniform(0.0025, 0.0045, 15)
 
     fit = fitted(times, delays, np.ones(60, dtype=bool))
@@ -102,11 +102,45 @@ def test_no_line_has_more_votes(n_bins: int) -> None:
         inside = (bins >= 0) & (bins < n_bins)
         return float(on_edges[np.flatnonzero(inside), bins[inside]].sum())
 
-    (line,) = voted(votes, times, least_s=-1.0, bin_s=bin_s, max_slope=300e-6)
+    lines = voted(
+        votes, times, least_s=-1.0, bin_s=bin_s, max_slope=300e-6, n_lines=n_bins, apart_s=0.0
+    )
 
+    bins = [round((line.delay(200.0) + 1.0) / bin_s) for line in lines]
+    found = [votes_of(at, line.slope) for at, line in zip(bins, lines, strict=True)]
     slopes = np.arange(-30, 31) * bin_s / 200
-    most = max(votes_of(at, slope) for at in range(n_bins) for slope in slopes)
-    assert votes_of(round((line.delay(200.0) + 1.0) / bin_s), line.slope) == pytest.approx(most)
+    most = [max(votes_of(at, slope) for slope in slopes) for at in bins]
+    assert sorted(bins) == list(range(n_bins))
+    assert found == pytest.approx(most)
+    assert np.all(np.diff(found) <= 1e-9)
+
+
+@given(seed=st.integers(0, 10_000), most=st.integers(1, 30), apart=st.integers(0, 8))
+@settings(max_examples=50, deadline=None)
+def test_the_highest_are_apart(seed: int, most: int, apart: int) -> None:
+    """Against a plain choice one by one; what is not above 0 is none."""
+    heights = np.random.default_rng(seed).normal(0.5, 1.0, (2, 30))
+    plain: list[tuple[int, ...]] = []
+    for flat in np.argsort(-heights, axis=None):
+        place = tuple(int(i) for i in np.unravel_index(flat, heights.shape))
+        if heights[place] > 0 and all(abs(place[-1] - other[-1]) > apart for other in plain):
+            plain.append(place)
+
+    assert list(highest_apart(heights, most, apart)) == plain[:most]
+
+
+def test_how_far_delays_may_scatter_and_agree() -> None:
+    """By a millisecond, as microphones apart hear it, or by as much as they do; not by more."""
+    rng, times = np.random.default_rng(4), np.linspace(0, 300, 40)
+    exact = 1.0 + rng.normal(0, 1e-5, 40)
+    apart = exact + np.where(np.arange(40) % 4 == 0, 9e-4, 0.0)
+    rough = 1.0 + rng.normal(0, 1.2e-3, 40)
+    foreign = exact + np.where(np.arange(40) % 4 < 2, rng.uniform(0.1, 0.2, 40), 0.0)
+    foreign[3] += 0.004
+
+    assert fitted(times, apart, np.ones(40, dtype=bool)).agrees.all()
+    assert fitted(times, rough, np.ones(40, dtype=bool)).agrees.sum() >= 38
+    assert fitted(times, foreign, np.abs(foreign - 1) < 0.005).agrees.sum() == 19
 
 
 TIMES_S = np.linspace(0, 20, 20)

@@ -31,6 +31,7 @@ def test_whitening_levels_any_colour_and_moves_nothing(rng: np.random.Generator)
     power = np.abs(np.fft.rfft(white[1].reshape(-1, 1000), axis=1)) ** 2
     bands = power.mean(0)[20:480].reshape(23, -1).mean(1)
     assert bands.max() / bands.min() < 1.5
+    assert power.mean(0)[1:5].max() < 0.1 * bands.min()  # the mains, wind
     assert np.argmax(np.abs(np.correlate(white[1], noise, "same"))) == pytest.approx(
         2 * RATE, abs=1
     )
@@ -50,7 +51,7 @@ def test_what_a_coder_took_away_is_not_raised(rng: np.random.Generator) -> None:
 
 
 def test_silence_stays_silence() -> None:
-    assert not whitened(np.zeros((2, 100)), RATE).any()
+    assert not whitened(np.zeros((2, RATE)), RATE).any()
     assert not deviations(np.zeros((2, 100))).any()
 
 
@@ -82,6 +83,22 @@ def test_a_negative_peak_is_a_peak() -> None:
 
     assert at == pytest.approx(3.0)
     assert height == pytest.approx(-2.0)
+
+
+def test_a_peak_at_an_end_is_left_where_it_is() -> None:
+    assert refined_peak(np.array([3.0, 1.0, 0.0])) == (0.0, 3.0)
+    assert refined_peak(np.array([0.0, 1.0, -3.0])) == (2.0, -3.0)
+
+
+def test_each_channel_is_judged_by_its_own_noise(rng: np.random.Generator) -> None:
+    curve, haystack = rng.standard_normal(500), rng.standard_normal((1, 500))
+    needle = rng.standard_normal((1, 50))
+    loud = np.array([[1.0], [100.0]])
+
+    np.testing.assert_allclose(deviations(loud * curve), np.stack([deviations(curve)] * 2))
+    alike = search(loud * needle, haystack)
+    np.testing.assert_allclose(alike[0], alike[1])
+    assert not search(loud * 0, haystack).any()
 
 
 def test_a_search_is_not_misled_by_silence(rng: np.random.Generator) -> None:

@@ -108,6 +108,37 @@ def test_in_doubt_the_sound_is_in_time() -> None:
     assert not lag.out_of_time
 
 
+def test_what_is_near_counts_together() -> None:
+    """One step is likelier than either of two neighbours, and less likely than both."""
+    lag = told(peaked(0.4, 20, 11.0) + peaked(-0.4, 20, 10.5) + peaked(-0.3, 20, 10.5))
+
+    assert lag.late_s == pytest.approx(-0.35, abs=0.05)
+    assert not lag.sure
+    assert not lag.out_of_time
+
+
+@pytest.mark.parametrize("rate_hz", [8.0, 12.5])
+def test_lags_are_told_in_seconds_at_any_rate(rate_hz: float) -> None:
+    class AtRate(Known):
+        def over_lags(self, _window: Window, reach: int) -> torch.Tensor:
+            evidence = torch.zeros(2 * reach + 1, N_YAWS, dtype=torch.float64)
+            evidence[reach - 2, 20] = 60.0
+            return evidence
+
+    test, window = LagTest(AtRate([])), empty(100)
+    window.motion.edges_s.mul_(RATE_HZ / rate_hz)
+    test.add(window)
+
+    assert test.result().late_s == pytest.approx(-2 / rate_hz, abs=0.03)
+
+
+def test_what_is_in_time_needs_no_making_up_for() -> None:
+    in_time = told(*[peaked(0.05, 20, 30.0)] * 3)
+
+    assert in_time.sure
+    assert not in_time.as_json()["made_up_for"]
+
+
 def test_what_all_yaws_share_says_nothing() -> None:
     evidence = peaked(0.3, 20, 12.0)
     raised = evidence + np.linspace(0, 50, len(LAGS_S))[:, None]

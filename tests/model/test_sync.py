@@ -23,7 +23,10 @@ from model.sync import (
     Belonging,
     Synchronisation,
     _judged,
+    _rivals_s,
+    _within,
     as_json,
+    draw,
     main,
     synchronise,
 )
@@ -235,6 +238,41 @@ def test_all_chunks_together_tell_where_none_does(odds: float, belonging: Belong
     assert np.isfinite(judged.offset_std_s) == told
 
 
+def test_chunks_that_are_sure_need_no_others() -> None:
+    """Seven agree; what all of them laid over each other say does not come in."""
+    off_s = [2e-5, -3e-5, 1e-5, 0.0, -1e-5, 4e-5, 3e-5, 0.004]
+    chunks = [Chunk(4.0 * i, 2.0 + off, 9.0, False) for i, off in enumerate(off_s)]
+
+    for odds in (-6.0, 30.0):
+        judged = _judged(chunks, Line(2.001, 0.0), 30.0, Place(Line(2.003, 0.0), -9.0, odds))
+
+        assert judged.belonging is Belonging.SYNCHRONISED
+        assert judged.offset_s == pytest.approx(2.0, abs=1e-4)
+        assert judged.reason == "7 of 8 chunks agree on one delay."
+        assert [chunk.agrees for chunk in judged.chunks] == [True] * 7 + [False]
+        assert not judged.inverted
+
+
+@pytest.mark.parametrize("n", [0, 1, 3])
+def test_few_chunks_cannot_say_that_a_track_is_foreign(tmp_path: Path, n: int) -> None:
+    chunks = [Chunk(2.0 * i, 2.0 + off, 4.0, False) for i, off in enumerate((0.1, -0.2, 0.05)[:n])]
+
+    judged = _judged(chunks, Line(2.0, 0.0), 30.0)
+    draw(judged, tmp_path / "p.png")
+
+    assert judged.belonging is Belonging.UNDECIDABLE
+    json.dumps(as_json(judged), allow_nan=False)
+
+
+def test_rivals_are_as_high_and_elsewhere() -> None:
+    heights_s = [(10.0, 5.0), (9.5, 5.01), (-9.0, 6.0), (8.5, 6.01), (8.2, 3.0), (7.9, 1.0)]
+    places = [Place(Line(at_s, 0.0), height, 3.0) for height, at_s in heights_s]
+
+    assert _rivals_s(places, 10.0) == pytest.approx([1.0, -2.0])
+    assert _rivals_s([], 10.0) == []
+    assert _within(places, 5.5, 0.6) == places[:4]
+
+
 def test_what_begins_out_of_reach_is_not_found_and_what_is_expected_is(tmp_path: Path) -> None:
     camera, track = recorded(tmp_path, 52, 5.0, Fraction(1), noise_db=-10)
 
@@ -380,12 +418,14 @@ def test_silence_shortness_and_nonsense_are_refused(tmp_path: Path) -> None:
     for search_s in (0.0, -1.0, 1e4, float("nan")):
         with pytest.raises(OptionError, match="makes no sense"):
             synchronised(noise, noise, search_s)
+    with open_audio(noise) as a, pytest.raises(OptionError, match="makes no sense"):
+        synchronise(a, a, expected_s=math.nan)
 
 
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     camera, track = recorded(tmp_path, 60, 1.0, Fraction(1), noise_db=-10)
     plot = tmp_path / "plot.png"
-    arguments = [str(camera), str(track), "--search-s", "3"]
+    arguments = [str(camera), str(track), "--expected-s", "1.3", "--search-s", "0.5"]
 
     assert main([*arguments, "--json", "--plot", str(plot)]) == 0
     told = json.loads(capsys.readouterr().out)
