@@ -25,7 +25,7 @@ SURE = 0.95  # of a lag to within `IN_TIME_S`: below it nothing is said
 
 _STEP_S = 0.05
 # Of a window: so much is left to compare all lags on, and of a take that is moved by one of them.
-_LEAST_WINDOW_S = LEAST_DURATION_S + 2 * REACH_S
+LEAST_WINDOW_S = LEAST_DURATION_S + 2 * REACH_S
 _IN_TIME_PRIOR = 0.8
 # How much the scorer's log-evidence counts, and W windows, as W^(1 - exponent): the least log loss
 # on three windows of each of the 48 long scenes that the yaw's pooling was found on.
@@ -90,7 +90,7 @@ class LagTest:
 
     def add(self, window: Window) -> None:
         """Take a window into account, unless it is too short for that."""
-        if window.duration_s < _LEAST_WINDOW_S:
+        if window.duration_s < LEAST_WINDOW_S:
             return
         edges_s = window.motion.edges_s
         interval_s = float(edges_s[-1] - edges_s[0]) / (len(edges_s) - 1)

@@ -20,7 +20,8 @@ import torch
 from tqdm import tqdm
 
 from model.checkpoint import load_scorer
-from model.lag import IN_TIME_S, Lag, LagTest
+from model.errors import UnusableContent
+from model.lag import IN_TIME_S, LEAST_WINDOW_S, Lag, LagTest
 from model.learned import LearnedScorer
 from model.scoring import Window
 from model.take import Take, Track
@@ -64,8 +65,19 @@ def late(window: Window, intervals: int) -> Window:
 
 
 def ask_windows(path: Path, scorer: LearnedScorer) -> Iterator[Answer]:
-    """A long window of a scene, as it is and moved."""
+    """A long window of a scene, as it is and moved.
+
+    Raises
+    ------
+    UnusableContent : it is too short for that.
+    """
     window = load_window(path)
+    third_s = (window.duration_s - max(SHIFTS_S)) / 3
+    if third_s < LEAST_WINDOW_S:
+        raise UnusableContent(
+            f"{path} is of {window.duration_s:g} s: moved, its thirds are of {third_s:.1f} s, and "
+            f"no lag is looked for in less than {LEAST_WINDOW_S:g} s. Give windows of 30 s."
+        )
     edges_s = window.motion.edges_s
     interval_s = float(edges_s[-1] - edges_s[0]) / (len(edges_s) - 1)
     for shift_s in SHIFTS_S:
