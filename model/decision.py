@@ -92,7 +92,7 @@ def judge_take(
         places = take.choose_windows(n_windows, progress)
     scored = []
     with watch.stage("score", until=0.8) as progress:
-        windows = _read(take, places, lambda fraction: progress(_READING * fraction))
+        windows = moving_windows(take, places, lambda fraction: progress(_READING * fraction))
         for index, window in enumerate(windows):
             scored.append(score(window, scorers, calibration))
             observe(window, scored[-1])
@@ -109,7 +109,11 @@ def judge_take(
     return judge(scored, calibration, tolerance_deg=tolerance_deg), scored, moment
 
 
-def _read(take: Take, places: Sequence[tuple[float, float]], progress: Progress) -> list[Window]:
+def moving_windows(
+    take: Take,
+    places: Sequence[tuple[float, float]],
+    progress: Progress = lambda _fraction: None,
+) -> list[Window]:
     """The windows at these places in which something moves; all of them if nothing ever does.
 
     A still picture (a title, black, a frozen frame) fits every rotation alike, and would count

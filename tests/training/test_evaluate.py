@@ -7,25 +7,28 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from model.checkpoint import LEARNED, Calibration, load_calibration
-from model.errors import MediaError, OptionError
+from model.errors import MediaError, OptionError, UnusableContent
 from model.evidence import CUES, N_YAWS, yaws_deg
 from model.learned import scorers_for
-from model.scoring import TRAINING_FREE, training_free
+from model.scoring import TRAINING_FREE, Window, training_free
+from tests.training.test_evaluate_lag import flickering
 from training import calibrate
 from training.calibrate import Outcome
 from training.data import takes
-from training.data.manifest import read_manifest
+from training.data.manifest import KnownTake, read_manifest
 from training.data.scenes import Conditions
 from training.data.takes import TakeFiles
 from training.data.windows import load_window, render_all
 from training.evaluate import __main__ as command
 from training.evaluate import yaw
+from training.evaluate.conventions import ask_picture
 from training.evaluate.yaw import Answer, risk_coverage, summarise
 from training.scored_takes import STATISTICS, ScoredTake, scored, takes_of
 
@@ -371,6 +374,48 @@ def test_real_takes_are_judged_as_the_log_says(shared_data: Path) -> None:
     assert tiers["weak"]["verdicts"]["undecidable"] == 1
     assert overall["wrong_and_confident"]["takes"] <= 0.10
     assert overall["median_error_deg"] <= 25
+
+
+class Filmed:
+    """A take of three windows, of which only some can be read or show something that moves."""
+
+    video = SimpleNamespace(path=Path("take.mp4"))
+
+    def __init__(self, windows: Sequence[Window | None]) -> None:
+        self._windows = windows
+        self.warnings = ["A window was left out: its frames are broken."]
+
+    def __enter__(self) -> Filmed:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def choose_windows(self, _count: int) -> list[tuple[int, float]]:
+        return [(number, 10.0) for number in range(3)]
+
+    def window(self, number: int, _duration_s: float) -> Window | None:
+        return self._windows[number]
+
+
+def test_windows_are_those_that_the_product_judges(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A still picture fits every rotation alike: it is left out, unless there is nothing else."""
+    moving = flickering(100)
+    still = replace(moving, motion=replace(moving.motion, energy=0 * moving.motion.energy))
+    known = KnownTake("take", Path("take.mp4"), Path("take.wav"), "", "", "", 0.0, (0.0,))
+    for windows, judged in (
+        ([still, moving, None], [moving]),
+        ([still, None, still], [still, still]),
+    ):
+        monkeypatch.setattr(yaw, "Take", lambda *_, w=windows, **_kw: Filmed(w))
+        assert yaw.read_windows(known, n_windows=3, device="cpu") == judged
+
+    monkeypatch.setattr(yaw, "Take", lambda *_, **_kw: Filmed([None] * 3))
+    for ask in (
+        lambda: yaw.read_windows(known, n_windows=3, device="cpu"),
+        lambda: list(ask_picture(known, load_calibration())),
+    ):
+        with pytest.raises(UnusableContent, match=r"take.mp4 has no readable picture .* broken"):
+            ask()
 
 
 @pytest.mark.parametrize(

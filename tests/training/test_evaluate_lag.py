@@ -91,6 +91,9 @@ def test_takes_are_moved_by_what_is_asked(
     """A track that begins later in the picture's time is heard later."""
 
     class Played:
+        video = SimpleNamespace(path=Path("take.mp4"))
+        warnings = ("A window was left out: its frames are broken.",)
+
         def __init__(self, _video: Path, track: Track) -> None:
             assert track.offset_s is not None
             self._window = late(flickering(100), round(track.offset_s * RATE_HZ))
@@ -109,7 +112,11 @@ def test_takes_are_moved_by_what_is_asked(
     monkeypatch.setattr(lag, "Take", Played)
     nowhere = Path("take.mp4")
 
-    check(ask_take(KnownTake("take", nowhere, nowhere, "", "", "", 0.0, (0.0,)), known_scorer))
+    known = KnownTake("take", nowhere, nowhere, "", "", "", 0.0, (0.0,))
+    check(ask_take(known, known_scorer))
+    monkeypatch.setattr(Played, "window", lambda *_: None)
+    with pytest.raises(UnusableContent, match="has no readable picture"):
+        list(ask_take(known, known_scorer))
 
 
 @pytest.fixture

@@ -40,8 +40,8 @@ from model.learned import scorers_for
 from model.media import open_audio, open_split_audio
 from model.readings import ratio_estimate
 from model.scoring import score
-from model.take import Take, Track
 from training.data.manifest import KnownTake, read_manifest
+from training.evaluate.yaw import read_windows
 from training.figures import write_report
 
 FloatArray = NDArray[np.floating]
@@ -247,14 +247,10 @@ def ask_picture(known: KnownTake, calibration: Calibration) -> Iterator[PictureA
         truth: HandednessTest(calibration, scorers, even)
         for truth in (Hypothesis.UPRIGHT, Hypothesis.MIRRORED)
     }
-    with Take(known.video, Track((known.audio,))) as take:
-        for place in take.choose_windows(_WINDOWS):
-            window = take.window(*place)
-            if window is None:
-                continue
-            for truth, test in tests.items():
-                turned = replace(window, covariance=undone(window.covariance, truth))
-                test.add(turned, score(turned, scorers, calibration))
+    for window in read_windows(known, n_windows=_WINDOWS, device="cpu"):
+        for truth, test in tests.items():
+            turned = replace(window, covariance=undone(window.covariance, truth))
+            test.add(turned, score(turned, scorers, calibration))
     for truth, test in tests.items():
         p = test.result().reversed_probability
         name = "upright" if truth is Hypothesis.UPRIGHT else "reversed"

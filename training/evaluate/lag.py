@@ -20,6 +20,7 @@ import torch
 from tqdm import tqdm
 
 from model.checkpoint import load_scorer
+from model.decision import moving_windows
 from model.errors import UnusableContent
 from model.lag import IN_TIME_S, LEAST_WINDOW_S, Lag, LagTest
 from model.learned import LearnedScorer
@@ -93,9 +94,8 @@ def ask_take(known: KnownTake, scorer: LearnedScorer) -> Iterator[Answer]:
     for shift_s in SHIFTS_S:
         test = LagTest(scorer)
         with Take(known.video, Track((known.audio,), offset_s=shift_s)) as take:
-            for place in take.choose_windows(_WINDOWS):
-                if window := take.window(*place):
-                    test.add(window)
+            for window in moving_windows(take, take.choose_windows(_WINDOWS)):
+                test.add(window)
         yield _answer(known.name, shift_s, shift_s, test.result())
 
 

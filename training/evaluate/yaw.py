@@ -21,6 +21,7 @@ from tqdm import tqdm
 from model import features
 from model.arcs import cover
 from model.checkpoint import Calibration
+from model.decision import moving_windows
 from model.detections import ObjectScorer, own_of, read_detections
 from model.errors import OptionError
 from model.evidence import best_yaw_deg
@@ -64,10 +65,14 @@ class Answer:
 
 
 def read_windows(known: KnownTake, *, n_windows: int, device: str) -> list[Window]:
-    """The windows of a take that the product would judge."""
+    """The windows of a take that the product would judge.
+
+    Raises
+    ------
+    AvsaError : the take cannot be read, or nothing of its picture where the sound is.
+    """
     with Take(known.video, Track((known.audio,)), device=device) as take:
-        windows = [take.window(*place) for place in take.choose_windows(n_windows)]
-    return [window for window in windows if window is not None]
+        return moving_windows(take, take.choose_windows(n_windows))
 
 
 def answer(
