@@ -126,6 +126,21 @@ def test_what_cannot_be_written_is_told_before_the_work(
     assert f"{output} cannot be written: No such file or directory" in line
 
 
+def test_a_manifest_that_cannot_be_written_is_told_before_takes_are_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And one that is a file of another kind stays."""
+    manifest = tmp_path / "manifest.jsonl"
+    manifest.mkdir()
+    assert takes.main([str(tmp_path)]) == 2
+    assert f"{manifest} cannot be written: it is a folder" in capsys.readouterr().err
+    manifest.rmdir()
+    manifest.write_text("notes")
+    assert takes.main([str(tmp_path)]) == 2
+    assert manifest.read_text() == "notes"
+    assert [path.name for path in tmp_path.iterdir()] == [manifest.name]
+
+
 def test_what_is_averaged_is_not_overwritten(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

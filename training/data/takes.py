@@ -22,7 +22,7 @@ from model.ambisonics import rotate_yaw
 from model.errors import AvsaError
 from model.interruption import command
 from model.media.encode import write_audio, write_video
-from model.output import make_folder
+from model.output import JSON, check_output, make_folder, whole_file
 from training.data.scenes import Conditions, Scene, draw_scene, render_picture, render_sound
 from training.options import a_duration, even_height, none_or_more, one_or_more
 
@@ -108,26 +108,28 @@ def _write_takes(options: argparse.Namespace) -> None:
             duration_s=options.duration_s, n_sources=1, n_distractors=2, calm=True, snr_db=25.0,
             envelope="speech", offscreen=False, shaken=False, flawless=True,
         )  # fmt: skip
-    with (options.folder / "manifest.jsonl").open("w") as manifest:
-        for index in range(options.count):
-            number = options.seed + index
-            rotate_deg = round(float(np.random.default_rng([number, 4]).uniform(-180, 180)), 1)
-            name = f"take-{number:04d}"
-            scene = draw_scene(number, conditions)
-            take = write_take(
-                scene, options.folder, name, rotate_deg=rotate_deg, height=options.height
-            )
-            line = {
-                "video": take.video.name,
-                "audio": take.audio.name,
-                "group": name,
-                "tier": "synthetic",
-                "scene": f"{len(scene.sources)} sources, {len(scene.distractors)} silent bodies",
-                "rotated_deg": rotate_deg,
-                "rotations_deg": [0.0],
-            }
-            manifest.write(json.dumps(line) + "\n")
-            print(f"{take.video}  {take.audio}  turned by {rotate_deg:+.1f}°", file=sys.stderr)
+    manifest = options.folder / "manifest.jsonl"
+    check_output(manifest, [], begins=JSON)
+    lines = []
+    for index in range(options.count):
+        number = options.seed + index
+        rotate_deg = round(float(np.random.default_rng([number, 4]).uniform(-180, 180)), 1)
+        name = f"take-{number:04d}"
+        scene = draw_scene(number, conditions)
+        take = write_take(scene, options.folder, name, rotate_deg=rotate_deg, height=options.height)
+        line = {
+            "video": take.video.name,
+            "audio": take.audio.name,
+            "group": name,
+            "tier": "synthetic",
+            "scene": f"{len(scene.sources)} sources, {len(scene.distractors)} silent bodies",
+            "rotated_deg": rotate_deg,
+            "rotations_deg": [0.0],
+        }
+        lines.append(json.dumps(line) + "\n")
+        print(f"{take.video}  {take.audio}  turned by {rotate_deg:+.1f}°", file=sys.stderr)
+    with whole_file(manifest) as part:
+        part.write_text("".join(lines))
 
 
 if __name__ == "__main__":
