@@ -367,8 +367,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+# Which methods each of these options is of.
+_OF = {
+    "windows": (Method.FUSED, Method.EVIDENCE),
+    "long": (Method.FUSED, Method.EVIDENCE),
+    "scorer": (Method.FUSED,),
+    "checkpoint": (Method.AVSA,),
+}
+
+
 def _fitted(options: argparse.Namespace) -> Path:
     """Do what is asked for; where the calibration is kept."""
+    for name, methods in _OF.items():
+        if getattr(options, name) is not None and options.method not in methods:
+            raise OptionError(
+                f"--{name} is of --method {' and '.join(methods)}, not of {options.method}: leave "
+                "it away, or say which method is meant."
+            )
     if options.method is Method.AVSA and options.checkpoint is None:
         raise OptionError("--method avsa needs --checkpoint.")
     output: Path = options.output or (

@@ -126,6 +126,36 @@ def test_what_cannot_be_written_is_told_before_the_work(
     assert f"{output} cannot be written: No such file or directory" in line
 
 
+@pytest.mark.parametrize(
+    ("main", "words", "told"),
+    [
+        (calibrate.main, "--windows IN --long IN --checkpoint IN", "--checkpoint is of --method"
+         " avsa, not of fused: leave it away, or say which method"),
+        (calibrate.main, "--method avsa --checkpoint IN --long IN", "--long is of --method fused"
+         " and evidence, not of avsa"),
+        (calibrate.main, "--method evidence --windows IN --long IN --scorer IN", "--scorer is of"
+         " --method fused, not of evidence"),
+    ],
+)  # fmt: skip
+def test_what_would_be_for_nothing_is_refused(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    main: Main,
+    words: str,
+    told: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A calibration of something else than was meant, a picture that is never written."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "IN").mkdir()
+    (tmp_path / "IN" / "dog.wav").touch()
+
+    assert main(words.split()) == 2
+
+    assert told in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["IN"]
+
+
 def test_a_manifest_that_cannot_be_written_is_told_before_takes_are_made(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
