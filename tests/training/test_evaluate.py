@@ -92,7 +92,7 @@ def test_boxes_of_a_detector_are_one_more_cue(
     assert evaluate("another") == 2
     assert "hold no box of any take" in capsys.readouterr().err
     assert evaluate(None, what=("--suite", "synthetic")) == 2
-    assert "--detections are of the takes of a --manifest" in capsys.readouterr().err
+    assert "--detections is of the takes of a --manifest" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

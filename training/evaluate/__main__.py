@@ -109,8 +109,9 @@ def _run_yaw(arguments: argparse.Namespace) -> None:
             detections=arguments.detections,
         )  # fmt: skip
         return
-    if arguments.detections is not None:
-        raise OptionError("--detections are of the takes of a --manifest: leave them away.")
+    for name in ("plot", "detections"):
+        if getattr(arguments, name) is not None:
+            raise OptionError(f"--{name} is of the takes of a --manifest: leave it away.")
     if arguments.cache is None:
         raise OptionError("--suite needs --cache, a folder for what it renders.")
     suite.run(
