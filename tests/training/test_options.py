@@ -136,6 +136,7 @@ def test_what_cannot_be_written_is_told_before_the_work(
         (calibrate.main, "--method evidence --windows IN --long IN --scorer IN", "--scorer is of"
          " --method fused, not of evidence"),
         (evaluate, "yaw --suite synthetic --cache IN --plot P", "--plot is of the takes of a"),
+        (evaluate, "sync --sounds IN --rooms IN", "IN holds one recording alone"),
     ],
 )  # fmt: skip
 def test_what_would_be_for_nothing_is_refused(

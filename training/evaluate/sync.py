@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from scipy.signal import oaconvolve
 from tqdm import tqdm
 
+from model.errors import OptionError
 from model.media import open_audio
 from model.sync import Belonging, Synchronisation, synchronise
 from training.data.rerecording import (
@@ -138,9 +139,17 @@ def write_wav(path: Path, sound: FloatArray) -> None:
 
 
 def answers(sounds: Path, rooms: Path, setting: Setting, n_takes: int) -> Iterator[Answer]:
-    """Simulate and judge one take after the other; at most two takes' files are kept."""
+    """Simulate and judge one take after the other; at most two takes' files are kept.
+
+    Raises
+    ------
+    AvsaError : there are fewer than two recordings, or a file cannot be read.
+    """
     # Neighbouring takes, each other's strangers, share no recording.
-    halves = np.array_split(np.array(read_recordings(sounds)), 2)
+    found = read_recordings(sounds)
+    if len(found) < 2:
+        raise OptionError(f"{sounds} holds one recording alone; strangers are of others: give two.")
+    halves = np.array_split(np.array(found), 2)
     responses = [rooms / name for name in ROOMS]
     before: KnownPair | None = None
     with tempfile.TemporaryDirectory() as folder:
@@ -148,7 +157,7 @@ def answers(sounds: Path, rooms: Path, setting: Setting, n_takes: int) -> Iterat
             recordings = halves[seed % 2].tolist()
             pair = record(seed, Path(folder), recordings, responses, setting)
             began = time.process_time()
-            found = judged(pair.camera, pair.track)
+            told = judged(pair.camera, pair.track)
             cost = (time.process_time() - began) / setting.duration_s
             strangers = []
             if before is not None:
@@ -164,12 +173,12 @@ def answers(sounds: Path, rooms: Path, setting: Setting, n_takes: int) -> Iterat
                 take=seed,
                 offset_s=pair.offset_s,
                 drift_ppm=pair.drift_ppm,
-                offset_error_s=found.offset_s - pair.offset_s,
-                drift_error_ppm=found.drift_ppm - pair.drift_ppm,
-                offset_std_s=found.offset_std_s,
-                drift_std_ppm=found.drift_std_ppm,
-                verdict=found.belonging.value,
-                confidence=found.confidence,
+                offset_error_s=told.offset_s - pair.offset_s,
+                drift_error_ppm=told.drift_ppm - pair.drift_ppm,
+                offset_std_s=told.offset_std_s,
+                drift_std_ppm=told.drift_std_ppm,
+                verdict=told.belonging.value,
+                confidence=told.confidence,
                 cost=cost,
                 foreign_confidences=tuple(s.confidence for s in strangers),
                 foreign_verdicts=tuple(s.belonging.value for s in strangers),
