@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from model.checkpoint import OBJECTS, Calibration, Method, load_calibration, weights_path
 from model.detections import Detection, ObjectScorer
-from model.errors import AvsaError
+from model.errors import AvsaError, MediaError, OptionError
 from model.evidence import N_YAWS, yaws_deg
 from model.interruption import command
 from model.learned import scorers_for
@@ -38,7 +38,7 @@ from training.data.materials import Materials, add_materials_arguments, read_mat
 from training.data.picture import Texture
 from training.data.scenes import Conditions, Scene, draw_scene
 from training.data.signals import CURVE_RATE
-from training.data.windows import kept_windows, load_window
+from training.data.windows import asked_for, check_asked, kept_windows, load_window
 
 _EVERY_S = 1.0
 _FALSE_BOXES = 1.0  # things that are seen all along and are none, on average
@@ -90,15 +90,19 @@ def _followed(
 
 
 def scored(paths: Sequence[Path], calibration: Calibration, materials: Materials) -> list[_Scored]:
-    """Windows, each third also with the sound of the one before, which does not fit."""
+    """Windows, each third also with the sound of the one before, which does not fit.
+
+    Raises
+    ------
+    InputError : one is of no scene that could be drawn again.
+    """
     scorers: list[Scorer] = [*scorers_for(calibration)]
     rows: list[_Scored] = []
     before: Window | None = None
     for index, path in enumerate(tqdm(paths, unit="window", desc=calibration.name)):
-        seed = int(path.stem.rsplit("-", 1)[1])
         window = load_window(path)
-        scene = draw_scene(seed, Conditions(duration_s=round(window.duration_s)), materials)
-        boxes = seen_by_a_detector(scene, np.random.default_rng([seed, 12]))
+        scene = _scene_of(path, Conditions(duration_s=round(window.duration_s, 3)), materials)
+        boxes = seen_by_a_detector(scene, np.random.default_rng([scene.seed, 12]))
         sounds = [window]
         if before is not None and index % 3 == 0:
             sounds.append(with_sound(window, before.covariance))
@@ -110,6 +114,18 @@ def scored(paths: Sequence[Path], calibration: Calibration, materials: Materials
             rows.append(_Scored(index, given.log_posterior, share * cue, heard is window))
         before = window
     return rows
+
+
+def _scene_of(path: Path, conditions: Conditions, materials: Materials) -> Scene:
+    """What a kept window shows: that of another scene, or of footage, would have other boxes."""
+    kind, _, seed = path.stem.rpartition("-")
+    if kind != "scene" or not seed.isdecimal():
+        raise MediaError(
+            f"{path} is of no scene that can be drawn again: give a folder of those alone that "
+            "python -m training.data.windows calls scene-SEED."
+        )
+    check_asked(path, asked_for(conditions, materials))
+    return draw_scene(int(seed), conditions, materials)
 
 
 def log_loss(rows: Sequence[_Scored], weight: float) -> float:
@@ -162,6 +178,8 @@ def _fit(options: argparse.Namespace) -> None:
     """Find the weight on half of the windows, tell what it does on the others, perhaps keep it."""
     materials = read_materials(options.panoramas, options.sounds, options.rooms)
     paths = kept_windows(options.windows)
+    if len(paths) < 2:
+        raise OptionError(f"{options.windows} holds one window: half of them tell of the others.")
     for method in (Method.FUSED, Method.EVIDENCE):
         calibration = load_calibration(method=method)
         without = {name: w for name, w in calibration.weights.items() if name != OBJECTS}
