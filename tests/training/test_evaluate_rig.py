@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from model.trajectory import Kind
+from model.turning import turned_along
 from tests.model.test_scoring import CALIBRATION, bump
 from training.data.scenes import Conditions
 from training.evaluate import rig, trajectory
@@ -113,3 +114,24 @@ def test_a_picture_is_turned_by_what_is_taken_for_the_truth(
     assert columns == pytest.approx(round(columns), abs=1e-9)
     assert (oriented.course.last == turned).all()  # type: ignore[attr-defined]
     assert oriented.truth_deg[-1] == oriented.by_deg
+
+
+def test_a_field_that_is_turned_by_the_truth_is_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of every variant the truth is what makes its sound fit again."""
+    rng = np.random.default_rng(0)
+    seen = torch.from_numpy(rng.integers(0, 256, (250, 4, 72, 1), dtype=np.uint8))
+    heard = rng.standard_normal((4, 20 * 24_000))
+    monkeypatch.setattr(trajectory, "render_picture", lambda *_args, **_kw: seen)
+    monkeypatch.setattr(trajectory, "render_sound", lambda *_a, **_kw: torch.from_numpy(heard))
+    monkeypatch.setattr(
+        trajectory, "course_of",
+        lambda _frames, field, *_: SimpleNamespace(times_s=np.arange(250) / 12.5, field=field),
+    )  # fmt: skip
+
+    plain, knocked, _, moving = variants(3, Conditions(duration_s=20.0))
+
+    for variant in (plain, knocked, moving):
+        places = np.round(variant.course.times_s * 24_000).astype(int)
+        field = variant.course.field[:, places]  # type: ignore[attr-defined]
+        again = turned_along(field, np.deg2rad(variant.truth_deg))
+        np.testing.assert_allclose(again, heard[:, places], atol=1e-3)

@@ -13,13 +13,15 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from model.checkpoint import load_scorer, save_scorer
 from model.errors import DiskFull, OptionError
-from model.networks.equivariant import EquivariantConfig, EquivariantScorer
+from model.networks.equivariant import EquivariantConfig, EquivariantScorer, Scores
 from training import pretrain, pretrain_scorer
 from training.data.batches import WindowBatches
 from training.data.scenes import Conditions
@@ -260,6 +262,72 @@ def test_it_learns(windows: list[Path], tmp_path: Path) -> None:
     losses = [line["rotation"] for line in lines if "rotation" in line]
     assert losses[-1] < losses[0] - 0.3
     assert validate(run.averaged, windows, ALONE.device)["within 20"] >= 0.5
+
+
+def test_what_is_kept_and_measured_is_the_running_mean(
+    windows: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(TINY, steps=3, average=0.3)
+    course = ScorerCourse(config, ALONE)
+    mean = {name: value.clone() for name, value in course.network.state_dict().items()}
+    batches = WindowBatches(windows, batch=4, shortest=12, longest=16)
+    for step in range(config.steps):
+        course.train_step(batches[step])
+        decay = min(config.average, (1 + step) / (10 + step))
+        for name, now in course.network.state_dict().items():
+            mean[name] = decay * mean[name] + (1 - decay) * now
+    for name, own in course.averaged.state_dict().items():
+        torch.testing.assert_close(own, mean[name])
+
+    measured: list[EquivariantScorer] = []
+
+    def measure(network: EquivariantScorer, *_: object) -> dict[str, float]:
+        measured.append(network)
+        return {}
+
+    monkeypatch.setattr(pretrain_scorer, "validate", measure)
+    run = train(replace(config, validate_every=3), windows[:4], windows[4:], tmp_path, ALONE)
+    assert measured == [run.averaged]
+    for name, own in weights(tmp_path / "scorer.safetensors").items():
+        torch.testing.assert_close(own, run.averaged.state_dict()[name])
+    assert not run.averaged.weigh.weight.equal(run.network.weigh.weight)
+
+
+def test_a_run_begins_with_the_scorer_it_is_given(windows: list[Path], tmp_path: Path) -> None:
+    """With steps that hardly lead away the mean is still there, whatever its decay."""
+    config = replace(TINY, steps=1, learning_rate=1e-12, average=0.9)
+    before = EquivariantScorer(config.network)
+    save_scorer(tmp_path / "before.safetensors", before, {})
+
+    run = train(config, windows, [], tmp_path, ALONE, start_from=tmp_path / "before.safetensors")
+
+    for network in (run.network, run.averaged):
+        for name, own in network.state_dict().items():
+            torch.testing.assert_close(own, before.state_dict()[name], rtol=0, atol=1e-9)
+
+
+def test_figures_tell_what_is_foreign_and_which_way_round(windows: list[Path]) -> None:
+    """A scorer that knows its own sound again is right always, one that is fooled never."""
+    for sign, share in ((1.0, 1.0), (-1.0, 0.0)):
+        own: list[torch.Tensor] = []
+
+        def heard(sound: torch.Tensor, own: list[torch.Tensor] = own) -> torch.Tensor:
+            own.append(sound[..., :8])
+            return own[-1]
+
+        def judged(
+            _seen: torch.Tensor, sound: torch.Tensor, sign: float = sign,
+            own: list[torch.Tensor] = own,
+        ) -> Scores:  # fmt: skip
+            fits = sign if sound.equal(own[-1]) else -sign
+            mirrored = torch.full((1, 72), -sign)
+            return Scores(torch.zeros(1, 72), mirrored, torch.full((1,), fits), torch.zeros(1))
+
+        network: Any = SimpleNamespace(
+            picture=lambda maps: maps.transpose(1, -1)[..., :8], sound=heard, scores=judged
+        )
+        found = validate(network, windows[:3], ALONE.device)
+        assert (found["foreign told"], found["right way round"]) == (share, share)
 
 
 def test_the_median_of_two_windows_lies_between_them(

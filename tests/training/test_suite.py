@@ -11,7 +11,9 @@ import torch
 
 from model.checkpoint import load_calibration
 from model.evidence import N_YAWS, yaws_deg
+from model.scoring import Window
 from tests.model.test_scoring import CALIBRATION, bump
+from tests.training.test_evaluate_lag import flickering
 from training.data.scenes import Conditions
 from training.evaluate import suite
 from training.evaluate.suite import SUITE, Result, figures_of, foreign_told, judged
@@ -70,6 +72,30 @@ def test_every_condition_has_seeds_of_its_own_and_a_right_answer_or_none() -> No
         assert len(of) == 8
         assert {scenes.plain for scenes in of} == {bodies == "plain"}
         assert SUITE[f"{bodies}: the same, 5 s"].scenes == SUITE[f"{bodies}: the same, 10 s"].scenes
+
+
+@pytest.mark.parametrize("bodies", ["any", "plain"])
+def test_conditions_are_of_what_their_names_say(bodies: str) -> None:
+    """The picture is the scene's own, the sound another's or no one's where nothing fits."""
+    own, other = flickering(300), flickering(300)
+    other = replace(other, covariance=other.covariance + 1)
+
+    def made(name: str) -> list[Window]:
+        return SUITE[f"{bodies}: {name}"].windows(own, other, 5)
+
+    for name, durations_s in {
+        "SNR 10, 2 silent bodies, 2 s": [2.0], "the same, 5 s": [5.0], "the same, 10 s": [10.0],
+        "the same, 30 s": [10.0] * 3, "one source": [10.0],
+    }.items():  # fmt: skip
+        parts = made(name)
+        assert [part.duration_s for part in parts] == pytest.approx(durations_s)
+        sound = torch.cat([part.covariance for part in parts])
+        assert sound.equal(own.covariance[: len(sound)])
+    for name in ("foreign sound", "noise", "a microphone with faults"):
+        (window,) = made(name)
+        assert window.motion.energy.equal(own.motion.energy)
+        assert window.covariance.equal(other.covariance) is (name == "foreign sound")
+        assert not window.covariance.equal(own.covariance)
 
 
 def test_from_scenes_to_the_table(

@@ -18,6 +18,7 @@ from training.objectives.contrast import TEMPERATURE
 from training.objectives.curriculum import Phase, published_curriculum, single_phase
 from training.objectives.masked import MaskedChoice
 from training.objectives.memory import KeyMemory, RememberedAlignment
+from training.objectives.named import Task, maker
 from training.objectives.pretext import Pretext
 from training.objectives.puzzle import Puzzle
 from training.objectives.regression import RotationRegression
@@ -405,6 +406,28 @@ def test_every_objective_is_learned_from_raw_crops(make: Callable[[], Objective]
         losses.append(float(loss.detach()))
 
     assert mean(losses[-5:]) < 0.9 * mean(losses[:3])
+
+
+@pytest.mark.parametrize(
+    ("task", "candidates"),
+    [
+        (Task.AVSA, Candidates.ALL), (Task.AVSA_PAIRED, Candidates.PAIRED),
+        (Task.AVSA_HARD, Candidates.OWN), (Task.AVSA_AVTS, Candidates.ALL),
+    ],
+)  # fmt: skip
+def test_objectives_of_a_name_have_its_candidates(task: Task, candidates: Candidates) -> None:
+    objective = maker(task, CONFIG, 8)()
+
+    assert isinstance(objective, SpatialAlignment)
+    assert objective.candidates is candidates
+
+
+@pytest.mark.parametrize("task", [Task.AVTS, Task.AVTS_TRANSLATED])
+def test_moments_are_compared_through_translators_where_the_name_says_so(task: Task) -> None:
+    objective = maker(task, CONFIG, 8)()
+
+    assert isinstance(objective, TemporalSynchrony)
+    assert objective.translated is task.translated is (task is Task.AVTS_TRANSLATED)
 
 
 def test_published_phases_hold_the_same_crops() -> None:

@@ -1,0 +1,45 @@
+"""Takes to calibrate on: what is made of kept windows, and what scorers say of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from model.evidence import N_YAWS
+from model.scoring import Evidence, Window
+from tests.training.test_evaluate_lag import flickering
+from training.data.windows import load_window, save_window
+from training.scored_takes import STATISTICS, scored, takes_of
+
+
+def test_short_takes_and_foreign_sound_are_of_their_windows(tmp_path: Path) -> None:
+    paths = [tmp_path / f"scene-{index}.safetensors" for index in range(6)]
+    for index, path in enumerate(paths):
+        window = flickering(100)
+        save_window(path, replace(window, covariance=window.covariance + index))
+    kept = [load_window(path) for path in paths]
+
+    made = [(kind, windows[0]) for kind, _, windows in takes_of(paths, [])]
+
+    matched = [window for kind, window in made if kind == "matched"]
+    short_s = [window.duration_s for kind, window in made if kind == "short"]
+    foreign = [window for kind, window in made if kind == "foreign"]
+    assert [round(duration_s) for duration_s in short_s] == [2, 5, 2, 5]
+    for window, number in zip(foreign, (2, 4), strict=True):
+        assert window.motion.energy.equal(kept[number].motion.energy)
+        assert window.covariance.equal(matched[number - 1].covariance)
+        assert not window.covariance.equal(matched[number].covariance)
+
+
+def test_statistics_keep_their_places() -> None:
+    def scorer(_window: Window) -> Evidence:
+        statistics = {"upright": 3.0, "belongs": 1.0, "other": 9.0, "synchronous": 2.0}
+        return Evidence({"cue": torch.zeros(N_YAWS)}, statistics)
+
+    take = scored("matched", [flickering(20)] * 2, [scorer])
+
+    assert dict(zip(STATISTICS, take.statistics[1].tolist(), strict=True)) == {
+        "bias": 1.0, "belongs": 1.0, "synchronous": 2.0, "upright": 3.0,
+    }  # fmt: skip
