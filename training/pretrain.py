@@ -37,7 +37,7 @@ from model.viewpoints import Sound, SoundInput
 from training import pretrain_avsa, pretrain_scorer
 from training.data.clips import Guide
 from training.data.shards import read_shards
-from training.data.windows import kept_windows
+from training.data.windows import held_by_both, kept_windows
 from training.data.yt360 import check_apart, read_index, read_list
 from training.distributed import ranks
 from training.objectives.named import Task
@@ -144,10 +144,10 @@ def _train_scorer(options: argparse.Namespace) -> None:
     config = replace(preset, **_given(options, _SCHEDULE))
     held_out = kept_windows(options.validation) if options.validation else []
     windows = [path for folder in options.windows for path in kept_windows(folder)]
-    if seen := {path.resolve() for path in held_out} & {path.resolve() for path in windows}:
+    if seen := held_by_both(held_out, windows):
         raise OptionError(
-            f"{len(seen)} windows of --validation are trained on as well, as {min(seen)}: hold out "
-            "others."
+            f"{len(seen)} windows of --validation are trained on as well, as {seen[0]}: hold out "
+            "others, of another --seed."
         )
     with ranks(options.device) as at:
         pretrain_scorer.train(

@@ -244,6 +244,24 @@ def test_bad_use_is_one_line(
     assert message in line
 
 
+def test_scenes_that_are_trained_on_are_not_held_out_under_other_names(
+    windows: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As those of two folders that were both rendered from the seed that is usual."""
+    others = tmp_path / "others"
+    others.mkdir()
+    changed = load_window(windows[0])
+    save_window(others / "0.safetensors", replace(changed, covariance=2 * changed.covariance))
+    again = Path(shutil.copy(windows[3], others / "1.safetensors"))
+
+    assert main([*arguments(windows, tmp_path / "run"), "--validation", str(others)]) == 2
+
+    told = capsys.readouterr().err
+    assert f"1 windows of --validation are trained on as well, as {again}: hold out" in told
+    again.unlink()
+    assert main([*arguments(windows, tmp_path / "run"), "--validation", str(others)]) == 0
+
+
 def test_what_is_of_avsa_alone_is_refused_for_the_scorer() -> None:
     """All of it, as the help has it."""
     (group,) = (g for g in pretrain._parser()._action_groups if g.title == "AVSA alone")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -99,11 +100,14 @@ def test_a_damaged_window_ends_with_a_sentence_that_names_it(
     """A copy that broke off: read as training material, held out, or measured on."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert main([str(whole), "--count", "1", "--duration-s", "2.5", "--plain"]) == 0
-    data = (whole / "plain-0000000.safetensors").read_bytes()
+    own, damaged = (folder / "plain-0000000.safetensors" for folder in (whole, broken))
+    window = load_window(own)
+    broken.mkdir()
+    save_window(damaged, replace(window, covariance=2 * window.covariance))
+    data = damaged.read_bytes()
     for index in range(1, 8):
-        (whole / f"plain-{index:07d}.safetensors").write_bytes(data)
-    shutil.copytree(whole, broken)
-    damaged = broken / "plain-0000000.safetensors"
+        for path in (own, damaged):
+            shutil.copy(path, path.with_stem(f"plain-{index:07d}"))
     capsys.readouterr()
 
     run = ["--preset", "cpu-smoke", "--steps", "1", "--output", str(tmp_path / "run")]

@@ -11,6 +11,7 @@ stopped goes on where it was.
 from __future__ import annotations
 
 import argparse
+import filecmp
 import hashlib
 import json
 import os
@@ -191,11 +192,31 @@ def told_apart(paths: Sequence[Path]) -> str:
     """
     digest = hashlib.sha256()
     for path in paths:
-        with _named(path), path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - _TAIL))
-            digest.update(f"{path.name} {size} ".encode() + file.read())
+        digest.update(f"{path.name} ".encode() + _size_and_tail(path))
     return f"{len(paths)} ({digest.hexdigest()[:8]})"
+
+
+def held_by_both(some: Sequence[Path], others: Sequence[Path]) -> list[Path]:
+    """Those of some windows that are among others, whatever these are called there.
+
+    Raises
+    ------
+    MediaError : as `load_window`.
+    """
+    alike = {_size_and_tail(path): path for path in others}
+    pairs = [(path, alike.get(_size_and_tail(path))) for path in some]
+    return [
+        path
+        for path, other in pairs
+        if other is not None and filecmp.cmp(path, other, shallow=False)
+    ]
+
+
+def _size_and_tail(path: Path) -> bytes:
+    with _named(path), path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _TAIL))
+        return f"{size} ".encode() + file.read()
 
 
 @contextmanager
