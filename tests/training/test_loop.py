@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from model.errors import AvsaError, DiskFull, MediaError, OptionError, OutputError
 from tests.training.ranks import N_RANKS, on_two_ranks
 from training.distributed import Ranks
-from training.loop import Course, Schedule, run
+from training.loop import Course, Schedule, _Meter, run
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 SCHEDULE = Schedule(
@@ -120,6 +120,26 @@ def test_steps_that_come_again_are_reported_once(tmp_path: Path) -> None:
 def _resumed_at(folder: Path) -> int:
     step: int = torch.load(folder / "checkpoint.pt", weights_only=True)["step"]
     return step
+
+
+def test_a_report_is_of_the_steps_since_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures that only some steps have are means over those."""
+    clock = [100.0]
+    monkeypatch.setattr("training.loop.time.monotonic", lambda: clock[0])
+    meter = _Meter(replace(SCHEDULE, batch=4))
+    meter.add({"loss": torch.tensor(1.0)}, 0.5)
+    meter.add({"loss": torch.tensor(3.0), "place accuracy": torch.tensor(0.5)}, 0.5)
+    clock[0] += 2.0
+
+    assert meter.means(60) == {
+        "loss": 2.0, "place accuracy": 0.5, "clips/s": 4.0, "waiting for data": 0.5,
+        "minutes left": 1.0,
+    }  # fmt: skip
+    meter.add({"loss": torch.tensor(7.0)}, 0.0)
+    clock[0] += 0.5
+    assert meter.means(12) == {
+        "loss": 7.0, "clips/s": 8.0, "waiting for data": 0.0, "minutes left": 0.1,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["log.jsonl", "tensorboard"])
