@@ -39,7 +39,6 @@ from service.jobs.record import (
 )
 
 _OLDEST = (7, 0)
-_PAGE = 200
 _OUT_OF_REACH = (
     redis.ConnectionError, redis.TimeoutError, BusyLoadingError, OutOfMemoryError, ReadOnlyError,
     ClusterDownError, OSError,
@@ -162,17 +161,20 @@ class RedisJobTable:
 
     def newest(
         self, limit: int, *, before: int | None = None, owner: str | None = None,
-        state: State | None = None, label: str | None = None,
+        state: State | None = None,
     ) -> list[Job]:  # fmt: skip
         """See `JobTable`."""
         name = self._key("jobs" if owner is None else f"of:{owner}")
+        if state is not None:
+            name += f" {state}"
         found: list[Job] = []
         top = f"({before}" if before is not None else "+inf"
         with self._reaching() as client:
             while len(found) < limit:
+                missing = limit - len(found)
                 page = cast(
                     list[tuple[str, float]],
-                    client.zrevrangebyscore(name, top, "-inf", 0, _PAGE, withscores=True),
+                    client.zrevrangebyscore(name, top, "-inf", 0, missing, withscores=True),
                 )
                 if not page:
                     break
@@ -180,12 +182,10 @@ class RedisJobTable:
                     for job_id, _ in page:
                         pipeline.hgetall(self._key(f"job:{job_id}"))
                     jobs = map(_of_hash, pipeline.execute())
-                found += [
-                    job for job in jobs
-                    if job and state in (None, job.state) and label in (None, job.label)
-                ]  # fmt: skip
+                # Since then one may have been purged, or gone on to another state.
+                found += [job for job in jobs if job and state in (None, job.state)]
                 top = f"({page[-1][1]:.0f}"
-        return found[:limit]
+        return found
 
     def cancel(self, job_id: str) -> Job | None:
         """See `JobTable`."""

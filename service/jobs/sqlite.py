@@ -124,10 +124,10 @@ class SqliteJobTable:
 
     def newest(
         self, limit: int, *, before: int | None = None, owner: str | None = None,
-        state: State | None = None, label: str | None = None,
+        state: State | None = None,
     ) -> list[Job]:  # fmt: skip
         """See `JobTable`."""
-        wanted = {"owner": owner, "state": state, "label": label}
+        wanted = {"owner": owner, "state": state}
         asked = {name: value for name, value in wanted.items() if value is not None}
         conditions = "".join(f" AND {name} = :{name}" for name in asked)
         query = f"SELECT * FROM jobs WHERE number < :before{conditions} ORDER BY number DESC LIMIT :limit"  # noqa: E501, S608 - names of ours

@@ -3,15 +3,17 @@
 --
 -- PREFIX job:ID         hash: the job's fields, each as JSON
 -- PREFIX jobs           sorted set of ids by number          PREFIX of:OWNER   the same, of an owner
+-- PREFIX jobs STATE     the same, of those in a state        PREFIX of:OWNER STATE
 -- PREFIX queued         sorted set of ids by turn            PREFIX running    by end of the lease
 -- PREFIX beaten         ids that run, by last renewal        PREFIX waiting_since  ids by queued_at
 -- PREFIX ended          ids by end                           PREFIX active:OWNER  ids that have not
 -- PREFIX key:OWNER KEY  id of the job that the idempotency key stands for
 -- PREFIX outbox         ids of deliveries by due time        PREFIX delivery:ID   one, as JSON
--- PREFIX deliveries:ID  ids of a job's deliveries            PREFIX states, PREFIX totals  counters
+-- PREFIX deliveries:ID  ids of a job's deliveries            PREFIX totals     counters
 -- PREFIX workers        names by end of their presence       PREFIX worker_info   what they say
 local prefix, command = KEYS[1], ARGV[1]
 local call = redis.call
+local states = {'queued', 'running', 'succeeded', 'failed', 'cancelled'}
 
 local function now_of(text)
   if text ~= '' then return tonumber(text) end
@@ -48,9 +50,16 @@ local function whole(id)
   return '{' .. table.concat(parts, ',') .. '}'
 end
 
+local function lists(id) return {key('jobs'), key('of:', read(id, 'owner'))} end
+local function unlist(id, state)
+  for _, list in ipairs(lists(id)) do call('ZREM', list .. ' ' .. state, id) end
+end
+local function list_in(id, state)
+  for _, list in ipairs(lists(id)) do call('ZADD', list .. ' ' .. state, read(id, 'number'), id) end
+end
 local function enter(id, before, after)
-  if before then call('HINCRBY', key('states'), before, -1) end
-  if after then call('HINCRBY', key('states'), after, 1) end
+  if before then unlist(id, before) end
+  list_in(id, after)
   write(id, {state = text(after)})
 end
 local function add(name, amount) call('HINCRBYFLOAT', key('totals'), name, number(amount)) end
@@ -174,7 +183,7 @@ function commands.purge()
     call('ZREM', key('outbox'), delivery)
     call('DEL', key('delivery:', delivery))
   end
-  call('HINCRBY', key('states'), read(id, 'state'), -1)
+  unlist(id, read(id, 'state'))
   for _, set in ipairs({key('jobs'), key('ended'), key('of:', owner)}) do call('ZREM', set, id) end
   call('DEL', key('job:', id), key('deliveries:', id))
   return 'true'
@@ -288,12 +297,29 @@ function commands.summary()
     for i = 1, #flat, 2 do parts[#parts + 1] = text(flat[i]) .. ':' .. flat[i + 1] end
     return '{' .. table.concat(parts, ',') .. '}'
   end
+  local counts = {}
+  for _, state in ipairs(states) do counts[state] = call('ZCARD', key('jobs ', state)) end
   return '{"now":' .. number(now)
-    .. ',"counts":' .. object(call('HGETALL', key('states')))
+    .. ',"counts":' .. text(counts)
     .. ',"oldest_queued_at":' .. first('waiting_since')
     .. ',"oldest_beat_at":' .. first('beaten')
     .. ',"deliveries":' .. call('ZCARD', key('outbox'))
     .. ',"totals":' .. object(call('HGETALL', key('totals'))) .. '}'
 end
+
+-- Before jobs were listed by state they were counted in `states`: where that is, what wrote it may
+-- still be at work, and all that was listed is listed anew.
+local function list_by_state()
+  local begun = {}
+  for _, id in ipairs(call('ZRANGE', key('jobs'), 0, -1)) do
+    for _, list in ipairs(lists(id)) do
+      for _, state in ipairs(begun[list] and {} or states) do call('DEL', list .. ' ' .. state) end
+      begun[list] = true
+    end
+    list_in(id, read(id, 'state'))
+  end
+  call('DEL', key('states'))
+end
+if call('EXISTS', key('states')) == 1 then list_by_state() end
 
 return commands[command]()

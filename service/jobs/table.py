@@ -41,9 +41,9 @@ class JobTable(Protocol):
 
     def newest(
         self, limit: int, *, before: int | None = None, owner: str | None = None,
-        state: State | None = None, label: str | None = None,
+        state: State | None = None,
     ) -> list[Job]:  # fmt: skip
-        """Jobs, the newest first, from below a number on; of an owner, a state, a label."""
+        """Jobs, the newest first, from below a number on; of an owner, in a state."""
 
     def cancel(self, job_id: str) -> Job | None:
         """Cancel a job: at once if it is queued, as soon as its worker hears of it if it runs."""
