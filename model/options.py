@@ -101,9 +101,10 @@ class Options:
             )
         objects = self.detections or self.detector
         if objects and self.method is Method.AVSA:
+            option = "--detections" if self.detections else "--detector"
             raise OptionError(
                 f"The objects of {objects} do not go with the method avsa, which weighs no other "
-                "evidence: leave --detections, --detector or --method away."
+                f"evidence: leave {option} or --method away."
             )
         check_device(self.device)
 

@@ -109,6 +109,19 @@ def _do(job: Job, tell: Tell) -> None:
     drop_inputs(job)
 
 
+# Options that a request calls otherwise.
+_FIELDS = {"float": "float_output"}
+
+
+def _in_fields(text: str) -> str:
+    """A sentence with a request's fields in place of the command line's options."""
+    return re.sub(
+        r"(?<![^\s(])--([a-z]+(?:-[a-z]+)*)",
+        lambda option: _FIELDS.get(option[1], option[1].replace("-", "_")),
+        text,
+    )
+
+
 def _failed(fault: AvsaError) -> dict[str, Any]:
     return {"error": {"code": fault.code, "detail": str(fault)}}
 
@@ -187,7 +200,7 @@ def _align(job: Job, track: dict[str, Any], index: int, notify: Any) -> dict[str
             labels=names,
         )
     except AvsaError as error:
-        return {"error": {"code": error.code, "detail": _labelled(str(error), names)}}
+        return {"error": {"code": error.code, "detail": _labelled(_in_fields(str(error)), names)}}
     except Exception:
         traceback.print_exc()
         detail = "The alignment failed for a reason of ours; the worker's log has the trace."

@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 
 from model.errors import DiskFull
-from service.child import _labelled
+from service.child import _align, _in_fields, _labelled
+from service.companions import COMPANIONS
 from service.jobs import Job, NewJob, State
 from service.jobs.sqlite import SqliteJobTable
+from service.schemas import AlignOptions
 from service.settings import Settings
 from service.storage import Storage
 from service.transfer import fetch_inputs
@@ -59,6 +61,32 @@ def test_users_names_stand_in_place_of_ours_once() -> None:
     }
     for text, expected in told.items():
         assert _labelled(text, names) == expected
+
+
+def test_options_that_contradict_each_other_are_told_as_fields_of_the_request(
+    tmp_path: Path,
+) -> None:
+    """And a file is called what its sender calls it, be that an option's name."""
+    job = {
+        "video": {"path": "/d/file-1.mp4", "label": "take.mp4"}, "device": "cpu",
+        "orientation": {"path": "/d/file-2.csv", "label": "--over-time"}, "folder": str(tmp_path),
+        "options": AlignOptions(over_time=True).model_dump(),
+    }  # fmt: skip
+
+    result = _align(job, {"paths": ["/d/file-3.wav"], "labels": ["take.wav"]}, 0, print)
+
+    detail = (
+        "The orientation --over-time says already how the rotation changes: leave over_time and "
+        "follow away."
+    )
+    assert result == {"error": {"code": "invalid_option", "detail": detail}}
+    assert _in_fields("(--float)") == "(float_output)"
+    fields = AlignOptions.model_fields.keys() - {"float_output", "label", "priority", "notify_url"}
+    for field in fields | COMPANIONS.keys():
+        option = f"--{field.replace('_', '-')}"
+        assert (
+            _in_fields(f"{option} x: leave {option}, away.") == f"{field} x: leave {field}, away."
+        )
 
 
 def test_a_child_that_dies_while_it_has_no_job_is_no_jobs_fault(
