@@ -59,17 +59,27 @@ class Submission:
     output: str = ""
     beside: Mapping[str, Input] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if self.options.join and len(self.audio) < 2:
+            raise OptionError(
+                f"join is for a track in several files, but only {self._first.label} came: name "
+                "all of them, or leave join away."
+            )
+
+    @property
+    def _first(self) -> Input:
+        """The track, or the first of several."""
+        return (self.audio or [self.video])[0]
+
     @property
     def label(self) -> str:
         """What to call the job."""
-        return self.options.label or (self.audio or [self.video])[0].label
+        return self.options.label or self._first.label
 
     @property
     def spec(self) -> dict[str, Any]:
         """The job as a worker's child takes it."""
-        groups = [[file] for file in self.audio]
-        if self.options.join and self.audio:
-            groups = [self.audio]
+        groups = [self.audio] if self.options.join else [[file] for file in self.audio]
         spec: dict[str, Any] = {
             "video": _entry(self.video),
             "tracks": [_track(group) for group in groups or [[self.video]]],
