@@ -8,20 +8,27 @@ mkdir -p "$folder"
 
 random() { head -c 32 /dev/urandom | base64 | tr -d '\n=' | tr '/+' '_-'; }
 
+# put FILE TEXT: writes a secret, whole or not at all.
+put() {
+    printf '%s' "$2" >"$folder/.new"
+    mv "$folder/.new" "$folder/$1"
+}
+
 # keep FILE TEXT: writes a secret unless there is one.
 keep() {
-    [ -e "$folder/$1" ] || printf '%s' "$2" >"$folder/$1"
+    if [ ! -e "$folder/$1" ]; then put "$1" "$2"; fi
 }
 
 keep avsa_admin_key "avsa_$(random)"
 keep avsa_webhook_secret "$(random)"
+# Both ends of Redis' password go together; the one that is looked for comes last.
 if [ ! -e "$folder/avsa_redis_url" ]; then
     password=$(random)
     hash=$(printf '%s' "$password" | sha256sum | cut -d ' ' -f 1)
-    keep redis_acl "user default off
+    put redis_acl "user default off
 user avsa on #$hash ~avsa:* &* +@all -@dangerous +config|get +info +keys
 "
-    keep avsa_redis_url "redis://avsa:$password@redis:6379/0"
+    put avsa_redis_url "redis://avsa:$password@redis:6379/0"
 fi
 # Containers run as users of their own, which have to read what is mounted: the folder keeps others out.
 chmod 644 "$folder"/*

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ import sys
 import sysconfig
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -165,6 +167,17 @@ def test_the_api_starts_from_what_its_image_holds(tmp_path: Path) -> None:
         if path.name != "child.py":  # what is imported late, too
             late = {name for name in imports(path) if starts_with(name, "model")}
             assert all(starts_with(name, "model.errors") for name in late), path
+
+
+def test_both_ends_of_a_password_are_made_together(tmp_path: Path) -> None:
+    """Where the one is missing, as after a break between them, a new one fits the other."""
+    for _ in range(2):
+        subprocess.run(["sh", ROOT / "docker" / "secrets.sh", tmp_path], check=True)
+        url, acl = ((tmp_path / name).read_text() for name in ("avsa_redis_url", "redis_acl"))
+        password = urlsplit(url).password
+        assert password is not None
+        assert f"#{hashlib.sha256(password.encode()).hexdigest()} " in acl
+        (tmp_path / "avsa_redis_url").unlink()
 
 
 @pytest.mark.needs("redis-server")
