@@ -64,10 +64,6 @@ class Key:
     per_minute: int | None = None
     max_jobs: int | None = None
 
-    def may(self, scope: Scope) -> bool:
-        """Whether the key is good for a scope; `admin` is good for all."""
-        return scope in self.scopes or Scope.ADMIN in self.scopes
-
     def to_json(self) -> str:
         """The key as it is stored."""
         return json.dumps({**asdict(self), "scopes": sorted(self.scopes)})
