@@ -39,9 +39,10 @@ def do(job: Job, tell: Tell) -> None:
         while True:
             held.append(b"x" * (8 << 20))
             time.sleep(0.01)
-    for step in range(STEPS):
-        time.sleep(order.get("seconds", 0.0) / STEPS)
-        tell("progress", stage="work", fraction=(step + 1) / STEPS)
+    steps = order.get("steps", STEPS)
+    for step in range(steps):
+        time.sleep(order.get("seconds", 0.0) / steps)
+        tell("progress", stage="work", fraction=(step + 1) / steps)
     if order["do"] == "fail":
         error = {"code": "unreadable_media", "detail": "The take is not one."}
         tell("track", index=0, result={"error": error})

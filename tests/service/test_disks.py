@@ -83,10 +83,14 @@ def test_what_a_killed_worker_left_on_its_own_disk_is_deleted_when_it_is_back(
     assert table.reclaim(limit=10) == [job_id]
     table.claim(lease_s=10)
     assert table.finish(job_id, 2, State.SUCCEEDED)
+    purge = Purge(table, storage, objects, settings)
 
-    Retention(table, Purge(table, storage, objects, settings), storage, settings).sweep()
-
+    Retention(table, purge, storage, settings).sweep()
     assert list((tmp_path / "own" / "results").iterdir()) == []
+
+    (storage.begin(job_id, 2) / "audio-0.wav").touch()  # where it had the disk of that other
+    Retention(table, purge, storage, settings).sweep()
+    assert [path.name for path in (tmp_path / "own" / "results" / job_id).iterdir()] == ["2"]
 
 
 def test_results_stay_that_may_count(tmp_path: Path) -> None:

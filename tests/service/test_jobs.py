@@ -107,10 +107,14 @@ def test_the_highest_priority_goes_first_then_the_oldest(table: JobTable) -> Non
     assert [claim(table).id for _ in jobs] == [jobs[i] for i in (2, 4, 0, 3, 1)]
 
 
-def test_a_job_put_back_keeps_its_turn(table: JobTable) -> None:
+def test_a_job_put_back_keeps_its_turn(table: JobTable, clock: Clock) -> None:
     first, second = submit(table).id, submit(table).id
-    assert table.release(first, claim(table).attempt)
+    assert beat(table, claim(table))
+    clock.now += 1
+    assert table.release(first, 1)
 
+    waiting = found(table, first)
+    assert (waiting.stage, waiting.fraction, waiting.queued_at) == ("queued", 0.0, clock.now)
     assert [claim(table).id, claim(table).id] == [first, second]
 
 
@@ -184,6 +188,7 @@ def test_an_end_said_again_changes_nothing(table: JobTable, clock: Clock) -> Non
 
     assert table.finish(job.id, 1, State.SUCCEEDED, results=[{"n": 2}])
     assert not table.finish(job.id, 1, State.FAILED)
+    assert table.cancel(job.id) == done
 
     assert found(table, job.id) == done
     assert table.summary().totals["ended.succeeded"] == 1
@@ -410,9 +415,22 @@ def test_the_summary_counts_and_tells_ages(table: JobTable, clock: Clock) -> Non
 
 
 def test_what_was_submitted_is_there_for_another_process(tmp_path: Path) -> None:
-    job = SqliteJobTable(tmp_path / "jobs.sqlite").submit(NewJob({"a": 1}))
+    table = SqliteJobTable(tmp_path / "jobs.sqlite")
+    job = table.submit(NewJob({"a": 1}))
 
     assert SqliteJobTable(tmp_path / "jobs.sqlite").get(job.id) == job
+    synchronous = table._db.execute("PRAGMA synchronous").fetchone()
+    assert tuple(synchronous) == (2,)  # FULL: a power cut takes nothing that was committed
+
+
+def test_a_change_is_made_whole_or_not_at_all(tmp_path: Path) -> None:
+    table = SqliteJobTable(tmp_path / "jobs.sqlite")
+    job = submit(table)
+    running = claim(table)
+    stages: dict[str, Any] = {"scan": "too long to be told"}
+    with pytest.raises(sqlite3.IntegrityError):
+        table.finish(job.id, 1, State.SUCCEEDED, stages=stages)
+    assert found(table, job.id) == running
 
 
 @pytest.mark.parametrize("numbered", [True, False])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,10 +10,11 @@ from pathlib import Path
 
 import pytest
 import redis
-from limits.storage import MemoryStorage
+from limits.storage import MemoryStorage, storage_from_string
 from limits.strategies import MovingWindowRateLimiter
 
 from service.access import LOCAL, Gate
+from service.jobs import TableUnreachable
 from service.keys import Key, KeyStore, RedisKeys, Scope, SqliteKeys, admin_key, digest_of, make_key
 from service.problems import Problem
 from tests.service.redis_server import RedisServer
@@ -85,6 +87,9 @@ def test_who_gets_in(store: KeyStore) -> None:
     gate = gate_of(store, loopback=True)
     assert gate.caller(None) is LOCAL
     assert code_of(gate, "avsa_guess") == "key_unknown"
+    # A page cannot see the cookie that it sends; who holds it may not send it as a key.
+    assert gate.caller("avsa_stale", by_cookie=True) is LOCAL
+    assert gate.caller_of_late("avsa_stale") is None
 
     secret, key = make_key("post-house", [Scope.READ, Scope.SUBMIT], max_jobs=2)
     store.add(key)
@@ -96,8 +101,18 @@ def test_who_gets_in(store: KeyStore) -> None:
     assert not caller.may(Scope.ADMIN)
     assert caller.may_see("post-house")
     assert not caller.may_see("")
+    with pytest.raises(Problem):
+        gate.caller("avsa_stale", by_cookie=True)
     store.revoke(key.id)
     assert code_of(gate, secret) == "key_unknown"
+
+
+def test_keys_that_cannot_be_read_are_out_of_reach(tmp_path: Path) -> None:
+    store = SqliteKeys(tmp_path / "keys.sqlite")
+    with sqlite3.connect(tmp_path / "keys.sqlite") as other:
+        other.execute("DROP TABLE keys")
+    with pytest.raises(TableUnreachable, match="no such table"):
+        store.find("")
 
 
 def test_without_any_key_only_loopback_is_open(store: KeyStore) -> None:
@@ -117,6 +132,31 @@ def test_an_expired_key(store: KeyStore) -> None:
     secret, key = make_key("a", [Scope.READ])
     store.add(replace(key, expires_at=time.time() - 1))
     assert code_of(gate_of(store, loopback=True), secret) == "key_expired"
+
+
+def test_a_key_is_not_remembered_beyond_its_end(store: KeyStore) -> None:
+    gate = gate_of(store, loopback=True)
+    secret, key = make_key("a", [Scope.READ], expires_at=time.time() + 0.9)
+    store.add(key)
+    gate.caller(secret)
+    assert gate.caller_of_late(secret) is None
+
+
+@pytest.mark.needs("redis-server")
+def test_requests_that_cannot_be_counted_are_not_let_in(tmp_path: Path) -> None:
+    """The keys can be read, but the count cannot be written."""
+    server = RedisServer(tmp_path / "redis").start()
+    try:
+        with redis.Redis.from_url(server.url) as client:
+            limiter = MovingWindowRateLimiter(storage_from_string(server.url))
+            gate = Gate(RedisKeys(client), limiter, loopback=True)
+            secret, key = make_key("a", [Scope.READ], per_minute=3)
+            gate.keys.add(key)
+            client.config_set("min-replicas-to-write", 1)
+            with pytest.raises(TableUnreachable, match="cannot be counted"):
+                gate.caller(secret)
+    finally:
+        server.stop()
 
 
 def test_requests_of_a_key_are_counted_and_of_others_not(store: KeyStore) -> None:
@@ -163,6 +203,8 @@ def test_who_was_let_in_is_known_for_a_second(
     assert gate.caller_of_late(secret) is held  # the others need not wait for it
 
     store.revoke(plain.id)
+    assert code_of(gate, secret) == "key_unknown"
+    assert gate.caller_of_late(secret) is None  # once it is known, it is known to all
     clock = began + 1.1
     assert gate.caller_of_late(secret) is None
     assert gate.caller_of_late(None) is None

@@ -101,6 +101,7 @@ class Cuts(RuleBasedStateMachine):
         name = "data" if upload.complete else "data.part"
         assert (Path(self.folder.name) / "incoming" / ID / name).read_bytes() == self.kept
         assert SOURCE.startswith(self.kept)
+        assert upload.sha256 in (None, hashlib.sha256(SOURCE).hexdigest())
 
 
 TestCuts = Cuts.TestCase
@@ -168,6 +169,24 @@ def test_the_reserve_is_left_free(tmp_path: Path) -> None:
     with pytest.raises(DiskFull, match="no space left for 10 bytes: 0 are free"):
         store.create(ID, name="", owner="", length=10)
     assert list((tmp_path / "incoming").iterdir()) == []
+    new_store(tmp_path).create(ID, name="", owner="", length=10)
+    with store.locked(ID, owner="") as upload:
+        writer = store.writer(upload)
+        with pytest.raises(DiskFull, match="no space left for 3 bytes"):
+            writer.write(bytearray(b"abc"))
+        writer.close(whole=False)
+    assert store.get(ID, owner="").offset == 0
+
+
+def test_what_cannot_be_begun_leaves_nothing(tmp_path: Path) -> None:
+    store = new_store(tmp_path)
+    with pytest.raises(Problem, match="the limit is 1000"):
+        store.create(ID, name="", owner="", length=1001)
+    store.create(ID, name="", owner="me", length=1000)
+    with pytest.raises(Problem, match="already"):
+        store.create(ID, name="", owner="you", length=1)
+    assert [path.name for path in (tmp_path / "incoming").iterdir()] == [ID]
+    assert store.get(ID, owner="me").length == 1000
 
 
 def test_a_sweep_spares_what_is_young_or_being_written(tmp_path: Path) -> None:
@@ -179,8 +198,14 @@ def test_a_sweep_spares_what_is_young_or_being_written(tmp_path: Path) -> None:
         part = tmp_path / "incoming" / upload_id / "data.part"
         os.utime(part, (time.time() - 60,) * 2)
 
+    for name, age_s in ((f".{old}.1.new", 60), (f".{young}.2.new", 0)):  # of processes that died
+        (tmp_path / "incoming" / name).mkdir()
+        os.utime(tmp_path / "incoming" / name, (time.time() - age_s,) * 2)
+
     with store.locked(busy, owner=""):
         assert store.sweep() == [old]
+    dotted = [path.name for path in (tmp_path / "incoming").iterdir() if path.name[0] == "."]
+    assert dotted == [f".{young}.2.new"]
     assert store.sweep() == [busy]
     assert store.get(young, owner="").offset == 0
 

@@ -39,6 +39,7 @@ from service.webhooks import (
     secret_of_owner,
     signature,
 )
+from tests.service.ports import free_port
 from tests.service.tables import Clock, new_table
 
 MASTER = "m" * 43
@@ -139,6 +140,18 @@ def test_wrapping_an_address_changes_nothing(address: ipaddress.IPv4Address) -> 
     assert is_public(str(ipaddress.IPv6Address((0x64FF9B << 96) | int(address)))) is plain
 
 
+def test_a_wish_that_cannot_be_met_is_refused_when_it_is_made() -> None:
+    inside = "https://10.0.0.1/done"
+    settings = Settings(webhook_secret=SecretStr(MASTER))
+    assert notice(None, settings) is None
+    for refusing, code in ((Settings(), "webhooks_off"), (settings, "webhook_refused")):
+        with pytest.raises(Problem) as caught:
+            notice(inside, refusing)
+        assert (caught.value.status, caught.value.code) == (422, code)
+    allowing = settings.model_copy(update={"webhook_hosts": frozenset({"10.0.0.1"})})
+    assert notice(inside, allowing) == {"url": inside}
+
+
 # --- delivery, to a real server over TLS ---------------------------------------------------------
 
 
@@ -176,7 +189,7 @@ def receiver(certificate: Path) -> Iterator[Receiver]:
             status = here.statuses.pop(0) if here.statuses else 204
             self.send_response(status)
             if 300 <= status < 400:
-                self.send_header("location", f"https://hooks.example:{here.port}/elsewhere")
+                self.send_header("location", "/elsewhere")
             self.end_headers()
 
         def log_message(self, *_: Any) -> None:
@@ -320,9 +333,12 @@ def test_nothing_is_sent_to_a_host_with_a_private_address(
 
 
 def test_the_address_that_was_checked_is_the_one_connected_to(
-    table: JobTable, receiver: Receiver
+    table: JobTable, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A name that resolves to something else the second time (DNS rebinding) gains nothing."""
+    """A name that resolves to something else the second time (DNS rebinding) gains nothing, nor
+    does the environment send it by way of a proxy, which would look for itself.
+    """
+    monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{free_port()}")
     asked: list[str] = []
 
     async def lookup(host: str, port: int) -> list[str]:
@@ -393,6 +409,13 @@ def test_a_slow_target_keeps_one_place_and_no_other(
 ) -> None:
     monkeypatch.setattr("service.webhooks._AT_A_TIME", 2)
     monkeypatch.setattr("service.webhooks._TIMEOUT_S", 60.0)
+    take = table.take_deliveries
+
+    def no_more_than_two(limit: int, *, lease_s: float) -> list[Delivery]:
+        assert limit <= 2
+        return take(limit, lease_s=lease_s)
+
+    monkeypatch.setattr(table, "take_deliveries", no_more_than_two)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         ended_job(table, f"https://hooks.example:{silent.getsockname()[1]}/")
         for _ in range(5):

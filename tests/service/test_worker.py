@@ -112,6 +112,7 @@ def test_a_child_that_dies_while_it_has_no_job_is_no_jobs_fault(
     job = table.get(job_id)
     assert job is not None
     assert (job.state, job.attempt, job.crashes, job.drains) == (State.QUEUED, 1, 0, 1)
+    assert list((tmp_path / "results").iterdir()) == []
 
     monkeypatch.undo()
     worker.run_next()
@@ -169,6 +170,38 @@ def test_a_job_that_is_deleted_as_soon_as_it_ends_harms_nothing(
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
+def test_a_cancelled_jobs_child_is_gone_before_its_end_is_told_and_then_its_files(
+    table: SqliteJobTable, worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = stored(table, tmp_path, "hang")
+    children: list[object] = []
+    finish = table.finish
+
+    def look_and_finish(*attempt: Any, **fields: Any) -> bool:
+        children.append(worker.info["child_pid"])
+        return finish(*attempt, **fields)
+
+    def begun() -> bool:
+        job = table.get(job_id)
+        return job is not None and job.stage == "begin"
+
+    monkeypatch.setattr(table, "finish", look_and_finish)
+    running = threading.Thread(target=worker.run_next)
+    running.start()
+    deadline = time.monotonic() + 60
+    while not begun():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    (tmp_path / "results" / job_id / "1" / "half.wav").touch()
+    table.cancel(job_id)
+    running.join(60)
+
+    job = table.get(job_id)
+    assert job is not None
+    assert (job.state, children) == (State.CANCELLED, [None])
+    assert list((tmp_path / "results").iterdir()) == []
+
+
 def test_of_a_job_that_leaves_no_files_no_folders_stay(
     table: SqliteJobTable, worker: Worker, tmp_path: Path
 ) -> None:
@@ -214,10 +247,12 @@ def test_a_disk_without_room_for_a_folder_is_full_and_no_crash(
     table: SqliteJobTable, worker: Worker, tmp_path: Path
 ) -> None:
     """As where all inodes are used up."""
-    results = tmp_path / "results"
+    results, uploads = tmp_path / "results", tmp_path / "uploads"
     job_id = stored(table, tmp_path)
     entry = {"uri": "s3://takes/a.mp4", "size": 1, "etag": "x"}
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "nr_inodes=1", "tmpfs", results], check=True)
+    for folder in (results, uploads):
+        mount = ["mount", "-t", "tmpfs", "-o", "nr_inodes=1", "tmpfs", str(folder)]
+        subprocess.run(mount, check=True)
     try:
         worker.run_next()
         with pytest.raises(DiskFull, match="the job's files"):
@@ -225,7 +260,8 @@ def test_a_disk_without_room_for_a_folder_is_full_and_no_crash(
                 {"folder": results, "tracks": [], "video": {"label": "a", "object": entry}}, print
             )
     finally:
-        subprocess.run(["umount", results], check=True)
+        for folder in (results, uploads):
+            subprocess.run(["umount", folder], check=True)
     job = table.get(job_id)
     assert job is not None
     assert (job.state, job.crashes) == (State.FAILED, 0)
