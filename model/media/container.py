@@ -16,6 +16,7 @@ from typing import Any
 
 import av
 from av.container import InputContainer
+from av.stream import Disposition
 
 from model.errors import MediaError, UnsupportedMedia
 from model.media.samples import Encoding, SampleFormat
@@ -94,6 +95,12 @@ def _drop_custom_layouts(container: InputContainer) -> None:
         # What has no name is described by its channels: "6 channels (FL+FC+FR+BL+BR+LFE)".
         if context is not None and layout is not None and "(" in layout.name:
             context.layout = f"{layout.nb_channels} channels"
+
+
+def pictures_of(container: InputContainer) -> list[av.VideoStream]:
+    """The moving pictures of a container: cover art is a video stream too."""
+    cover = Disposition.attached_pic
+    return [stream for stream in container.streams.video if not stream.disposition & cover]
 
 
 def sound_of(container: InputContainer) -> av.AudioStream | None:

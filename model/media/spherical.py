@@ -15,6 +15,7 @@ import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -47,16 +48,19 @@ class Spherical:
 UNDECLARED = Spherical()
 
 
-def read_spherical(path: Path) -> Spherical:
-    """The geometry `path` declares for its first video track; `UNDECLARED` if none."""
+def read_spherical(path: Path, nth: int = 0) -> Spherical:
+    """The geometry `path` declares for a video track; `UNDECLARED` if none.
+
+    nth : which of its video tracks, from 0.
+    """
     with path.open("rb") as file:
         head = file.read(12)
         file.seek(0)
         try:
             if head[4:8] in FIRST_KINDS:
-                return _read_mp4(file)
+                return _read_mp4(file, nth)
             if head[:4] == b"\x1aE\xdf\xa3":
-                return _read_matroska(file)
+                return _read_matroska(file, nth)
         except (struct.error, IndexError):
             # Truncated metadata: decoding will say what is wrong with the file.
             return UNDECLARED
@@ -66,19 +70,15 @@ def read_spherical(path: Path) -> Spherical:
 # --- MP4 and MOV ---------------------------------------------------------------------------------
 
 
-def _read_mp4(file: BinaryIO) -> Spherical:
-    for kind, track in boxes(top_level_box(file, b"moov")):
-        if kind == b"trak":
-            found = _read_track(track)
-            if found is not None:
-                return found
-    return UNDECLARED
+def _read_mp4(file: BinaryIO, nth: int) -> Spherical:
+    tracks = (track for kind, track in boxes(top_level_box(file, b"moov")) if kind == b"trak")
+    videos = (track for track in tracks if descend(track, b"mdia", b"hdlr")[8:12] == b"vide")
+    track = next(islice(videos, nth, None), None)
+    return UNDECLARED if track is None else _read_track(track)
 
 
-def _read_track(track: bytes) -> Spherical | None:
-    """Geometry of a video track; None if the track is of another kind."""
-    if descend(track, b"mdia", b"hdlr")[8:12] != b"vide":
-        return None
+def _read_track(track: bytes) -> Spherical:
+    """Geometry of a video track."""
     description = descend(track, b"mdia", b"minf", b"stbl", b"stsd")[8:]
     entry = next((payload for _, payload in boxes(description)), b"")
     children = dict(boxes(entry[_VISUAL_SAMPLE_ENTRY:]))
@@ -169,14 +169,11 @@ _MATROSKA_STEREO = {
 }
 
 
-def _read_matroska(file: BinaryIO) -> Spherical:
-    tracks = _find_tracks(file)
-    for kind, track in _elements(tracks):
-        if kind == _TRACK:
-            video = dict(_elements(track)).get(_VIDEO)
-            if video is not None:
-                return _read_matroska_video(dict(_elements(video)))
-    return UNDECLARED
+def _read_matroska(file: BinaryIO, nth: int) -> Spherical:
+    tracks = (dict(_elements(t)) for kind, t in _elements(_find_tracks(file)) if kind == _TRACK)
+    videos = (track[_VIDEO] for track in tracks if _VIDEO in track)
+    video = next(islice(videos, nth, None), None)
+    return UNDECLARED if video is None else _read_matroska_video(dict(_elements(video)))
 
 
 def _read_matroska_video(video: dict[int, bytes]) -> Spherical:

@@ -12,12 +12,18 @@ from typing import Literal, Self, cast, get_args
 
 import av
 import numpy as np
-from av.stream import Disposition
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from model.errors import MediaError, UnsupportedMedia
-from model.media.container import allow_decoding, length_s, open_container, reading, reason
+from model.media.container import (
+    allow_decoding,
+    length_s,
+    open_container,
+    pictures_of,
+    reading,
+    reason,
+)
 from model.media.spherical import UNDECLARED, Spherical, read_spherical
 
 Stereo = Literal["mono", "top-bottom", "left-right"]
@@ -39,7 +45,7 @@ _CONVERSIONS = {
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """Facts of the first video stream of a file.
+    """Facts of a file's picture: of several video streams the first of most pixels.
 
     Attributes
     ----------
@@ -106,15 +112,15 @@ class VideoReader:
     ) -> None:
         with ExitStack() as stack:
             self._container = stack.enter_context(open_container(path))
-            # Cover art is a video stream too.
-            cover = Disposition.attached_pic
-            videos = [v for v in self._container.streams.video if not v.disposition & cover]
-            if not videos or videos[0].width == 0:
+            videos = pictures_of(self._container)
+            # Cameras store previews and thumbnails as further videos, perhaps before the picture.
+            largest = max(videos, key=lambda video: video.width * video.height, default=None)
+            if largest is None or largest.width == 0:
                 raise MediaError(f"{path} has no picture: VIDEO must be a 360 video.")
-            self._stream = videos[0]
+            self._stream = largest
             allow_decoding(path, self._stream, threads=threads)
             with reading(path):
-                spherical = read_spherical(path)
+                spherical = read_spherical(path, videos.index(largest))
             if flat:
                 _refuse_sphere(path, spherical)
             else:

@@ -136,6 +136,22 @@ def test_matroska_projection(tmp_path: Path) -> None:
     assert spherical.pose_deg == (45.0, -5.0, 0.0)
 
 
+def test_each_video_track_declares_its_own(tmp_path: Path) -> None:
+    first, second = (
+        element(0xAE, element(0xE0, element(0x7670, element(0x7671, bytes([number])))))
+        for number in (0, 1)
+    )
+    sound = element(0xAE, element(0xE1, b""))
+    path = tmp_path / "take.mkv"
+    path.write_bytes(
+        element(0x1A45DFA3, b"") + element(0x18538067, element(0x1654AE6B, first + sound + second))
+    )
+
+    found = [read_spherical(path, nth).projection for nth in range(3)]
+
+    assert found == ["rectilinear", "equirectangular", "undeclared"]
+
+
 @pytest.mark.parametrize("yaw", [math.nan, -math.inf, 1e300])
 def test_a_matroska_pose_that_is_no_angle_is_none(tmp_path: Path, yaw: float) -> None:
     pose = element(0x7673, struct.pack(">d", yaw)) + element(0x7674, b"")

@@ -1,5 +1,6 @@
 """Windows of the picture: what is read by seeking equals what is read from the beginning."""
 
+from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -252,6 +253,31 @@ def test_frames_that_are_no_sphere(tmp_path: Path, width: int, height: int) -> N
     write_video(tmp_path / "v.mp4", [four_quarters(height, width)] * 3, rate_hz=10)
     with pytest.raises(UnsupportedMedia, match=f"{width}x{height}"):
         VideoReader(tmp_path / "v.mp4")
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_preview_is_not_the_picture(tmp_path: Path, suffix: str) -> None:
+    """Cameras store it as a video of its own, and perhaps first; nor does it speak for another."""
+    preview, picture = tmp_path / "preview.mp4", tmp_path / "picture.mp4"
+    write_video(preview, np.zeros((1, 36, 64, 1), np.uint8), rate_hz=10)
+    write_video(picture, numbered_frames(20), rate_hz=10, crf=1)
+    path = tmp_path / f"take{suffix}"
+    with ExitStack() as stack:
+        sources = [stack.enter_context(av.open(str(part))) for part in (preview, picture)]
+        target = stack.enter_context(av.open(str(path), "w"))
+        streams = [target.add_stream_from_template(s.streams.video[0]) for s in sources]
+        for source, stream in zip(sources, streams, strict=True):
+            for packet in source.demux(video=0):
+                if packet.dts is not None:
+                    packet.stream = stream
+                    target.mux(packet)
+    if suffix == ".mp4":
+        add_boxes(path, entry=sv3d(b"mshp"))  # into the first: were it heeded, it would be refused
+
+    with VideoReader(path) as reader:
+        window = reader.read(0, 2, size=SIZE)
+
+    np.testing.assert_allclose(window.frames.mean(axis=(1, 2)), 20 + 2 * np.arange(20), atol=2)
 
 
 def test_no_picture(tmp_path: Path) -> None:
