@@ -42,7 +42,9 @@ class Leaps:
         total /= len(_MAPS) * len(_SIDES_S)
         # Turns are known to a bin or so.
         self._shares = torch.stack([total.roll(k, 1) for k in (-1, 0, 1)]).amax(0)
-        self._large = slice(least_turn, N_YAWS - least_turn + 1)
+        # Of the turns that are told. One number a moment: a look at all others is cheap, however
+        # long the take.
+        self._largest = self._shares[:, least_turn : N_YAWS - least_turn + 1].amax(1)
 
     def above(self, start_s: float, at_s: float, end_s: float, *, within_s: float) -> Tensor:
         """How far the largest close to a moment is above all others of a stretch, by turn, (R,).
@@ -50,21 +52,22 @@ class Leaps:
         Turns of speech are alike leaps, but seldom only one of them is.
         """
         before_s, after_s = at_s - _APART_S, at_s + _APART_S
-        others = torch.cat([self._within(start_s, before_s), self._within(after_s, end_s)])
-        close = self._within(at_s - within_s, at_s + within_s)
-        return (close.amax(0) - others[:, self._large].max()).clamp(min=0)
+        sides = self._within(start_s, before_s), self._within(after_s, end_s)
+        others = torch.cat([self._largest[side] for side in sides]).max()
+        close = self._shares[self._within(at_s - within_s, at_s + within_s)]
+        return (close.amax(0) - others).clamp(min=0)
 
     def best(self, turn: int, start_s: float, end_s: float) -> tuple[float, float]:
         """The moment at which a turn by so many bins is the most likely, and how much it is so."""
-        values = self._within(start_s, end_s)[:, turn]
+        within = self._within(start_s, end_s)
+        values = self._shares[within, turn]
         index = int(values.argmax())
-        first = np.searchsorted(self._moments_s, start_s)
-        return float(self._moments_s[first + index]), float(values[index])
+        return float(self._moments_s[within][index]), float(values[index])
 
-    def _within(self, start_s: float, end_s: float) -> Tensor:
-        """Of a stretch, one moment at the least."""
+    def _within(self, start_s: float, end_s: float) -> slice:
+        """The moments of a stretch, one at the least."""
         first, last = np.searchsorted(self._moments_s, [start_s, end_s])
-        return self._shares[first : max(last, first + 1)]
+        return slice(int(first), max(int(last), int(first) + 1))
 
 
 def better_turned(shares: Tensor, n: int) -> Tensor:

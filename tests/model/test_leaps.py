@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from model.course import Course
+from model.course import Course, Views
 from model.evidence import N_YAWS
 from model.leaps import Leaps, better_turned
+from model.steps import StepEvidence
 
 RATE = 12.5
 
@@ -94,3 +98,34 @@ def test_a_take_shorter_than_the_sides_says_nothing() -> None:
     leaps = Leaps(course_of(talkers(*PASSING)[:4]), least_turn=4)
 
     assert leaps.best(10, 0.0, 0.3)[1] == 0
+
+
+class Made(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the numbers that tensors are made of within its block; views are made of none."""
+
+    numbers = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and not func.is_view:
+            self.numbers += result.numel()
+        return result
+
+
+def test_asking_about_a_moment_copies_no_take() -> None:
+    """It is asked four times a second: what grows with the take would cost its square."""
+
+    def made(minutes: int) -> tuple[int, int]:
+        course = course_of(talkers((10, 1.0)).repeat((3 * minutes) // 2, 1))
+        starts_s = course.view_starts_s
+        seen = Views(starts_s, torch.zeros(len(starts_s), N_YAWS, dtype=torch.float64), 1.0)
+        evidence, end_s = StepEvidence(course, seen), float(course.times_s[-1])
+        with Made() as mode:  # type: ignore[no-untyped-call]
+            evidence.gains(0.0, end_s / 2, end_s)
+        return mode.numbers, len(course.times_s)
+
+    (few, short), (more, long) = made(2), made(8)
+
+    assert more - few < 2 * (long - short)
