@@ -34,19 +34,17 @@ def whitened(sound: FloatArray, samplerate: float) -> FloatArray:
     the whole stretch, in frames of a quarter of a second that overlap by half. Silence stays
     silence. It neither delays nor shifts anything.
 
-    sound : [shape=(..., N)], full scale 1.0, all finite; returns the same shape.
+    sound : [shape=(..., N)], a frame at least, full scale 1.0, all finite; returns the same shape.
     """
     size = round(_FRAME_S * samplerate)
-    n = sound.shape[-1]
-    padded = np.pad(sound, [(0, 0)] * (sound.ndim - 1) + [(0, max(0, size - n))])
     transform = ShortTimeFFT(hann(size, sym=False), size // 2, samplerate)
-    spectra = transform.stft(padded)
+    spectra = transform.stft(sound)
     magnitude = np.abs(spectra)
     usual = np.sqrt(np.mean(magnitude**2, axis=-1, keepdims=True))
     floor = _FLOOR * usual.mean(axis=-2, keepdims=True) + _SILENCE * size
     spectra /= magnitude + _CONTRAST * usual + floor
     spectra[..., transform.f < _LOWEST_HZ, :] = 0.0
-    return np.asarray(transform.istft(spectra, k1=padded.shape[-1])[..., :n].real)
+    return np.asarray(transform.istft(spectra, k1=sound.shape[-1]).real)
 
 
 def correlated(needle: FloatArray, haystack: FloatArray) -> FloatArray:
@@ -77,7 +75,7 @@ def search(needle: FloatArray, haystack: FloatArray) -> FloatArray:
     """
     n = needle.shape[-1]
     integral = np.pad(np.cumsum(haystack**2, axis=-1), [(0, 0)] * (haystack.ndim - 1) + [(1, 0)])
-    energy = np.maximum(integral[..., n:] - integral[..., :-n], 0.0)
+    energy = integral[..., n:] - integral[..., :-n]
     ample = _AMPLE * energy.max(axis=-1, keepdims=True)
     level = _over(correlated(needle, haystack), np.sqrt(energy + ample))
     sounding = energy > ample
@@ -85,7 +83,7 @@ def search(needle: FloatArray, haystack: FloatArray) -> FloatArray:
     if not sounding.any():
         return np.zeros_like(level)
     noise = np.nanmedian(magnitude, axis=-1, keepdims=True) / 0.6745
-    return _over(level, np.nan_to_num(noise))
+    return _over(level, noise)
 
 
 def _over(values: FloatArray, noise: FloatArray) -> FloatArray:

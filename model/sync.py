@@ -211,7 +211,7 @@ def _judged(
         strengths = [together.height]
         if agrees.sum() < 2:  # the stack's own line: to a sample, its slope to what clocks do
             level_std, slope_std = 1 / RATE, MAX_SLOPE
-    confidence = 1 / (1 + math.exp(-min(odds, 50.0))) if odds > -50 else 0.0
+    confidence = 1 / (1 + math.exp(-odds))
     belonging, reason = _verdict(
         len(chunks), int(agrees.sum()), confidence, search_s, by_all=by_all
     )
