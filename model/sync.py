@@ -34,6 +34,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from model.coarse import BIN_S, MAX_SLOPE, coarse_lines, lines_like
 from model.consensus import Line, fitted, log_odds
@@ -211,7 +212,7 @@ def _judged(
         strengths = [together.height]
         if agrees.sum() < 2:  # the stack's own line: to a sample, its slope to what clocks do
             level_std, slope_std = 1 / RATE, MAX_SLOPE
-    confidence = 1 / (1 + math.exp(-odds))
+    confidence = float(expit(odds))
     belonging, reason = _verdict(
         len(chunks), int(agrees.sum()), confidence, search_s, by_all=by_all
     )
