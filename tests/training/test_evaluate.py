@@ -61,6 +61,7 @@ def test_a_manifest_is_evaluated(
     assert len(errors) == 3
     assert max(errors) <= 10
     assert np.ptp(errors) <= 3
+    assert all(answer["covered"] for answer in figures["answers"])
     assert figures["overall"]["within_10_deg"]["takes"] == 1
     assert set(figures["cues_within_20_deg"]) == {*TRAINING_FREE, LEARNED}
 
@@ -155,6 +156,8 @@ def test_figures_are_averages_of_takes_and_of_groups() -> None:
 
     assert (figures["takes"], figures["groups"]) == (4, 2)
     assert figures["median_error_deg"] == np.median([5, 15, 160, 90])
+    assert figures["group_median_error_deg"] == np.median([(5 + 15 + 160) / 3, 90])
+    assert summarise([*ANSWERS, *ANSWERS[:1] * 3]) == figures  # a take asked more often counts once
     # b1 counts once, half right; group a is two thirds right.
     assert figures["within_20_deg"]["takes"] == pytest.approx((1 + 1 + 0 + 0.5) / 4)
     assert figures["within_20_deg"]["group_averaged"] == pytest.approx(

@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from model.checkpoint import Method, weights_path
+from model.evidence import yaws_deg
 from model.trajectory import Kind
 from model.turning import turned_along
 from tests.model.test_scoring import CALIBRATION, bump
 from training.data.scenes import Conditions
 from training.evaluate import rig, trajectory
-from training.evaluate.trajectory import Trial, summarise, variants
+from training.evaluate.trajectory import Trial, Variant, summarise, variants
 
 
 def test_sharp_takes_pool_to_the_truth() -> None:
@@ -46,6 +49,14 @@ def test_where_no_take_is_sure_none_is_misplaced() -> None:
     unsure = torch.full((16, 72), 1 / 72).double()
 
     assert rig.misplaced(unsure, 8, CALIBRATION) == {"sure_takes": 0}
+
+
+@pytest.mark.parametrize("off_deg", [-20.0, 20.0])
+def test_takes_that_are_20_degrees_off_are_not_sure(off_deg: float) -> None:
+    known = torch.zeros(16, 72).double()
+    known[:, yaws_deg().index(off_deg)] = 1.0
+
+    assert rig.misplaced(known, 8, CALIBRATION) == {"sure_takes": 0}
 
 
 TRIAL = Trial(0, "sound steps", "steps", 1, 9.0, 1.0, 5.0, 3.0, 1.0)
@@ -135,3 +146,24 @@ def test_a_field_that_is_turned_by_the_truth_is_as_it_was(monkeypatch: pytest.Mo
         field = variant.course.field[:, places]  # type: ignore[attr-defined]
         again = turned_along(field, np.deg2rad(variant.truth_deg))
         np.testing.assert_allclose(again, heard[:, places], atol=1e-3)
+
+
+def test_a_trial_tells_of_the_step_that_is_nearest_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And of angles the shorter way round."""
+    steps = [
+        SimpleNamespace(at_s=5.0, by_deg=175.0, gain=3.0),
+        SimpleNamespace(at_s=11.5, by_deg=-170.0, gain=9.0),
+    ]
+    course: Any = SimpleNamespace(times_s=np.arange(4.0))
+    truth = Variant("sound steps", course, np.array([0, 0, 175, 175]), at_s=12.0, by_deg=175.0)
+    found = SimpleNamespace(kind=Kind.CONSTANT, steps=steps)
+    monkeypatch.setattr(trajectory, "variants", lambda *_: [truth])
+    monkeypatch.setattr(trajectory, "trace", lambda *_: found)
+    monkeypatch.setattr(
+        trajectory, "curve_at", lambda _found: lambda _times_s: np.array([0, 0, -170, -170])
+    )
+
+    (trial,) = trajectory.trials(0, Conditions(), weights_path(Method.EVIDENCE))
+
+    assert (trial.error_s, trial.error_deg, trial.gain) == (-0.5, 15.0, 9.0)
+    assert trial.path_error_deg == 7.5

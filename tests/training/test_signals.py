@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from training.data.bodies import swing
 from training.data.signals import DriveKind, Envelope, draw_drive, draw_envelope
 
 
@@ -27,3 +28,13 @@ def test_a_strike_is_seen_before_or_after_it_is_heard(kind: DriveKind, before: b
     drive = draw_drive(np.random.default_rng(0), envelope, strength=1.0, lag_s=0.0, kind=kind)
 
     assert (drive[490] > 0.1, drive[510] > 0.1) == (before, not before)
+
+
+def test_a_hammer_falls_fast_before_its_blow_and_rises_slowly_after_it() -> None:
+    onsets = (np.arange(1000) == 500).astype(float)
+
+    height = swing(Envelope("strikes", onsets, onsets))
+
+    assert height[500] == height.max() == 1
+    assert 0.1 < height[496] < height[499]
+    assert height[480] < 0.1 < height[520] < height[501]
