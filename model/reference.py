@@ -73,9 +73,12 @@ class Recording:
         self.duration_s = self._ear.duration_s
 
     def field(self, start_s: float, duration_s: float) -> FloatArray:
-        """W, Y, Z, X (SN3D) of a stretch, [shape=(4, N)] at 16 kHz; silence beyond the ends."""
+        """W, Y, Z, X (SN3D) of a stretch, [shape=(4, N)] at 16 kHz; silence beyond the ends.
+
+        N is the duration's, whatever the file's own rate: fields of two files lie on each other.
+        """
         _, channels = self._ear.listen(start_s, duration_s, RATE)
-        return np.asarray(channels * self._gains[:, None])
+        return np.asarray(channels[:, : round(duration_s * RATE)] * self._gains[:, None])
 
 
 def layout_of(reader: AudioReader) -> ChannelLayout:
