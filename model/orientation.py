@@ -69,12 +69,12 @@ def read_orientation(path: Path) -> Orientation:
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.DictReader(file)
+            rows = csv.DictReader(file, skipinitialspace=True)
             missing = {TIME, YAW} - set(rows.fieldnames or ())
             if missing:
                 raise MediaError(
-                    f"{path} has no column {min(missing)}: an orientation is a CSV file whose "
-                    f"first line names {TIME} and {YAW}."
+                    f"{path} has no column {min(missing)}: an orientation is a CSV file, with "
+                    f"commas between its columns, whose first line names {TIME} and {YAW}."
                 )
             known = np.array([_numbers(path, rows.line_num, row) for row in rows])
     except OSError as error:
@@ -87,8 +87,8 @@ def read_orientation(path: Path) -> Orientation:
     back = np.flatnonzero(np.diff(times_s) <= 0)
     if len(back):
         raise MediaError(
-            f"{path} goes back in time: {TIME} is {times_s[back[0]]:g}, then "
-            f"{times_s[back[0] + 1]:g}."
+            f"{path} does not go forward in time: {TIME} is {times_s[back[0]]:.15g}, then "
+            f"{times_s[back[0] + 1]:.15g}. Sort its rows, and keep one of those of the same time."
         )
     yaw_deg = _continuous(path, times_s, yaw_deg)
     return Orientation(path, times_s, yaw_deg - np.interp(0.0, times_s, yaw_deg))
@@ -108,9 +108,9 @@ def _continuous(path: Path, times_s: FloatArray, yaw_deg: FloatArray) -> FloatAr
         at, step = doubtful[0], steps[doubtful[0]]
         other = np.sign(step) * ((abs(step) + 180) % 360 - 180)  # of a half turn the other half
         raise MediaError(
-            f"{path} does not tell which way the microphone turned between {times_s[at]:g} and "
-            f"{times_s[at + 1]:g} s: by {step:+g}° or by {other:+g}°. Write rows in between, less "
-            "than 180° apart."
+            f"{path} does not tell which way the microphone turned between {times_s[at]:.15g} and "
+            f"{times_s[at + 1]:.15g} s: by {step:+g}° or by {other:+g}°. Write rows in between, "
+            "less than 180° apart."
         )
     return np.unwrap(yaw_deg, period=360) if wrapped else yaw_deg
 

@@ -41,6 +41,7 @@ def written(path: Path, *lines: str) -> Path:
         (["time_s,yaw_deg", "0,1"], r"too few rows \(1\)"),
         (["time_s,yaw_deg", "0,1", "2,1", "1.5,3"], "is 2, then 1.5"),
         (["time_s,yaw_deg", "0,1", "2,1", "2,3"], "is 2, then 2"),
+        (["time_s,yaw_deg", "0,1", "3600.001,1", "3600,3"], r"is 3600\.001, then 3600\. "),
         (["time_s,yaw_deg", "0,1", "1,left"], "line 3: '1' and 'left'"),
         (["time_s,yaw_deg", "0,1", "1"], "line 3"),
         (["time_s,yaw_deg", "0,1", "1,nan"], "finite"),
@@ -51,6 +52,8 @@ def written(path: Path, *lines: str) -> Path:
         (["time_s,yaw_deg", "0,0", "8,180"], r"by \+180° or by -180°"),
         (["time_s,yaw_deg", "0,180", "8,0"], r"by -180° or by \+180°"),
         (["time_s,yaw_deg", "0,0", "5,400", "5.1,0"], r"between 5 and 5\.1 s"),
+        (["time_s,yaw_deg", "1799.5,0", "1801.002,240"], r"between 1799\.5 and 1801\.002 s"),
+        (["time_s;yaw_deg", "0;0", "5;40"], "with commas between its columns"),
     ],
 )
 def test_what_is_no_orientation_is_told(lines: list[str], told: str, tmp_path: Path) -> None:
@@ -60,6 +63,43 @@ def test_what_is_no_orientation_is_told(lines: list[str], told: str, tmp_path: P
         read_orientation(path)
 
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufefftime_s,yaw_deg\n0,5\n1,9\n", "time_s,yaw_deg\r\n0,5\r\n1,9\r\n\r\n",
+        "time_s, yaw_deg\n0, 5\n1, 9\n", '"yaw_deg","time_s"\n"5","0"\n"9","1"\n',
+        "time_s,yaw_deg,\n0,5,\n1,9,\n",
+    ],
+    ids=["byte order mark", "lines of Windows", "blanks", "quotes", "commas at the end"],
+)  # fmt: skip
+def test_a_table_is_read_as_programs_and_people_write_it(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "o.csv"
+    path.write_bytes(text.encode())
+
+    known = read_orientation(path)
+
+    assert (known.times_s.tolist(), known.yaw_deg.tolist()) == ([0, 1], [0, 4])
+
+
+def test_what_is_no_table_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "o.csv"
+    for content in ("time_s,yaw_deg\n0,1\n1,2\n".encode("utf-16"), b"time_s," + b"9" * 200_000):
+        path.write_bytes(content)
+        with pytest.raises(MediaError, match="is not a CSV file"):
+            read_orientation(path)
+    path.write_bytes(b"")
+    with pytest.raises(MediaError, match="no column time_s"):
+        read_orientation(path)
+
+
+def test_both_ways_to_write_the_back_are_one(tmp_path: Path) -> None:
+    rows = (f"{at},{yaw}" for at, yaw in enumerate((179, 180, -180, -179)))
+
+    known = read_orientation(written(tmp_path / "o.csv", "time_s,yaw_deg", *rows))
+
+    assert known.yaw_deg.tolist() == [0, 1, 1, 2]
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
