@@ -97,16 +97,19 @@ def judge_take(
             scored.append(score(window, scorers, calibration))
             observe(window, scored[-1])
             progress(_READING + (1 - _READING) * (index + 1) / len(windows))
-    shown = windows[len(windows) // 2]
-    at_s, pose = shown.start_s + shown.duration_s / 2, math.radians(take.video.pose_yaw_deg)
-    turned_deg = float(take.orientation.at(np.array(at_s))) if take.orientation else 0.0
-    moment = Snapshot(
-        at_s,
-        take.frame(at_s, size=FRAME_SIZE),
-        features.rotated(shown.covariance.cpu(), pose),
-        turned_deg,
-    )
+    moment = _snapshot(take, windows[len(windows) // 2])
     return judge(scored, calibration, tolerance_deg=tolerance_deg), scored, moment
+
+
+def _snapshot(take: Take, window: Window) -> Snapshot:
+    """The middle of a window as it is played and heard, which is not quite as it is judged: there
+    the sound is turned along the microphone's orientation, and into the frame's own axes.
+    """
+    at_s = window.start_s + window.duration_s / 2
+    turned_deg = float(take.orientation.at(np.array(at_s))) if take.orientation else 0.0
+    back = math.radians(take.video.pose_yaw_deg - turned_deg)
+    frame = take.frame(at_s, size=FRAME_SIZE)
+    return Snapshot(at_s, frame, features.rotated(window.covariance.cpu(), back), turned_deg)
 
 
 def moving_windows(

@@ -63,7 +63,7 @@ class Snapshot:
     ----------
     frame : [shape=(H, W, 3)], uint8.
     covariance : of the sound before correction, [shape=(T, F, 10)].
-    turned_deg : by how much the sound is turned already, as the microphone's orientation says.
+    turned_deg : by how much the microphone's orientation turns it at that moment.
     """
 
     at_s: float
@@ -301,9 +301,8 @@ def draw(
         degrees += float(np.interp(snapshot.at_s, trajectory["times_s"], curve) - curve[0])
     else:
         degrees += snapshot.turned_deg
-    as_it_is = features.rotated(snapshot.covariance, -math.radians(snapshot.turned_deg))
-    turned = features.rotated(as_it_is, math.radians(degrees))
-    _panorama(figure.add_subplot(grid[0, 0]), snapshot, as_it_is, "Sound as it is")
+    turned = features.rotated(snapshot.covariance, math.radians(degrees))
+    _panorama(figure.add_subplot(grid[0, 0]), snapshot, snapshot.covariance, "Sound as it is")
     _panorama(figure.add_subplot(grid[0, 1]), snapshot, turned, f"{after}: {degrees:+z.1f}°")
     _ring(figure.add_subplot(grid[1, 0], projection="polar"), report, colour)
     _summary(figure.add_subplot(grid[1, 1]), report, colour)

@@ -8,20 +8,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model import following
+from model import features, following
 from model.align import Outputs, align
+from model.checkpoint import Method, load_calibration
 from model.commandline import main
+from model.decision import judge_take
 from model.errors import MediaError, OptionError
 from model.options import Options
 from model.orientation import Orientation, read_orientation
+from model.scoring import training_free
 from model.take import Take, Track
 from model.turning import turned_along
 from tests.model.fields import RATE, field_of, turn_deg
 from training.data.takes import TakeFiles
 
+CALIBRATION = load_calibration(method=Method.EVIDENCE)
 CONSTANT_DEG = -65.0
 
 
@@ -161,6 +166,21 @@ def test_a_curve_is_told_with_few_points() -> None:
     np.testing.assert_allclose(told["rotate_field_ccw_deg"], right, atol=0.05)
 
 
+@pytest.mark.parametrize(("swing", "kind"), [(30.0, "moving"), (0.4, "constant")])
+def test_what_swings_back_has_moved(swing: float, kind: str) -> None:
+    """And what was before the picture, or is after it, is none of its."""
+    times_s = np.linspace(-5, 25, 601)
+    orientation = Orientation(Path("o"), times_s, swing * np.sin(times_s * math.tau / 5))
+
+    known = following.known(orientation, 20.0)
+
+    assert known.kind.value == kind
+    assert (known.times_s[0], known.times_s[-1]) == (0, 20)
+    assert np.diff(known.times_s).min() > 0
+    right = swing * np.sin(known.times_s * math.tau / 5)
+    np.testing.assert_allclose(known.rotate_field_ccw_deg, right, atol=1e-9)
+
+
 # --- takes ---------------------------------------------------------------------------------------
 
 
@@ -255,6 +275,29 @@ def test_the_output_follows_the_orientation(
     assert np.ptp(off) < 0.5  # it stands still ...
     # ... where the constant rotation puts it.
     assert off[0] == pytest.approx(report["rotate_field_ccw_deg"] - CONSTANT_DEG, abs=0.3)
+
+
+def test_the_picture_shows_the_sound_as_it_is_at_its_moment(
+    take: TakeFiles, swinging: tuple[Path, Path], upright: Path, tmp_path: Path
+) -> None:
+    """Not as it is judged: turned along, with what `report.draw` turns it by once more."""
+    soundfile.write(tmp_path / "still.wav", 0.7 * field_of(upright).T, RATE, subtype="FLOAT")
+    shown = []
+    for path, known in ((tmp_path / "still.wav", None), (swinging[0], swinging[1])):
+        orientation = read_orientation(known) if known else None
+        with Take(take.video, Track((path,)), orientation=orientation) as opened:
+            shown.append(
+                judge_take(
+                    opened, CALIBRATION, n_windows=1, tolerance_deg=10, scorers=(training_free,)
+                )[2]
+            )
+
+    still, turned = (features.intensity(s.covariance).sum((0, 1))[:2] for s in shown)
+    by_deg = math.degrees(torch.atan2(turned[1], turned[0]) - torch.atan2(still[1], still[0]))
+    at_s = shown[0].at_s
+    assert abs(swing_deg(np.array(at_s))) > 30
+    expected_deg = -CONSTANT_DEG - swing_deg(np.array(at_s))
+    assert math.remainder(by_deg - expected_deg, 360) == pytest.approx(0, abs=1)
 
 
 def test_what_is_undecidable_is_not_turned_along_and_says_so(
