@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from model.checkpoint import Method, load_calibration, load_scorer
-from model.course import HOP_S, VIEW_S, Reader, blocks, views
+from model.course import HOP_S, VIEW_S, Reader, blocks, read_course, views
 from model.learned import LearnedScorer
 from model.scoring import Window
 from model.trajectory import trace
@@ -57,16 +60,33 @@ def test_a_take_is_covered_by_blocks_that_can_be_read(
 
 @pytest.mark.parametrize("size", [40, 101, 500])
 def test_blocks_are_put_together_without_gap_or_overlap(window: Window, size: int) -> None:
+    pan_rad = torch.linspace(-2, 2, len(window.motion.pan_rad))
+    window = replace(window, motion=replace(window.motion, pan_rad=pan_rad))
     reader = Reader()
     for block in parts_of(window, size):
         reader.add(block)
 
     course = reader.course()
 
+    np.testing.assert_allclose(course.pan_deg, np.degrees(pan_rad.numpy()))
     edges_s = window.motion.edges_s.numpy()
     np.testing.assert_allclose(course.times_s, (edges_s[1:] + edges_s[:-1]) / 2, atol=1e-6)
     torch.testing.assert_close(course.motion, window.motion.energy.float())
     assert course.learned is None
+
+
+def test_a_block_that_cannot_be_read_is_left_out(window: Window) -> None:
+    blocks_read = iter([cut(window, 0, 100), None, cut(window, 200, 230)])
+    take = SimpleNamespace(
+        start_s=0.0, end_s=30.0, video=SimpleNamespace(rate_hz=15.0),
+        window=lambda _start_s, _duration_s: next(blocks_read),
+    )  # fmt: skip
+    reached: list[float] = []
+
+    course = read_course(take, progress=reached.append)  # type: ignore[arg-type]
+
+    assert len(course.times_s) == 130
+    assert reached == [1 / 3, 2 / 3, 1]
 
 
 def test_every_short_window_is_scored_once_and_as_if_alone(
@@ -87,6 +107,24 @@ def test_every_short_window_is_scored_once_and_as_if_alone(
         (alone,) = learned.along(cut(window, first, last), [slice(0, last - first)])
         near = torch.stack([alone, course.learned[index]])
         assert float(torch.corrcoef(near)[0, 1]) > 0.9
+
+
+def test_of_a_long_take_only_the_end_is_kept_for_short_windows(window: Window) -> None:
+    """Memory does not grow with the take."""
+    asked: list[int] = []
+
+    class Scorer:
+        def along(self, kept: Window, stretches: list[slice]) -> torch.Tensor:
+            asked.append(len(kept.covariance))
+            return torch.zeros(len(stretches), 72, dtype=torch.float64)
+
+    reader = Reader(Scorer())  # type: ignore[arg-type]
+    for block in parts_of(window, 40):
+        reader.add(block)
+
+    n = len(window.covariance)
+    assert max(asked) <= 41 + (VIEW_S + HOP_S) * n / 21
+    assert n > 250
 
 
 def test_short_windows_know_more_with_the_learned_scorer(

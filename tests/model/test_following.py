@@ -8,9 +8,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from model.following import angle_along, as_json, beginning_with, judge_along, sentence
+from model.following import (
+    angle_along,
+    as_json,
+    beginning_with,
+    judge_along,
+    never_aligned,
+    sentence,
+)
 from model.placement import Placement
-from model.scoring import Verdict
+from model.scoring import Verdict, judge
 from model.steps import Step
 from model.take import Take, Track
 from model.trajectory import Kind, Trajectory, curve_at
@@ -66,6 +73,14 @@ def test_the_output_turns_as_the_curve_does_and_steps_within_50_ms(
     smooth = (away_s > 0.0251) | (trajectory is MOVING)
     np.testing.assert_allclose(turned[smooth], expected[smooth], atol=1e-6)
     assert np.abs(np.diff(turned)).max() < 145 / 50  # of half a millisecond: no click
+
+
+@pytest.mark.parametrize("verdict", list(Verdict))
+def test_what_changes_is_not_aligned(verdict: Verdict) -> None:
+    judged = replace(judge([window(bump(0.0))], CALIBRATION, tolerance_deg=10), verdict=verdict)
+
+    changed = verdict is Verdict.ALIGNED
+    assert never_aligned(judged).verdict is (Verdict.MISALIGNED if changed else verdict)
 
 
 def test_what_is_told_of_a_trajectory() -> None:

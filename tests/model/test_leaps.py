@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -77,6 +78,14 @@ def test_a_leap_is_found_to_a_tenth_of_a_second_though_sources_are_faint_and_mov
     assert float(leaps.above(0, 12.0, 40, within_s=0.2).max()) == 0
 
 
+def test_where_frames_are_rare_the_next_moment_counts() -> None:
+    """Of stretches shorter than from one to the next."""
+    sound = talkers((20, 1.0), (50, 0.5))[:80]
+    rare = replace(course_of(sound), times_s=np.arange(0.5, 80.0))
+
+    assert Leaps(rare, least_turn=4).best(10, 30.3, 30.55)[0] == 31.0
+
+
 def test_what_does_not_turn_has_no_leap() -> None:
     leaps = Leaps(course_of(talkers(*PASSING)), least_turn=4)
 
@@ -90,7 +99,7 @@ def test_turns_of_speech_are_not_above_each_other() -> None:
     leaps = Leaps(course_of(talkers((20, first), (32, 1 - first))), least_turn=4)
 
     assert leaps.best(60, 2, 38)[1] > 0.4
-    for at_s in (5, 10, 15, 20):
+    for at_s in (5, 10, 15, 20, 35):
         assert float(leaps.above(0, at_s, 40, within_s=0.2).max()) < 0.1
 
 

@@ -165,15 +165,21 @@ def test_a_constant_take_is_constant(sources: list[tuple[float, np.ndarray]]) ->
     assert found.rotate_field_ccw_deg == pytest.approx(55, abs=3)
 
 
-def test_a_moving_take_is_followed(sources: list[tuple[float, np.ndarray]]) -> None:
+def test_a_moving_take_is_followed_over_the_back_and_to_its_ends(
+    sources: list[tuple[float, np.ndarray]],
+) -> None:
     times = (np.arange(round(SECONDS * RATE)) + 0.5) / RATE
-    turned = np.array(40 * np.sin(2 * np.pi * times / 40), dtype=np.float64)
+    turned = np.array(170 + 40 * np.sin(2 * np.pi * times / 40), dtype=np.float64)
     course = course_of(sources, -turned, STILL)
 
     found = trace(course, CALIBRATION)
 
     assert found.kind is Kind.MOVING
-    assert np.median(np.abs(curve_at(found)(course.times_s) - turned)) <= 10
+    curve = curve_at(found)(course.times_s)
+    off = np.abs((curve - turned + 180) % 360 - 180)
+    assert np.median(off) <= 10
+    assert off[[0, -1]].max() <= 30
+    assert np.abs(np.diff(curve)).max() < 2
 
 
 def test_the_curve_of_a_turned_take_is_turned(sources: list[tuple[float, np.ndarray]]) -> None:
