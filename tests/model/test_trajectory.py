@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from model.checkpoint import Method, load_calibration
-from model.course import Course, views
+from model.course import Course, Views, views
 from model.steps import Histograms, Step, StepEvidence, find_steps
 from model.trajectory import (
     Kind,
     Seconds,
     Trajectory,
+    _registration,
     curve_at,
     trace,
     viterbi,
@@ -81,6 +82,7 @@ def test_a_step_of_the_sound_is_found(
 
     (step,) = find_steps(course, views(course, CALIBRATION))
 
+    assert not step.in_picture
     assert abs(step.at_s - 17) <= 1.5
     assert abs(math.remainder(step.by_deg - by_deg, 360)) <= 5
 
@@ -135,8 +137,26 @@ def test_a_step_of_the_picture_is_found_to_the_frame(
 
     (step,) = find_steps(course, views(course, CALIBRATION))
 
+    assert step.in_picture
     assert abs(step.at_s - 17) <= 1 / RATE
     assert abs(math.remainder(step.by_deg - by_deg, 360)) <= 2.5
+
+
+@pytest.mark.parametrize("by_deg", [-60.0, 115.0])
+def test_what_the_sound_made_too_speaks_against_a_step_of_the_picture(
+    sources: list[tuple[float, np.ndarray]], by_deg: float
+) -> None:
+    """By the sound alone: short windows say nothing here."""
+    turned = steps_of(by_deg, 17.0)
+    silent = Views(np.arange(0.0, 30.0), torch.zeros(30, 72, dtype=torch.float64), 1.0)
+    of_picture, of_both = (
+        float(StepEvidence(course_of(sources, sound, turned), silent)
+              .pan_gains(0, 17, SECONDS, by_deg).max())
+        for sound in (STILL, turned)
+    )  # fmt: skip
+
+    assert of_both + 6 < of_picture
+    assert of_picture >= 8  # at the threshold by itself
 
 
 def test_a_step_of_both_is_none(sources: list[tuple[float, np.ndarray]]) -> None:
@@ -146,13 +166,14 @@ def test_a_step_of_both_is_none(sources: list[tuple[float, np.ndarray]]) -> None
     assert trace(course, CALIBRATION).kind is Kind.CONSTANT
 
 
-def test_two_steps(sources: list[tuple[float, np.ndarray]]) -> None:
-    turned = steps_of(60.0, 12.0) + steps_of(-140.0, 27.0)
+@pytest.mark.parametrize("by_deg", [(60, -140), (-140, 60)])
+def test_two_steps(sources: list[tuple[float, np.ndarray]], by_deg: tuple[int, int]) -> None:
+    turned = steps_of(by_deg[0], 12.0) + steps_of(by_deg[1], 27.0)
     course = course_of(sources, -turned, STILL)
 
     found = trace(course, CALIBRATION)
 
-    assert [round(step.by_deg) for step in found.steps] == [60, -140]
+    assert tuple(round(step.by_deg) for step in found.steps) == by_deg
     assert [step.at_s for step in found.steps] == pytest.approx([12, 27], abs=1.5)
     off = curve_at(found)(course.times_s) - turned
     assert np.median(np.abs(off)) <= 3
@@ -166,8 +187,9 @@ def test_a_constant_take_is_constant(sources: list[tuple[float, np.ndarray]]) ->
 
 
 def test_a_moving_take_is_followed_over_the_back_and_to_its_ends(
-    sources: list[tuple[float, np.ndarray]],
+    sources: list[tuple[float, np.ndarray]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """But where the picture turned at once, a step is what there is."""
     times = (np.arange(round(SECONDS * RATE)) + 0.5) / RATE
     turned = np.array(170 + 40 * np.sin(2 * np.pi * times / 40), dtype=np.float64)
     course = course_of(sources, -turned, STILL)
@@ -180,6 +202,9 @@ def test_a_moving_take_is_followed_over_the_back_and_to_its_ends(
     assert np.median(off) <= 10
     assert off[[0, -1]].max() <= 30
     assert np.abs(np.diff(curve)).max() < 2
+    seen_step = Step(20.0, 30.0, 9.0, in_picture=True)
+    monkeypatch.setattr("model.trajectory.find_steps", lambda *_: [seen_step])
+    assert trace(course, CALIBRATION).kind is Kind.STEPS
 
 
 def test_the_curve_of_a_turned_take_is_turned(sources: list[tuple[float, np.ndarray]]) -> None:
@@ -190,6 +215,14 @@ def test_the_curve_of_a_turned_take_is_turned(sources: list[tuple[float, np.ndar
     after = Seconds(turned, views(turned, CALIBRATION)).best_path(3.0)
 
     assert ((after - before) % 72 == 8).all()
+
+
+def test_each_second_fits_the_others_turned_along_the_path() -> None:
+    """One source, and a field that turns on and on: only along that path is it in one place."""
+    path = np.array([37, 40, 50, 60, 68, 5, 20, 30])
+    sound = torch.eye(72, dtype=torch.float64)[(20 + path - 35) % 72]
+
+    assert _registration(sound, path).argmax(1).tolist() == path.tolist()
 
 
 def test_histograms_know_the_angle_of_a_turn(sources: list[tuple[float, np.ndarray]]) -> None:
