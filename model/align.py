@@ -16,7 +16,6 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from model import following
 from model.ambisonics import Convention, YawRotation
 from model.decision import Watch, decide
 from model.errors import MediaError
@@ -39,7 +38,8 @@ from model.orientation import read_orientation
 from model.output import JSON, PNG, Together, WholeFile, check_output, whole_file
 from model.report import Inputs, build_report, draw, relabelled, write_json
 from model.take import Progress, Take, Track
-from model.trajectory import Trajectory
+from model.trajectory import following
+from model.trajectory.kinds import Trajectory
 from model.turning import YawAlong
 
 VERSION = metadata.version("avsa-align")

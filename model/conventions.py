@@ -4,8 +4,8 @@
 
 A wrong convention is a commoner fault than a wrong angle, and an aligner that trusts its input is
 confidently wrong. From the sound alone a track is weighed against every common reading of its
-channels (`model.readings` says what sound can tell, and what it cannot) and checked for dead,
-copied, offset and mismatched channels. Each finding has a probability, a sentence and a fix.
+channels (`model.channels.readings` says what sound can tell, and what it cannot) and checked for
+dead, copied, offset and mismatched channels. Each finding has a probability, a sentence and a fix.
 Nothing is changed here: `Diagnosis.selection` is what a job under `--convention auto` may take
 over, which is order and weights only, and only when they are sure.
 """
@@ -21,20 +21,20 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from model import faults
 from model.ambisonics import FUMA_CHANNEL, ChannelLayout, Convention
-from model.channels import ChannelStatistics, measure_track, too_short
-from model.errors import AvsaError, UnsupportedMedia, UnusableContent, in_one_line
-from model.faults import Finding
-from model.interruption import command
-from model.media import AudioInfo, AudioReader, open_split_audio
-from model.readings import (
+from model.channels import faults
+from model.channels.faults import Finding
+from model.channels.measures import ChannelStatistics, measure_track, too_short
+from model.channels.readings import (
     KNOWN,
     Reading,
     capsule_probability,
     omni_probabilities,
     reading_probabilities,
 )
+from model.errors import AvsaError, UnsupportedMedia, UnusableContent, in_one_line
+from model.interruption import command
+from model.media import AudioInfo, AudioReader, open_split_audio
 
 LIKELY = 0.5  # from here on a finding is told as a warning
 SURE = 0.95  # from here on order and weights are taken over

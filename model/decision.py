@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from model import features, following
+from model import features
 from model.checkpoint import Calibration, Method, load_calibration
 from model.detections import ObjectScorer, detections_of
 from model.detector import DetectorScorer, load_detector
@@ -38,7 +38,8 @@ from model.scoring import (
 )
 from model.side_by_side import SideBySide, find_reference, side_by_side
 from model.take import Progress, Take
-from model.trajectory import Kind, Trajectory
+from model.trajectory import following
+from model.trajectory.kinds import Kind, Trajectory
 
 # Mean of `Motion.energy`: footage in which little moves has 50 times as much.
 _LEAST_MOTION = 1e-5

@@ -92,10 +92,8 @@ def covariance(
     spectra = torch.stft(
         field.flatten(0, -2), N_FFT, HOP, window=window, return_complex=True, pad_mode="constant"
     )
-    spectra = spectra.view(*field.shape[:-1], *spectra.shape[-2:])  # (..., 4, bins, hops)
-    real, imag = (
-        part.contiguous() for part in (spectra.movedim(-3, 0).real, spectra.movedim(-3, 0).imag)
-    )
+    spectra = spectra.view(*field.shape[:-1], *spectra.shape[-2:]).movedim(-3, 0)
+    real, imag = spectra.real.contiguous(), spectra.imag.contiguous()  # (4, ..., bins, hops)
     pairs = [(_CHANNELS[a], _CHANNELS[b]) for a, b in TERM_AXES]
     terms = torch.stack([real[a] * real[b] + imag[a] * imag[b] for a, b in pairs], dim=-3)
     bands = mel_filterbank(n_bands) if filterbank is None else filterbank
@@ -108,25 +106,22 @@ def covariance(
 def _average(series: Tensor, edges: Tensor) -> Tensor:
     """Means of a piecewise constant series [shape=(..., n)] between fractional positions.
 
-    Each is a sum of its own pieces: as a difference of running sums, what is faint after what is
-    loud would be rounding, and its terms those of no field.
+    Sums of their own pieces: in differences of running sums, faint after loud is rounding.
     """
-    n, n_means = series.shape[-1], len(edges) - 1
+    n = series.shape[-1]
     edges = edges.clamp(0, n)
     bounds = torch.cat([edges, torch.arange(n + 1).to(edges)]).sort().values
-    middles, lengths = bounds[:-1] + bounds.diff() / 2, bounds.diff()
-    into = torch.searchsorted(edges, middles, right=True) - 1
-    inside = (into >= 0) & (into < n_means) & (lengths > 0)
-    pieces = series[..., middles[inside].long()] * lengths[inside]
-    sums = series.new_zeros(*series.shape[:-1], n_means).index_add(-1, into[inside], pieces)
-    return sums / edges.diff().clamp(min=1e-9)
+    middles, lengths = (bounds[:-1] + bounds[1:]) / 2, bounds.diff()
+    into = torch.bucketize(middles, edges, right=True)  # 0 and len(edges): before and after all
+    pieces = series[..., middles.long().clamp(max=n - 1)] * lengths
+    sums = series.new_zeros(*series.shape[:-1], len(edges) + 1).index_add(-1, into, pieces)
+    return sums[..., 1:-1] / edges.diff().clamp(min=1e-9)
 
 
 def azimuths(count: int, device: torch.device | str = "cpu") -> Tensor:
     """Centres of `count` azimuth bins in picture order: falling from just under pi."""
-    return math.pi - (torch.arange(count, dtype=torch.float64, device=device) + 0.5) * (
-        math.tau / count
-    )
+    bins = torch.arange(count, dtype=torch.float64, device=device)
+    return math.pi - (bins + 0.5) * (math.tau / count)
 
 
 def cardioid_power(
@@ -180,21 +175,19 @@ def rotated(cov: Tensor, yaw_rad: float) -> Tensor:
     """The covariance terms of the field rotated by a yaw, exactly, [shape=(..., 10)]."""
     c, s = math.cos(yaw_rad), math.sin(yaw_rad)
     ww, xx, yy, zz, wx, wy, wz, xy, xz, yz = cov.unbind(-1)
-    return torch.stack(
-        [
-            ww,
-            c * c * xx - 2 * c * s * xy + s * s * yy,
-            s * s * xx + 2 * c * s * xy + c * c * yy,
-            zz,
-            c * wx - s * wy,
-            s * wx + c * wy,
-            wz,
-            c * s * (xx - yy) + (c * c - s * s) * xy,
-            c * xz - s * yz,
-            s * xz + c * yz,
-        ],
-        dim=-1,
-    )
+    terms = [
+        ww,
+        c * c * xx - 2 * c * s * xy + s * s * yy,
+        s * s * xx + 2 * c * s * xy + c * c * yy,
+        zz,
+        c * wx - s * wy,
+        s * wx + c * wy,
+        wz,
+        c * s * (xx - yy) + (c * c - s * s) * xy,
+        c * xz - s * yz,
+        s * xz + c * yz,
+    ]
+    return torch.stack(terms, dim=-1)
 
 
 def remapped(

@@ -23,12 +23,12 @@ from torch import Tensor
 
 from model import features
 from model.ambisonics import Fix
+from model.channels.faults import Finding
+from model.channels.readings import Reading
 from model.checkpoint import AVSA, LEARNED, Calibration
 from model.conventions import Diagnosis
 from model.evidence import following
-from model.faults import Finding
 from model.posterior import answer_deg, pool
-from model.readings import Reading
 from model.scoring import ScoredWindow, Scorer, Window, score
 
 

@@ -32,8 +32,11 @@ from numpy.typing import NDArray
 from model import sync
 from model.ambisonics import ChannelLayout, Convention, Fix
 from model.arcs import told_deg
-from model.coherence import cross_spectra
-from model.comparison import (
+from model.errors import AvsaError, OptionError, UnsupportedMedia, in_one_line
+from model.interruption import command
+from model.media import AudioReader, open_audio
+from model.recordings.coherence import cross_spectra
+from model.recordings.comparison import (
     INTERVAL_LEVEL,
     Comparison,
     Outcome,
@@ -41,14 +44,11 @@ from model.comparison import (
     turn_of,
     unsynchronised,
 )
-from model.displacement import SPEED_OF_SOUND, displacement_m, moved
-from model.echoes import LONGEST_S, Pair, late_by_s, unforeseen, without_echoes
-from model.errors import AvsaError, OptionError, UnsupportedMedia, in_one_line
-from model.intensity import HIGHEST_HZ, LOWEST_HZ, RATE, moments
-from model.interruption import command
-from model.listening import Ear
-from model.media import AudioReader, open_audio
+from model.recordings.displacement import SPEED_OF_SOUND, displacement_m, moved
+from model.recordings.echoes import LONGEST_S, Pair, late_by_s, unforeseen, without_echoes
+from model.recordings.intensity import HIGHEST_HZ, LOWEST_HZ, RATE, moments
 from model.sync import Belonging, Synchronisation, synchronise
+from model.timing.listening import Ear
 
 FloatArray = NDArray[np.float64]
 

@@ -23,12 +23,12 @@ from model import features
 from model.ambisonics import ChannelLayout
 from model.arcs import told_deg
 from model.checkpoint import Calibration
-from model.comparison import Outcome
 from model.evidence import best_yaw_deg, yaws_deg
 from model.media import AudioInfo, Correction, VideoInfo
 from model.output import WholeFile, whole_file
 from model.placement import Placement
 from model.posterior import INTERVAL_LEVEL
+from model.recordings.comparison import Outcome
 from model.scoring import Judgement, ScoredWindow, Verdict
 from model.sync import as_json as sync_as_json
 

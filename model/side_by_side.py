@@ -19,12 +19,12 @@ from model import reference
 from model.ambisonics import Fix
 from model.arcs import width_deg, wrapped_deg
 from model.checkpoint import Calibration
-from model.comparison import INTERVAL_LEVEL, Comparison, Outcome
 from model.errors import AvsaError, OptionError
 from model.evidence import N_YAWS, yaws_deg
 from model.media import open_audio
 from model.output import same_file
 from model.posterior import NEAR_DEG, mass_near
+from model.recordings.comparison import INTERVAL_LEVEL, Comparison, Outcome
 from model.reference import Recording
 from model.scoring import Judgement, Verdict, verdict_of, withheld
 from model.sync import Belonging

@@ -36,14 +36,14 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from model.coarse import BIN_S, MAX_SLOPE, coarse_lines, lines_like
-from model.consensus import Line, fitted, log_odds
 from model.errors import AvsaError, OptionError, in_one_line
-from model.fine import APART_S, RATE, REACH_S, Chunk, Place, chunks_near, places_of
 from model.interruption import command
-from model.listening import Ear, camera_channels, track_channels
 from model.media import AudioReader, open_audio
 from model.output import PNG, check_output, whole_file
+from model.timing.coarse import BIN_S, MAX_SLOPE, coarse_lines, lines_like
+from model.timing.consensus import Line, fitted, log_odds
+from model.timing.fine import APART_S, RATE, REACH_S, Chunk, Place, chunks_near, places_of
+from model.timing.listening import Ear, camera_channels, track_channels
 
 FloatArray = NDArray[np.float64]
 

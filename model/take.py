@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from model import features
 from model.ambisonics import ChannelLayout, Convention, Fix
+from model.channels.faults import ordinal
 from model.conventions import Diagnosis, diagnose
 from model.errors import MediaError, OptionError, UnsupportedMedia, UnusableContent
-from model.faults import ordinal
 from model.media import (
     AudioInfo,
     AudioReader,

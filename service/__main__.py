@@ -20,14 +20,14 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from service import commands, logs, tracing
-from service.access import open_gate
 from service.app import create_app
 from service.doctor import NO_KEY
+from service.http.access import open_gate
+from service.http.middleware import is_loopback
 from service.jobs import TableUnreachable
-from service.middleware import is_loopback
-from service.pool import run_worker
 from service.settings import Settings
 from service.storage import Storage
+from service.workers.pool import run_worker
 
 # Bodies and files that are on their way are cut off after this when the service goes down.
 _GRACE_S = 3

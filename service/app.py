@@ -15,24 +15,26 @@ from fastapi.responses import FileResponse
 from fastapi.routing import APIRoute, iter_route_contexts
 from fastapi.staticfiles import StaticFiles
 
-from service import access, health, openapi, problems, webhooks
-from service.admission import Admission
-from service.body import BodyLimit, PlainBody
+from service import problems, webhooks
+from service.http import access, health, openapi
+from service.http.admission import Admission
+from service.http.body import BodyLimit, PlainBody
+from service.http.middleware import RequestLog, SafeHeaders, SameSite, is_loopback
+from service.http.object_routes import router as objects_router
+from service.http.routes import Service, router
+from service.http.upload_routes import TusVersion
+from service.http.upload_routes import router as uploads_router
+from service.http.webhook_routes import router as webhooks_router
 from service.jobs import open_table
 from service.metrics import Metrics
-from service.middleware import RequestLog, SafeHeaders, SameSite, is_loopback
-from service.object_routes import router as objects_router
-from service.objectstore import ObjectStore
-from service.pool import Pool
+from service.objects.store import ObjectStore
 from service.queue import Reconciler, WakeUps, make_celery
 from service.retention import Purge, Retention
-from service.routes import Service, router
 from service.settings import Settings
 from service.storage import Storage
 from service.sweeper import Sweeper
-from service.upload_routes import TusVersion
-from service.upload_routes import router as uploads_router
 from service.uploads import UploadStore
+from service.workers.pool import Pool
 
 
 def _upload_store(settings: Settings, storage: Storage) -> UploadStore:
@@ -109,7 +111,7 @@ def create_app(settings: Settings) -> FastAPI:
 def _add_routes(app: FastAPI) -> None:
     """What is answered, to whom it may be."""
     parts = (
-        router, access.router, webhooks.router, health.router, uploads_router, objects_router,
+        router, access.router, webhooks_router, health.router, uploads_router, objects_router,
     )  # fmt: skip
     for part in parts:
         app.include_router(part, dependencies=[Depends(access.authorise)])

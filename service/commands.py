@@ -16,11 +16,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from service.access import open_gate
 from service.doctor import examine
+from service.http.access import open_gate
 from service.jobs import Job, JobTable, State, open_table
 from service.keys import Scope, make_key
-from service.objectstore import ObjectStore
+from service.objects.store import ObjectStore
 from service.retention import Purge
 from service.schemas import JobInfo
 from service.settings import Settings

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from importlib import metadata, util
 
-from service.access import Gate
-from service.gpu import gpu_memory
+from service.http.access import Gate
+from service.http.middleware import is_loopback
 from service.jobs import JobTable
-from service.middleware import is_loopback
 from service.settings import Settings
+from service.workers.gpu import gpu_memory
 
 _CHILD_S = 120.0
 

@@ -47,6 +47,6 @@ def configure(form: Form, *, level: str = "INFO") -> None:
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "celery", "kombu"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [], True
-    # One line a request is told by `service.middleware`, with its ids.
+    # One line a request is told by `service.http.middleware`, with its ids.
     logging.getLogger("uvicorn.access").disabled = True
     logging.getLogger("httpx").setLevel(logging.WARNING)

@@ -15,7 +15,7 @@ from starlette.routing import Mount
 
 from model.errors import AvsaError
 from service.jobs import KeyReused, QueueFull, QuotaReached, TableUnreachable
-from service.objectstore import passes
+from service.objects.store import passes
 
 MEDIA_TYPE = "application/problem+json"
 # What a route may answer, for the OpenAPI document.

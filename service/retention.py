@@ -9,7 +9,8 @@ import time
 
 from model.errors import OutputError
 from service.jobs import Job, JobTable
-from service.objectstore import ObjectName, ObjectStore
+from service.objects.names import ObjectName
+from service.objects.store import ObjectStore
 from service.repeating import Repeating
 from service.settings import Settings
 from service.storage import Storage

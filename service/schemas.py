@@ -296,3 +296,12 @@ def _result(job: Job, index: int, result: dict[str, Any]) -> TrackResult:
         plot_url=f"{base}/plot.png?track={index}",
         audio_uri=result.get("objects", {}).get("audio"),
     )
+
+
+class WebhookSecret(BaseModel):
+    """What webhooks are signed with."""
+
+    secret: str = Field(
+        description="of this key's owner, as Standard Webhooks writes it",
+        examples=["whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"],
+    )

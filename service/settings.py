@@ -16,7 +16,7 @@ from redis.connection import parse_url
 
 from model.errors import OptionError
 from service.logs import Form
-from service.objectstore import ObjectName
+from service.objects.names import ObjectName
 
 
 def _of_store(uri: str) -> str:
@@ -105,7 +105,9 @@ class Settings(BaseSettings):
         frozenset(), description="origins whose pages may use the service, as https://host"
     )
     log_format: Form = Field("auto", description="json, text, or text on a terminal only")
-    child_module: str = Field("service.child", description="what children run (tests: their own)")
+    child_module: str = Field(
+        "service.workers.child", description="what children run (tests: their own)"
+    )
     child_memory_bytes: int = Field(16 << 30, gt=0, description="a child beyond it is ended")
     child_start_s: float = Field(300.0, gt=0, description="longest start of a child")
     child_jobs: int = Field(200, ge=1, description="a child is replaced after so many jobs")

@@ -29,11 +29,7 @@ from typing import Any
 
 import httpx
 from anyio.to_thread import run_sync
-from fastapi import APIRouter, Request
-from pydantic import BaseModel, Field
 
-from service import problems
-from service.access import CallerDep
 from service.jobs import Delivery, Job, JobTable, TableUnreachable
 from service.problems import Problem
 from service.schemas import JobInfo, WebhookEvent
@@ -322,31 +318,3 @@ async def deliver(table: JobTable, settings: Settings) -> None:
     """Empty the outbox until cancelled, as the settings say."""
     sender = Sender(settings.webhook_masters, settings.webhook_hosts)
     await Deliverer(table, sender).run()
-
-
-# --- over HTTP -----------------------------------------------------------------------------------
-
-router = APIRouter(tags=["webhooks"])
-
-
-class WebhookSecret(BaseModel):
-    """What webhooks are signed with."""
-
-    secret: str = Field(
-        description="of this key's owner, as Standard Webhooks writes it",
-        examples=["whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"],
-    )
-
-
-@router.get(
-    "/webhook-secret",
-    response_model=WebhookSecret,
-    operation_id="get_webhook_secret",
-    responses={404: problems.described("this service sends no webhooks", "webhooks_off")},
-)
-async def get_webhook_secret(request: Request, caller: CallerDep) -> WebhookSecret:
-    """The secret that webhooks about this key's jobs are signed with."""
-    masters = request.app.state.service.settings.webhook_masters
-    if not masters:
-        raise Problem(404, "webhooks_off", "This service sends no webhooks (AVSA_WEBHOOK_SECRET).")
-    return WebhookSecret(secret=secret_of_owner(masters[0], caller.owner))

@@ -4,6 +4,7 @@ import ast
 import re
 import sys
 import tomllib
+from graphlib import TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -23,10 +24,11 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imports(path: Path) -> set[str]:
-    """Full names of what a file imports, anywhere in it."""
+def imports(path: Path, *, anywhere: bool = True) -> set[str]:
+    """Full names of what a file imports: anywhere in it, or as it is loaded."""
+    tree = ast.parse(path.read_text())
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree) if anywhere else tree.body:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -51,6 +53,18 @@ def test_imports_run_one_way(path: Path) -> None:
     wrong = [n for n in imports(path) for f in forbidden[package] if starts_with(n, f)]
 
     assert not wrong
+
+
+def test_no_module_needs_itself_to_be_loaded() -> None:
+    modules = {module_name(path): path for path in sources()}
+
+    needs = {}
+    for name, path in modules.items():
+        found = imports(path, anywhere=False) & modules.keys() - {name}
+        # What is asked of a package by name may be one of its modules.
+        needs[name] = {n for n in found if not any(starts_with(m, n) for m in found - {n})}
+
+    TopologicalSorter(needs).prepare()  # or a CycleError that names the circle
 
 
 @pytest.mark.parametrize(

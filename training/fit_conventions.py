@@ -1,4 +1,4 @@
-"""The constants of `model.readings` that are fitted, from synthetic scenes with capsules' errors.
+"""The fitted constants of `model.channels.readings`, from synthetic scenes with capsules' errors.
 
     python -m training.fit_conventions --count 100
 
@@ -19,9 +19,9 @@ from scipy.optimize import minimize
 from scipy.special import expit, log_expit, logsumexp
 from tqdm import tqdm
 
-from model.channels import ChannelStatistics
+from model.channels.measures import ChannelStatistics
+from model.channels.readings import capsule_features
 from model.interruption import command
-from model.readings import capsule_features
 from training.data.scenes import Conditions, draw_scene, render_sound
 from training.evaluate.conventions import TURNS, measured
 from training.options import one_or_more

@@ -15,13 +15,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from model.ambisonics import ChannelLayout, Convention, encode
-from model.channels import ChannelStatistics, measure
-from model.conventions import Diagnosis, diagnose, judge_channels, main
-from model.errors import OptionError, UnusableContent
-from model.faults import other_reading
-from model.media import open_audio, open_split_audio
-from model.media.encode import write_audio
-from model.readings import (
+from model.channels.faults import other_reading
+from model.channels.measures import ChannelStatistics, measure
+from model.channels.readings import (
     Reading,
     capsule_probability,
     higher_order_error,
@@ -29,6 +25,10 @@ from model.readings import (
     ratio_readings,
     reading_probabilities,
 )
+from model.conventions import Diagnosis, diagnose, judge_channels, main
+from model.errors import OptionError, UnusableContent
+from model.media import open_audio, open_split_audio
+from model.media.encode import write_audio
 from training.data.soundfield import diffuse_noise
 from training.evaluate.conventions import TURNS, examine_formats, measured, said
 

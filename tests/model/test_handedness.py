@@ -11,12 +11,12 @@ import torch
 
 from model import features
 from model.ambisonics import ChannelLayout, Convention, Fix, encode
+from model.channels.readings import Reading
 from model.checkpoint import LEARNED, Calibration
 from model.conventions import Diagnosis
 from model.evidence import following
 from model.features import Motion
 from model.handedness import PRIOR, HandednessTest, Hypothesis, parts, prior_given, undone
-from model.readings import Reading
 from model.scoring import TRAINING_FREE, Window, score, training_free
 
 RATE_HZ = 12.5

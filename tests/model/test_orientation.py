@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model import features, following
+from model import features
 from model.align import Outputs, align
 from model.checkpoint import Method, load_calibration
 from model.commandline import main
@@ -22,6 +22,7 @@ from model.options import Options
 from model.orientation import Orientation, read_orientation
 from model.scoring import training_free
 from model.take import Take, Track
+from model.trajectory import following
 from model.turning import turned_along
 from tests.model.fields import RATE, field_of, turn_deg
 from training.data.takes import TakeFiles

@@ -24,13 +24,13 @@ from model.ambisonics import (
     rotate_yaw,
     yaw_matrix,
 )
-from model.coherence import CrossSpectra, cross_spectra
-from model.comparison import Comparison, Outcome, rotation_of, solve, yaw_of
-from model.displacement import moved
-from model.echoes import Pair
 from model.errors import OptionError, UnsupportedMedia
-from model.intensity import RATE, Moments, _past, moments
 from model.media import open_audio
+from model.recordings.coherence import CrossSpectra, cross_spectra
+from model.recordings.comparison import Comparison, Outcome, rotation_of, solve, yaw_of
+from model.recordings.displacement import moved
+from model.recordings.echoes import Pair
+from model.recordings.intensity import RATE, Moments, _past, moments
 from model.reference import Recording, as_json, compare, main, sentence
 
 N = 6 * RATE

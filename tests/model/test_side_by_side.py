@@ -15,16 +15,16 @@ from model.align import Outputs, align
 from model.ambisonics import Fix, rotate_yaw
 from model.checkpoint import load_calibration
 from model.commandline import main
-from model.comparison import Comparison, Outcome
 from model.errors import OptionError
 from model.evidence import yaws_deg
 from model.options import Options
 from model.orientation import Orientation
 from model.posterior import NEAR_DEG, credible_arcs
+from model.recordings.comparison import Comparison, Outcome
 from model.scoring import Judgement, Verdict
 from model.side_by_side import Reference, belief_in_reference, find_reference, side_by_side
 from model.take import Take, Track
-from model.trajectory import Kind, Trajectory
+from model.trajectory.kinds import Kind, Trajectory
 from tests.model.fields import RATE, field_of, with_ambisonic_track, with_plain_track
 from training.data.takes import TakeFiles
 
@@ -278,7 +278,7 @@ def test_a_fault_is_told_also_where_the_rotation_is_followed(
     field = field_of(take.audio) * np.array(Fix.MIRROR.signs(1) if mirrored else (1,) * 4)[:, None]
     soundfile.write(tmp_path / "track.wav", field.T, RATE)
     moving = Trajectory(Kind.MOVING, [], np.array([0.0, 6.0]), np.array([0.0, 40.0]))
-    monkeypatch.setattr("model.following.traced", lambda *_: moving)
+    monkeypatch.setattr("model.trajectory.following.traced", lambda *_: moving)
 
     report = align(
         take.video, Track((tmp_path / "track.wav",)), Outputs(tmp_path / "out.wav"),

@@ -13,11 +13,7 @@ import pytest
 import soundfile
 from scipy.signal import fftconvolve, lfilter, resample_poly
 
-from model.coarse import lines_like
-from model.consensus import Line
 from model.errors import OptionError, UnusableContent
-from model.fine import Chunk, Place, chunks_near
-from model.listening import Ear
 from model.media import open_audio
 from model.sync import (
     Belonging,
@@ -30,6 +26,10 @@ from model.sync import (
     main,
     synchronise,
 )
+from model.timing.coarse import lines_like
+from model.timing.consensus import Line
+from model.timing.fine import Chunk, Place, chunks_near
+from model.timing.listening import Ear
 from training.data.signals import draw_envelope, draw_sound
 
 RATE = 24_000

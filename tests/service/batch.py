@@ -87,7 +87,7 @@ def run(
     bucket = S3Server(folder / "s3", address).start()
     put([take for take, _ in takes], bucket)
     settings = {
-        "AVSA_CHILD_MODULE": "service.child", "AVSA_LEASE_S": "10", "AVSA_BEAT_S": "2",
+        "AVSA_CHILD_MODULE": "service.workers.child", "AVSA_LEASE_S": "10", "AVSA_BEAT_S": "2",
         "OMP_NUM_THREADS": "1",  # as here: sums in another order differ in their last bits
     }  # fmt: skip
     deployment = Deployment(

@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from service.child import Job, Tell, serve
+from service.workers.child import Job, Tell, serve
 
 AUDIO = bytes(range(256)) * 20_000
 

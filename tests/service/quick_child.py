@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from service.child import Job, Tell, serve
+from service.workers.child import Job, Tell, serve
 
 STEPS = 5
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from service.jobs import NewJob, SqliteJobTable, State
-from service.objectstore import ObjectStore
+from service.objects.store import ObjectStore
 from service.retention import Purge, Retention
 from service.settings import Settings
 from service.storage import Storage

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from service.access import open_gate
+from service.http.access import open_gate
 from service.jobs import NewJob, open_table
 from service.settings import Settings
 from tests.service.ports import free_port
@@ -132,7 +132,7 @@ import service.__main__
 from service.app import create_app
 from service.settings import Settings
 for module in pkgutil.walk_packages(service.__path__, "service."):
-    if module.name != "service.child":
+    if module.name != "service.workers.child":
         __import__(module.name)
 create_app(Settings(data_dir=Path("data"), redis_url="redis://127.0.0.1:1/0"))
 print(*(name for name in sys.modules))

@@ -13,7 +13,7 @@ import redis
 from limits.storage import MemoryStorage, storage_from_string
 from limits.strategies import MovingWindowRateLimiter
 
-from service.access import LOCAL, Gate
+from service.http.access import LOCAL, Gate
 from service.jobs import TableUnreachable
 from service.keys import Key, KeyStore, RedisKeys, Scope, SqliteKeys, admin_key, digest_of, make_key
 from service.problems import Problem

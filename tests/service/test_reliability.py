@@ -15,9 +15,9 @@ import httpx
 import pytest
 import redis
 
-from service.child_process import pinned
 from service.jobs import Job, JobTable, NewJob, State, TableUnreachable
 from service.jobs.redis import RedisJobTable, connect
+from service.workers.child_process import pinned
 from tests.service.conftest import Deploy
 from tests.service.deployment import LEASE_S, Deployment
 from tests.service.ports import free_port

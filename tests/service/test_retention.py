@@ -13,7 +13,8 @@ import pytest
 from model.errors import OutputError
 from service.jobs import NewJob, State
 from service.jobs.sqlite import SqliteJobTable
-from service.objectstore import ObjectName, ObjectStore
+from service.objects.names import ObjectName
+from service.objects.store import ObjectStore
 from service.retention import Purge, Retention
 from service.settings import Settings
 from service.storage import Storage

@@ -13,7 +13,7 @@ import torch
 
 from model.checkpoint import Method, weights_path
 from model.evidence import yaws_deg
-from model.trajectory import Kind
+from model.trajectory.kinds import Kind
 from model.turning import turned_along
 from tests.model.test_scoring import CALIBRATION, bump
 from training.data.scenes import Conditions

@@ -22,9 +22,9 @@ from scipy.signal import (
 )
 
 from model.ambisonics import ChannelLayout, Convention, rotate_yaw
-from model.displacement import moved
 from model.errors import MediaError
 from model.media import open_audio
+from model.recordings.displacement import moved
 
 FloatArray = NDArray[np.floating]
 

@@ -27,9 +27,9 @@ from typing import Any, cast
 
 from tqdm import tqdm
 
+from model.channels.faults import Finding
 from model.conventions import LIKELY, READING_CODES, Diagnosis, diagnose
 from model.errors import AvsaError, InputError, MediaError, OptionError, UnsupportedMedia
-from model.faults import Finding
 from model.interruption import command
 from model.media import AudioReader, VideoReader, open_audio
 from model.output import whole_file, writing

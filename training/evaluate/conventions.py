@@ -31,14 +31,14 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from model.ambisonics import ChannelLayout, Convention, Fix
-from model.channels import ChannelStatistics, measure
+from model.channels.measures import ChannelStatistics, measure
+from model.channels.readings import ratio_estimate
 from model.checkpoint import Calibration
 from model.conventions import Diagnosis, diagnose, judge_channels
 from model.errors import UnusableContent
 from model.handedness import HandednessTest, Hypothesis, undone
 from model.learned import scorers_for
 from model.media import open_audio, open_split_audio
-from model.readings import ratio_estimate
 from model.scoring import score
 from training.data.manifest import KnownTake, read_manifest
 from training.evaluate.yaw import read_windows

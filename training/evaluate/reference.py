@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from model.ambisonics import rotate_yaw
-from model.comparison import Comparison, Outcome
 from model.errors import UnusableContent
 from model.media import open_audio
+from model.recordings.comparison import Comparison, Outcome
 from model.reference import Recording, compare
 from model.sync import Synchronisation
 from training.data.manifest import KnownTake, read_manifest

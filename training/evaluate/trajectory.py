@@ -23,10 +23,10 @@ from tqdm import tqdm
 
 from model import features
 from model.checkpoint import Method, load_calibration, load_scorer
-from model.course import BLOCK_S, Course, Reader
 from model.learned import LearnedScorer
 from model.scoring import Window
-from model.trajectory import Kind, Trajectory, curve_at, trace
+from model.trajectory.course import BLOCK_S, Course, Reader
+from model.trajectory.kinds import Kind, Trajectory, curve_at, trace
 from model.turning import turned_along
 from training.data.scenes import Conditions, draw_scene, render_picture, render_sound
 from training.figures import as_json, write_report

@@ -1,0 +1,1 @@
+"""A rotation that changes along a take: found, told and followed."""

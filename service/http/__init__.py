@@ -1,0 +1,1 @@
+"""What requests meet: who calls, what they send, what is answered."""
