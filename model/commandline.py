@@ -266,8 +266,10 @@ def _tell(arguments: argparse.Namespace, report: dict[str, Any], outputs: Output
         print(in_one_line(f"{name}: {sentence(report)}"))
         for warning in report["warnings"]:
             print(in_one_line(f"  note: {warning}"))
+        untouched = report["output"] and report["output"]["untouched_copy"]
         for name, path in (
-            ("corrected", outputs.audio), ("report", outputs.report), ("picture", outputs.plot),
+            ("untouched copy" if untouched else "corrected", outputs.audio),
+            ("report", outputs.report), ("picture", outputs.plot),
         ):  # fmt: skip
             if path is not None:
                 print(in_one_line(f"  {name}: {path}"))
