@@ -145,9 +145,9 @@ def test_a_folder_of_results_and_one_bad_track(
     results = tmp_path / "results"
     results.mkdir()
 
+    tracks = [str(take.audio), str(bad)]
     status = main(
-        [str(take.video), str(take.audio), str(bad), "--output-dir", str(results)]
-        + ["--tolerance-deg", "180"]
+        [str(take.video), *tracks, "--output-dir", str(results), "--tolerance-deg", "179"]
     )
 
     told = capsys.readouterr()
