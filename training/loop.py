@@ -1,8 +1,8 @@
 """The loop that every training goes through: batches in; checkpoints, figures and curves out.
 
 A `Course` is what is trained and all of its state. `run` takes it to its last step: it is resumed
-from OUTPUT/checkpoint.pt to the step, and SIGTERM and Ctrl-C write one first. OUTPUT/log.jsonl has
-a line for each report, OUTPUT/tensorboard the same as curves.
+from OUTPUT/checkpoint.pt to the step, and SIGTERM, SIGHUP and Ctrl-C write one first.
+OUTPUT/log.jsonl has a line for each report, OUTPUT/tensorboard the same as curves.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from training.figures import as_json
 # What may change between a run and the one that takes it up: nothing that is learned.
 _FREE = {"workers", "report_every", "validate_every", "save_every"}
 _KEPT = {"settings", "step", "modules", "optimizer", "random"}
+_STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,10 +84,12 @@ class Course(ABC):
     optimizer : set by the subclass; `trained`: the module whose parameters it moves.
     conditions : what else than its settings a resumed run has to share with the one that stopped,
         and those of `_FREE` that matter to it.
+    stopped_by : the signal that ended a run before its last step.
     """
 
     optimizer: torch.optim.Optimizer
     trained: nn.Module
+    stopped_by: int | None = None
 
     def __init__(self, schedule: Schedule, at: Ranks) -> None:
         torch.manual_seed(schedule.seed)
@@ -275,6 +278,7 @@ def _train(course: Course, loader: DataLoader[Any], log: _Log | None, checkpoint
                 if log:
                     log.write(course.step, means)
             if at.any(bool(requests)) and left:
+                course.stopped_by = requests[0] if requests else signal.SIGTERM  # another rank's
                 break
             _keep(course, log, checkpoint)
             asked = time.monotonic()
@@ -379,7 +383,7 @@ def _take_back(log: Path, step: int) -> None:
 
 def _leave_signals_to_parent(_worker: int) -> None:
     """In a worker: a signal to the whole group must not take the data away before the last step."""
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _STOPS:
         signal.signal(number, signal.SIG_IGN)
 
 
@@ -391,7 +395,8 @@ def _stop_requests() -> Iterator[list[int]]:
     def note(number: int, _frame: FrameType | None) -> None:
         requests.append(number)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    heeded = [n for n in _STOPS if signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, note) for number in heeded}
     try:
         yield requests
     finally:

@@ -8,8 +8,8 @@ RUN/scorer.safetensors. The second trains the AVSA network on clips in the layou
 by `python -m training.data.yt360`, by any objective of the paper and its rebuttal, and leaves
 RUN/avsa.safetensors; `--preset published` is the paper's run.
 
-A run is resumed from RUN/checkpoint.pt, to the step; SIGTERM and Ctrl-C write one first. On several
-GPUs, or several machines (torchrun's --nnodes):
+A run is resumed from RUN/checkpoint.pt, to the step; SIGTERM, SIGHUP and Ctrl-C write one first
+(exit status 128 and the signal's number). On several GPUs, or machines (torchrun's --nnodes):
 
     torchrun --nproc-per-node 8 -m training.pretrain --device cuda ...
     torchrun --nnodes 2 --node-rank N --rdzv-backend c10d --rdzv-endpoint FIRST:29500 \
@@ -31,7 +31,7 @@ from typing import Any, TypeVar, get_args
 
 from model.detections import read_detections
 from model.errors import AvsaError, OptionError
-from model.interruption import command
+from model.interruption import Interrupted, command
 from model.networks.avsa_translators import TranslatorKind
 from model.viewpoints import Sound, SoundInput
 from training import pretrain_avsa, pretrain_scorer
@@ -40,6 +40,7 @@ from training.data.shards import read_shards
 from training.data.windows import held_by_both, kept_windows
 from training.data.yt360 import check_apart, read_index, read_list
 from training.distributed import ranks
+from training.loop import Course
 from training.objectives.named import Task
 from training.options import at_least, one_or_more, positive
 from training.pretrain_avsa import AvsaPretrainConfig, ClipData, ShardData
@@ -58,16 +59,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(argv)
     try:
-        if options.windows:
-            _train_scorer(options)
-        else:
-            _train_avsa(options)
+        course = _train_scorer(options) if options.windows else _train_avsa(options)
     except (AvsaError, ValueError) as error:
         # Out of a loader's worker an error comes wrapped in its trace, the sentence last.
         sentence = (str(error).strip().splitlines() or [repr(error)])[-1]
         sentence = sentence.removeprefix("model.errors.MediaError: ")
         print(f"training.pretrain: {sentence}", file=sys.stderr)
         return 2
+    if course.stopped_by:  # what comes after in a script is not for half a training
+        raise Interrupted(course.stopped_by)
     return 0
 
 
@@ -134,7 +134,7 @@ def _preset(presets: Mapping[str, C], name: str) -> C:
     return presets[name]
 
 
-def _train_scorer(options: argparse.Namespace) -> None:
+def _train_scorer(options: argparse.Namespace) -> Course:
     if foreign := _given(options, _OF_AVSA):
         flag = next(iter(foreign)).replace("_", "-")
         raise OptionError(
@@ -150,12 +150,12 @@ def _train_scorer(options: argparse.Namespace) -> None:
             "others, of another --seed."
         )
     with ranks(options.device) as at:
-        pretrain_scorer.train(
+        return pretrain_scorer.train(
             config, windows, held_out, options.output, at, start_from=options.start_from
         )
 
 
-def _train_avsa(options: argparse.Namespace) -> None:
+def _train_avsa(options: argparse.Namespace) -> Course:
     config = _avsa_config(options)
     detections = read_detections(options.detections) if options.detections else None
     clips: ClipData | ShardData
@@ -172,7 +172,7 @@ def _train_avsa(options: argparse.Namespace) -> None:
         held_out = ClipData(read_index(options.validation or options.clips, ids), detections)
         check_apart(clips.clips, held_out.clips)
     with ranks(options.device) as at:
-        pretrain_avsa.train_avsa(
+        return pretrain_avsa.train_avsa(
             config, clips, options.output, at, held_out=held_out, start_from=options.start_from
         )
 

@@ -196,22 +196,43 @@ def test_where_steps_do_not_ask_nothing_is_kept_either(
 
 
 class Stopped(Dataset[Tensor]):
-    """Batches of ones; while that of step 1 (counted from 0) is made, SIGTERM comes."""
+    """Batches of ones; while that of step 1 (counted from 0) is made, a signal comes."""
+
+    def __init__(self, number: signal.Signals = signal.SIGTERM) -> None:
+        self._number = number
 
     def __getitem__(self, step: int) -> Tensor:
         if step == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), self._number)
         return torch.ones(1)
 
 
-def test_a_signal_is_heeded_by_the_next_step_whenever_reports_are_due(tmp_path: Path) -> None:
-    course = Slope(SCHEDULE)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_is_heeded_by_the_next_step_whenever_reports_are_due(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    course, before = Slope(SCHEDULE), signal.getsignal(number)
+    if before is signal.SIG_IGN:  # as whoever started the tests may have it
+        signal.signal(number, signal.SIG_DFL)
 
-    run(course, Stopped(), tmp_path)
+    run(course, Stopped(number), tmp_path)
 
-    assert course.step == 2
+    signal.signal(number, before)
+    assert (course.step, course.stopped_by) == (2, number)
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 2
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    resumed = Slope(SCHEDULE)
+    run(resumed, Ones(1.0, 0), tmp_path)
+    assert (resumed.step, resumed.stopped_by) == (SCHEDULE.steps, None)
+
+
+def test_a_signal_that_is_ignored_stays_so(tmp_path: Path) -> None:
+    """As nohup has it."""
+    course, before = Slope(SCHEDULE), signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    run(course, Stopped(signal.SIGHUP), tmp_path)
+
+    assert signal.signal(signal.SIGHUP, before) is signal.SIG_IGN
+    assert (course.step, course.stopped_by) == (SCHEDULE.steps, None)
 
 
 def stopped_and_resumed(rank: int, folder: str) -> None:

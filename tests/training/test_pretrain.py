@@ -21,6 +21,7 @@ import torch
 
 from model.checkpoint import load_scorer, save_scorer
 from model.errors import DiskFull, OptionError
+from model.interruption import Interrupted
 from model.networks.equivariant import EquivariantConfig, EquivariantScorer, Scores
 from training import pretrain, pretrain_scorer
 from training.data.batches import WindowBatches
@@ -149,6 +150,29 @@ def test_a_resumed_run_equals_an_uninterrupted_one(windows: list[Path], tmp_path
     other = replace(TINY, learning_rate=1e-4)
     with pytest.raises(OptionError, match="other settings"):
         train(other, windows, [], tmp_path / "parts", ALONE)
+
+
+def test_who_is_told_to_stop_says_so_and_keeps_what_there_is(
+    windows: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes after it in a script is not for half a training."""
+    monkeypatch.setitem(PRESETS, "default", TINY)
+    arguments = ["--windows", str(windows[0].parent), "--output", str(tmp_path)]
+    step = ScorerCourse.train_step
+
+    def stopped(course: ScorerCourse, batch: Any) -> Any:
+        if course.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(course, batch)
+
+    monkeypatch.setattr(ScorerCourse, "train_step", stopped)
+    with pytest.raises(Interrupted) as told:
+        main(arguments)
+    monkeypatch.setattr(ScorerCourse, "train_step", step)
+
+    assert told.value.number == signal.SIGTERM
+    assert load_scorer(tmp_path / "scorer.safetensors").config == TINY.network
+    assert main(arguments) == 0
 
 
 def test_a_run_is_taken_up_with_what_it_has_learned_from(
