@@ -14,7 +14,15 @@ from pathlib import Path
 from starlette.requests import Request
 
 from service.http.submission import Input, StoredObject, Submission
-from service.jobs import Job, JobTable, Limits, NewJob, QueueFull, TableUnreachable
+from service.jobs import (
+    Job,
+    JobTable,
+    Limits,
+    NewJob,
+    QueueFull,
+    QuotaReached,
+    TableUnreachable,
+)
 from service.problems import Problem
 from service.settings import Settings
 
@@ -31,20 +39,21 @@ class Admission:
         self._limits = Limits(queued=settings.max_queued, of_owner=settings.max_jobs_of_key)
         self._in_flight: set[tuple[str, str]] = set()
 
-    def check_room(self, owner: str, key: str | None) -> None:
+    def check_room(self, owner: str, key: str | None, max_jobs: int | None = None) -> None:
         """Refuse a request before its files are read, if its job would be refused anyway.
 
         One that repeats an earlier request under its idempotency key takes no room.
+        `max_jobs` as in `admit`.
 
         Raises
         ------
-        QueueFull : as many jobs wait as may.
+        QuotaReached, QueueFull : the owner has as many jobs, or as many wait, as may.
         """
-        limits = self._limits
-        if limits.queued is None or self._table.waiting() < limits.queued:
-            return
-        if key is None or self._table.of_key(owner, key, key_s=limits.key_s) is None:
-            raise QueueFull(limits.queued)
+        try:
+            self._table.check_room(owner, self._limits_of(max_jobs))
+        except (QuotaReached, QueueFull):
+            if key is None or self._table.of_key(owner, key, key_s=self._limits.key_s) is None:
+                raise
 
     @contextmanager
     def in_flight(self, owner: str, key: str | None) -> Iterator[None]:
@@ -76,8 +85,7 @@ class Admission:
         KeyReused, QuotaReached, QueueFull : refused; nothing is stored.
         TableUnreachable : not known; the job's files must stay.
         """
-        own = {} if max_jobs is None else {"of_owner": max_jobs}
-        limits = replace(self._limits, **own)
+        limits = self._limits_of(max_jobs)
         deadline = time.monotonic() + _PATIENCE_S
         while True:
             try:
@@ -86,6 +94,9 @@ class Admission:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.2)
+
+    def _limits_of(self, max_jobs: int | None) -> Limits:
+        return self._limits if max_jobs is None else replace(self._limits, of_owner=max_jobs)
 
 
 def idempotency_key(request: Request) -> str | None:

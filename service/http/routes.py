@@ -200,7 +200,7 @@ async def align(request: Request, service: ServiceDep, caller: CallerDep) -> Res
     """
     key = idempotency_key(request)
     if not names_files(request):  # else there is nothing to read, and the table refuses
-        await run_sync(service.admission.check_room, caller.owner, key)
+        await run_sync(service.admission.check_room, caller.owner, key, caller.max_jobs)
     with service.admission.in_flight(caller.owner, key):
         job = await _submitted(request, service, caller, key)
     service.reconciler.wake()

@@ -292,6 +292,15 @@ class RedisJobTable:
         """See `JobTable`."""
         self._call("postpone_delivery", id=delivery_id, delay_s=delay_s, error=json.dumps(error))
 
+    def check_room(self, owner: str, limits: Limits) -> None:
+        """See `JobTable`."""
+        with self._reaching() as client:
+            active, waiting = client.scard(self._key(f"active:{owner}")), self.waiting()
+        if limits.of_owner is not None and active >= limits.of_owner:
+            raise QuotaReached(limits.of_owner)
+        if limits.queued is not None and waiting >= limits.queued:
+            raise QueueFull(limits.queued)
+
     def waiting(self) -> int:
         """See `JobTable`."""
         with self._reaching() as client:

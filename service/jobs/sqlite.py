@@ -343,6 +343,11 @@ class SqliteJobTable:
                 (self._clock() + delay_s, error, delivery_id),
             )
 
+    def check_room(self, owner: str, limits: Limits) -> None:
+        """See `JobTable`."""
+        with self._reading() as db:
+            _refuse_beyond(db, owner, limits)
+
     def waiting(self) -> int:
         """See `JobTable`."""
         with self._reading() as db:
@@ -401,22 +406,18 @@ def _earlier(db: sqlite3.Connection, new: NewJob, since: float) -> Job | None:
 
 def _of_key(db: sqlite3.Connection, owner: str, key: str, since: float) -> Job | None:
     """The job that an idempotency key stands for, if that is no older."""
-    return _maybe(
-        db.execute(
-            "SELECT * FROM jobs WHERE owner = ? AND idempotency_key = ? AND created_at > ? "
-            "ORDER BY number DESC LIMIT 1",
-            (owner, key, since),
-        ).fetchone()
+    query = (
+        "SELECT * FROM jobs WHERE owner = ? AND idempotency_key = ? AND created_at > ? "
+        "ORDER BY number DESC LIMIT 1"
     )
+    return _maybe(db.execute(query, (owner, key, since)).fetchone())
 
 
 def _refuse_beyond(db: sqlite3.Connection, owner: str, limits: Limits) -> None:
     """Refuse one more job where it would be too many."""
     if limits.of_owner is not None:
-        (active,) = db.execute(
-            "SELECT count(*) FROM jobs WHERE owner = ? AND state IN (?, ?)",
-            (owner, State.QUEUED, State.RUNNING),
-        ).fetchone()
+        query = "SELECT count(*) FROM jobs WHERE owner = ? AND state IN (?, ?)"
+        (active,) = db.execute(query, (owner, State.QUEUED, State.RUNNING)).fetchone()
         if active >= limits.of_owner:
             raise QuotaReached(limits.of_owner)
     if limits.queued is not None and _waiting(db) >= limits.queued:
@@ -424,9 +425,8 @@ def _refuse_beyond(db: sqlite3.Connection, owner: str, limits: Limits) -> None:
 
 
 def _waiting(db: sqlite3.Connection) -> int:
-    query = "SELECT count(*) FROM jobs WHERE state = ?"
-    count: int = db.execute(query, (State.QUEUED,)).fetchone()[0]
-    return count
+    (count,) = db.execute("SELECT count(*) FROM jobs WHERE state = ?", (State.QUEUED,)).fetchone()
+    return int(count)
 
 
 def _add(db: sqlite3.Connection, amounts: dict[str, float]) -> None:

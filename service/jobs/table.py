@@ -111,6 +111,14 @@ class JobTable(Protocol):
     def postpone_delivery(self, delivery_id: str, delay_s: float, error: str) -> None:
         """Have an entry given out again after a while."""
 
+    def check_room(self, owner: str, limits: Limits) -> None:
+        """Refuse one more job of an owner as `submit` would, before what it is made of is there.
+
+        Raises
+        ------
+        QuotaReached, QueueFull : see `Limits`.
+        """
+
     def waiting(self) -> int:
         """How many jobs are queued."""
 

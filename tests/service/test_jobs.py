@@ -322,18 +322,22 @@ def test_limits_of_an_owner_and_of_all(table: JobTable) -> None:
     limits = Limits(queued=3, of_owner=2)
 
     def add(owner: str) -> Job:
+        table.check_room(owner, limits)
         return table.submit(NewJob({}, owner=owner), limits)
+
+    def refused(owner: str, error: type[Exception], words: str) -> None:
+        with pytest.raises(error, match=words):
+            table.check_room(owner, limits)
+        with pytest.raises(error, match=words):
+            table.submit(NewJob({}, owner=owner), limits)
 
     add("a")
     add("a")
-    with pytest.raises(QuotaReached, match="2 jobs"):
-        add("a")
+    refused("a", QuotaReached, "2 jobs")
     add("b")
-    with pytest.raises(QueueFull, match="3 jobs"):
-        add("b")
+    refused("b", QueueFull, "3 jobs")
     running = claim(table)
-    with pytest.raises(QuotaReached):
-        add("a")
+    refused("a", QuotaReached, "2 jobs")
     add("b")
     table.finish(running.id, 1, State.SUCCEEDED)
     claim(table)

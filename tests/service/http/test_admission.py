@@ -12,7 +12,7 @@ import pytest
 from model.errors import OptionError
 from service.http.admission import Admission, fingerprint
 from service.http.submission import StoredObject, Submission
-from service.jobs import NewJob, QueueFull
+from service.jobs import NewJob, QueueFull, QuotaReached
 from service.jobs.sqlite import SqliteJobTable
 from service.objects.names import ObjectName
 from service.objects.store import ObjectFacts
@@ -38,6 +38,21 @@ def test_of_a_full_queue_nothing_is_read_but_what_it_holds_already(table: Sqlite
     for owner, key in (("a", None), ("a", "l"), ("b", "k")):
         with pytest.raises(QueueFull):
             admission.check_room(owner, key)
+
+
+def test_of_a_key_with_as_many_jobs_as_it_may_nothing_is_read(table: SqliteJobTable) -> None:
+    admission = Admission(table, Settings(max_jobs_of_key=2))
+    table.submit(NewJob({}, owner="a", idempotency_key="k", fingerprint="f"))
+
+    admission.check_room("a", None)
+    with pytest.raises(QuotaReached):
+        admission.check_room("a", None, 1)
+    admission.check_room("a", "k", 1)
+    table.submit(NewJob({}, owner="a"))
+    with pytest.raises(QuotaReached):
+        admission.check_room("a", "l")
+    admission.check_room("a", None, 3)
+    admission.check_room("b", None)
 
 
 def test_of_two_requests_under_a_key_at_once_one_is_read(table: SqliteJobTable) -> None:
