@@ -274,7 +274,8 @@ class Motion:
         [shape=(T, len(MAPS), N_ELEVATIONS, A)], each of about unit size.
     edges_s : times of the T + 1 frames that bound the T intervals.
     cuts : whether the picture was cut within an interval, [shape=(T,)].
-    pan_rad : how far the camera turned in each interval, counter-clockwise, [shape=(T,)].
+    pan_rad : how far the camera turned in each interval, counter-clockwise, [shape=(T,)]; across
+        a cut not at all.
     """
 
     energy: Tensor
@@ -314,7 +315,7 @@ def motion(
     for index, columns in enumerate(pan.tolist()):
         torch.sub(_turned_back(picture[index + 1], columns), picture[index], out=signed[index])
     cuts = _cuts(coarse, signed)
-    valid = ~cuts
+    pan, valid = pan.masked_fill(cuts, 0.0), ~cuts  # another scene may look turned by chance
     if refreshed is not None and refreshed[1:].double().mean() <= _MOST_REFRESHED:
         valid &= ~refreshed[1:]
     usual = _usual_change(signed, valid)
