@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -39,14 +40,12 @@ class Together:
         ------
         OutputError, DiskFull : the folder cannot be written, or has no space left.
         """
+        # Of the name only so much that a long one leaves room for the rest.
+        part = path.parent / f".{path.name[:_PREFIX]}.{secrets.token_hex(8)}.part"
+        self._parts.append((part, path))  # first: a signal may come as soon as it is there
         try:
-            # Of the name only so much that a long one leaves room for the rest.
-            handle, name = tempfile.mkstemp(
-                prefix=f".{path.name[:_PREFIX]}.", suffix=".part", dir=path.parent
-            )
-            os.close(handle)
-            self._parts.append((Path(name), path))
-            yield Path(name)
+            part.touch(0o600, exist_ok=False)
+            yield part
         except OSError as error:
             raise _output_error(path, error) from error
 
@@ -65,7 +64,8 @@ class Together:
                     raise _output_error(path, reason) from reason
         finally:
             for part, _ in self._parts:
-                part.unlink(missing_ok=True)
+                with suppress(OSError):  # perhaps it was never there
+                    part.unlink()
 
 
 @contextmanager

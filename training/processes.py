@@ -52,9 +52,9 @@ _ended = threading.Event()  # in a worker: nobody asks for work any more
 
 
 def _stoppable(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    if _ended.is_set():  # a pool hands some work out ahead
-        raise Interrupted(signal.SIGTERM)
     with interruptible():
+        if _ended.is_set():  # a pool hands some work out ahead; signals from now on are heeded
+            raise Interrupted(signal.SIGTERM)
         return work(*args, **kwargs)
 
 
@@ -69,7 +69,10 @@ def _watch(over: Event, parent: int) -> None:
     while os.getppid() == parent and not over.wait(_NOTICED_S):
         pass
     _ended.set()
-    os.kill(os.getpid(), signal.SIGTERM)
-    if os.getppid() != parent:  # nobody will say that there is no more work
-        time.sleep(_CLEANED_UP_S)
-        os._exit(1)
+    worker, until = threading.main_thread().ident, time.monotonic() + _CLEANED_UP_S
+    # To that thread: one that another thread takes does not wake it. And again: one that comes
+    # between two pieces of work is heeded by neither.
+    while worker is not None and (os.getppid() == parent or time.monotonic() < until):
+        signal.pthread_kill(worker, signal.SIGTERM)
+        time.sleep(_NOTICED_S)
+    os._exit(1)  # nobody will say that there is no more work
