@@ -88,6 +88,7 @@ def create_app(settings: Settings) -> FastAPI:
             await run_sync(reconciler.stop)
             if pool is not None:
                 await run_sync(pool.stop)
+            objects.close()
 
     app = FastAPI(
         title="avsa-align",

@@ -76,6 +76,13 @@ class ObjectStore:
                 )
             return self._client
 
+    def close(self) -> None:
+        """Give the connection back; whoever asks next is connected anew."""
+        with self._lock:
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
     def facts(self, name: ObjectName) -> ObjectFacts:
         """Size and version of an object.
 

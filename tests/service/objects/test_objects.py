@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 
@@ -49,10 +50,11 @@ def s3_server(bucket: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 @pytest.fixture
-def store(bucket: S3Server, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
+def store(bucket: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
     for name, value in bucket.settings().items():
         monkeypatch.setenv(name, value)
-    return ObjectStore(Settings())
+    with closing(ObjectStore(Settings())) as store:
+        yield store
 
 
 def align(server: Server, **body: Any) -> httpx.Response:
@@ -218,8 +220,11 @@ def test_an_object_that_changes_after_submission_is_not_taken(
 def test_a_store_out_of_reach_is_told(bucket: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {**bucket.settings(), "AWS_SECRET_ACCESS_KEY": "wrong-secret"}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(MediaError, match="Forbidden"):
-        ObjectStore(Settings()).facts(ObjectName("takes", "in/a"))
+    with (
+        closing(ObjectStore(Settings())) as stranger,
+        pytest.raises(MediaError, match="Forbidden"),
+    ):
+        stranger.facts(ObjectName("takes", "in/a"))
     monkeypatch.setenv("AVSA_OBJECT_ENDPOINT", f"http://127.0.0.1:{free_port()}")
     with pytest.raises(MediaError, match="connect"):
         ObjectStore(Settings()).facts(ObjectName("takes", "in/a"))
@@ -253,6 +258,7 @@ def test_a_store_that_is_away_for_a_while_costs_no_job(
         fetched.result(timeout=30)
         stored.result(timeout=30)
     bucket.stop()
+    store.close()
 
     assert (tmp_path / "b.bin").read_bytes() == b"content"
     assert_problem(answered(away.value), 502, "store_failed", "connect")
