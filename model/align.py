@@ -17,6 +17,7 @@ from threading import Event
 from typing import Any
 
 from model.ambisonics import Convention, YawRotation
+from model.arcs import wrapped_deg
 from model.decision import Watch, decide
 from model.errors import MediaError
 from model.interruption import command
@@ -187,6 +188,11 @@ def _notes_on_output(take: Take, correction: Correction | None, options: Options
             f"The output is a new WAV file: what {take.audio.path.name} holds beside its samples "
             "is not carried over"
             + (f" (-o NAME{take.audio.path.suffix} keeps it)." if kept_on_request else ".")
+        )
+    if correction and options.apply_deg is not None:
+        notes.append(
+            f"The output is turned by {wrapped_deg(options.apply_deg):+z.1f}°, whatever was found, "
+            "as --apply-deg says."
         )
     if correction and correction.new_wav and _declares_no_more(take, correction.path):
         name = take.layout.convention.value

@@ -14,13 +14,14 @@ from typing import Any, get_args
 
 from tqdm import tqdm
 
+from model import rotators
 from model.align import Outputs, align, corrected_suffix
 from model.ambisonics import Convention, Fix
 from model.checkpoint import Method
 from model.errors import AvsaError, OptionError, in_one_line
 from model.media import Stereo
 from model.options import Options
-from model.report import sentence
+from model.report import one_turn_corrects, sentence
 from model.take import Track
 
 
@@ -95,9 +96,14 @@ def _add_judging(parser: argparse.ArgumentParser) -> None:
         "track, if it declares one)",
     )  # fmt: skip
     parser.add_argument("--float", action="store_true", help="write 32-bit float samples")
-    parser.add_argument(
+    written = parser.add_mutually_exclusive_group()
+    written.add_argument(
         "--apply-undecided", action="store_true",
         help="write the best rotation even where the verdict is undecidable",
+    )  # fmt: skip
+    written.add_argument(
+        "--apply-deg", type=float, metavar="D",
+        help="write this rotation, whatever is found: degrees, + turns sources to the left",
     )  # fmt: skip
     parser.add_argument(
         "--over-time", action="store_true",
@@ -142,6 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             reference=arguments.reference,
             float_output=arguments.float,
             apply_undecided=arguments.apply_undecided,
+            apply_deg=arguments.apply_deg,
             over_time=arguments.over_time,
             follow=arguments.follow,
             orientation=arguments.orientation,
@@ -266,6 +273,8 @@ def _tell(arguments: argparse.Namespace, report: dict[str, Any], outputs: Output
         print(in_one_line(f"{name}: {sentence(report)}"))
         for warning in report["warnings"]:
             print(in_one_line(f"  note: {warning}"))
+        if one_turn_corrects(report):
+            print(f"  in a plug-in instead: {rotators.words(report['rotators'])}")
         untouched = report["output"] and report["output"]["untouched_copy"]
         for name, path in (
             ("untouched copy" if untouched else "corrected", outputs.audio),

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from model import features
+from model.arcs import wrapped_deg
 from model.checkpoint import Calibration, Method, load_calibration
 from model.detections import ObjectScorer, detections_of
 from model.detector import DetectorScorer, load_detector
@@ -224,12 +225,13 @@ def decide(take: Take, by: Judge, options: Options, watch: Watch) -> Decision:
             judgement, "By the camera's own sound the track does not belong to the footage; where "
             "that is wrong, --offset-s says where it begins and the check is left out.",
         )  # fmt: skip
+    applied_deg = _applied_deg(judgement, options)
     if trajectory and (follow or not changes):
-        # As it is written: from what was judged on, by what changes.
-        trajectory = following.beginning_with(trajectory, judgement.rotate_field_ccw_deg)
-    undecided = judgement.verdict is Verdict.UNDECIDABLE
-    turn = judgement.verdict is Verdict.MISALIGNED or (undecided and options.apply_undecided)
-    if take.orientation and undecided and not turn:
+        # As it is written: from what is applied or was judged on, by what changes.
+        found_deg = judgement.rotate_field_ccw_deg
+        first_deg = applied_deg if follow and applied_deg is not None else found_deg
+        trajectory = following.beginning_with(trajectory, first_deg)
+    if take.orientation and judgement.verdict is Verdict.UNDECIDABLE and applied_deg is None:
         notes.append(
             f"The output is not turned along {take.orientation.path.name}, for the constant that "
             "is left is undecidable: --apply-undecided turns it all the same."
@@ -243,9 +245,18 @@ def decide(take: Take, by: Judge, options: Options, watch: Watch) -> Decision:
         lag,
         beside,
         trajectory,
-        applied_deg=judgement.rotate_field_ccw_deg if turn else 0.0,
-        follows=turn and changes and follow,
+        applied_deg=applied_deg or 0.0,
+        follows=applied_deg is not None and changes and follow,
     )
+
+
+def _applied_deg(judgement: Judgement, options: Options) -> float | None:
+    """The rotation that the output gets; None where it stays as it is."""
+    if options.apply_deg is not None:
+        return wrapped_deg(options.apply_deg)
+    undecided = judgement.verdict is Verdict.UNDECIDABLE
+    turn = judgement.verdict is Verdict.MISALIGNED or (undecided and options.apply_undecided)
+    return judgement.rotate_field_ccw_deg if turn else None
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,7 @@ class Options:
         ambisonic track, where it declares one and the track is another).
     float_output : write 32-bit float instead of the input's sample format.
     apply_undecided : write the best rotation even where the verdict is undecidable.
+    apply_deg : write this rotation, counter-clockwise in (-360, 360), whatever is found.
     over_time : look whether the rotation changes along the take (decodes the whole picture).
     follow : write it changing, if it does; implies `over_time`.
     orientation : a CSV file that says how the microphone turned (`model.orientation`); the output
@@ -72,6 +73,7 @@ class Options:
     reference: Path | None = None
     float_output: bool = False
     apply_undecided: bool = False
+    apply_deg: float | None = None
     over_time: bool = False
     follow: bool = False
     orientation: Path | None = None
@@ -84,6 +86,11 @@ class Options:
         if self.n_windows < 1:
             raise OptionError(f"The number of windows is {self.n_windows}; it takes at least 1.")
         check_tolerance(self.tolerance_deg)
+        if self.apply_deg is not None and not -360 < self.apply_deg < 360:
+            raise OptionError(
+                f"The rotation to apply is {self.apply_deg}°; it must be within a turn, in "
+                "(-360, 360)."
+            )
         if self.orientation and (self.over_time or self.follow):
             raise OptionError(
                 f"The orientation {self.orientation} says already how the rotation changes: leave "

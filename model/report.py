@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model import features
+from model import features, rotators
 from model.ambisonics import ChannelLayout
 from model.arcs import told_deg
 from model.checkpoint import Calibration
@@ -90,6 +90,7 @@ def build_report(
         "schema_version": SCHEMA_VERSION,
         **judgement.as_json(),
         "interval_level": INTERVAL_LEVEL,
+        "rotators": rotators.settings(judgement.rotate_field_ccw_deg),
         "posterior": {
             "yaw_deg": yaws_deg(),
             "p": [round(float(p), 6) for p in judgement.posterior],
@@ -229,6 +230,12 @@ def sentence(report: dict[str, Any]) -> str:
     )
 
 
+def one_turn_corrects(report: dict[str, Any]) -> bool:
+    """Whether a rotator by itself does what is to be done: one constant rotation, and no more."""
+    followed = (report.get("trajectory") or {}).get("followed")
+    return report["verdict"] == Verdict.MISALIGNED and not followed and not report.get("fix")
+
+
 def _arcs(report: dict[str, Any]) -> list[list[float]]:
     """The one or two intervals of a report."""
     return [arc for arc in (report["interval_deg"], report["second_interval_deg"]) if arc]
@@ -285,18 +292,14 @@ def draw(
         2, 2, height_ratios=[1, 1.15], left=0.025, right=0.975, bottom=0.055, top=0.925,
         wspace=0.085, hspace=0.33,
     )  # fmt: skip
-    degrees = report["rotate_field_ccw_deg"]
     verdict = Verdict(report["verdict"])
     colour = _COLOURS[verdict]
-    after = {
-        Verdict.ALIGNED: "Turned by the best rotation (not applied)",
-        Verdict.MISALIGNED: "Corrected",
-        Verdict.UNDECIDABLE: "Turned by the best rotation (not applied)",
-    }[verdict]
-    if report["output"] and report["output"]["applied_deg"]:
-        after = "Corrected"
-    trajectory = report.get("trajectory")
-    if trajectory and trajectory["followed"]:
+    output, trajectory = report["output"], report.get("trajectory")
+    followed = bool(trajectory and trajectory["followed"])
+    corrected = followed or (output["applied_deg"] if output else verdict is Verdict.MISALIGNED)
+    after = "Corrected" if corrected else "Turned by the best rotation (not applied)"
+    degrees = output["applied_deg"] if output and corrected else report["rotate_field_ccw_deg"]
+    if trajectory and followed:
         curve = np.array(trajectory["rotate_field_ccw_deg"])
         degrees += float(np.interp(snapshot.at_s, trajectory["times_s"], curve) - curve[0])
     else:

@@ -57,6 +57,10 @@ class AlignOptions(BaseModel):
     apply_undecided: bool = Field(
         False, description="write the best rotation even where the verdict is undecidable"
     )
+    apply_deg: float | None = Field(
+        None, gt=-360, lt=360, description="write this rotation, whatever is found: degrees, + "
+        "turns sources to the left"
+    )  # fmt: skip
     over_time: bool = Field(
         False, description="look whether the rotation changes along the take (decodes all of it)"
     )

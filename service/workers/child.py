@@ -156,6 +156,7 @@ def _options_of(job: Job) -> Any:
         device=job["device"],
         float_output=options["float_output"],
         apply_undecided=options["apply_undecided"],
+        apply_deg=options.get("apply_deg"),
         over_time=options.get("over_time", False),
         follow=options.get("follow", False),
         lay_on_picture=options.get("lay_on_picture", False),

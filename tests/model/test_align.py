@@ -175,6 +175,25 @@ def test_the_best_guess_may_be_applied_all_the_same(tmp_path: Path) -> None:
     assert report["output"]["applied_deg"] == report["rotate_field_ccw_deg"] != 0
 
 
+@pytest.mark.parametrize("asked_deg", [-200.0, 0.0])
+def test_a_rotation_that_is_asked_for_is_written_whatever_is_found(
+    take: TakeFiles, report: Report, tmp_path: Path, asked_deg: float
+) -> None:
+    output = tmp_path / "out.wav"
+
+    other = align(
+        take.video, Track((take.audio,)), Outputs(output), Options(apply_deg=asked_deg)
+    )  # fmt: skip
+
+    assert same_answer(report, other)
+    assert other["verdict"] == report["verdict"] == "misaligned"
+    assert other["output"]["applied_deg"] == (160.0 if asked_deg else 0.0)
+    assert any("as --apply-deg says" in note for note in other["warnings"])
+    expected = YawRotation(ChannelLayout.of(4), math.radians(asked_deg))(field_of(take))
+    np.testing.assert_allclose(samples_of(output), expected, atol=2**-22)
+    assert other["output"]["untouched_copy"] == (asked_deg == 0)
+
+
 # --- formats -------------------------------------------------------------------------------------
 
 

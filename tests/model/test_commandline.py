@@ -195,6 +195,8 @@ def test_a_dash_is_the_sound_inside_the_video(
         (["--join"], "only"),
         (["--device", "cuda"], "no CUDA GPU"),
         (["--device", "gpu"], "gpu is not known"),
+        (["--apply-deg", "nan"], "must be within a turn"),
+        (["--apply-deg", "360"], "must be within a turn"),
         (["--offset-s", "nan"], "must be a finite number"),
         (["--convention", "fuma", "--offset-s", "90"], "overlap"),
     ],
@@ -229,7 +231,7 @@ def test_every_option_reaches_the_job(tmp_path: Path, monkeypatch: pytest.Monkey
         + ends
     )
     main(f"{v} {t} --method avsa --checkpoint {a} --orientation {b}".split() + ends)
-    main(f"{v} {t} --detections {a}".split() + ends)
+    main(f"{v} {t} --detections {a} --apply-deg -37.5".split() + ends)
     main(f"{v} {t} --detector {a}".split() + ends)
     main(f"{v} {t} {a} --join".split() + ends)
 
@@ -241,7 +243,7 @@ def test_every_option_reaches_the_job(tmp_path: Path, monkeypatch: pytest.Monkey
     assert asked == [
         (v, Track((t,), Convention.FUMA, (3, 0, 1, 2), 1.5, Fix.MIRROR), outputs, everything),
         (v, track, outputs, Options(method=Method.AVSA, checkpoint=a, orientation=b)),
-        (v, track, outputs, Options(detections=a)),
+        (v, track, outputs, Options(detections=a, apply_deg=-37.5)),
         (v, track, outputs, Options(detector=a)),
         (v, Track((t, a)), outputs, Options()),
     ]

@@ -242,24 +242,29 @@ def test_an_orientation_of_another_time_turns_nothing_and_is_refused(
         Take(take.video, Track((take.audio,)), orientation=known)
 
 
+@pytest.mark.parametrize("asked_deg", [None, -60.0])
 def test_the_output_follows_the_orientation(
-    take: TakeFiles, swinging: tuple[Path, Path], upright: Path, tmp_path: Path
-) -> None:
+    take: TakeFiles, swinging: tuple[Path, Path], upright: Path, tmp_path: Path,
+    asked_deg: float | None,
+) -> None:  # fmt: skip
+    """From the constant that was found, or that is asked for."""
     track, gyro = swinging
 
     report = align(
         take.video, Track((track,)), Outputs(tmp_path / "out.wav", plot=tmp_path / "out.png"),
-        Options(orientation=gyro),
+        Options(orientation=gyro, apply_deg=asked_deg),
     )  # fmt: skip
 
     assert report["verdict"] == "misaligned"
     assert report["rotate_field_ccw_deg"] == pytest.approx(CONSTANT_DEG, abs=10)
+    first_deg = report["rotate_field_ccw_deg"] if asked_deg is None else asked_deg
+    assert report["output"]["applied_deg"] == first_deg
     assert report["trajectory"]["kind"] == "moving"
     assert report["trajectory"]["followed"]
     assert not any("--follow" in warning for warning in report["warnings"])
     assert len(report["trajectory"]["times_s"]) <= 201
     told_deg = np.array(report["trajectory"]["rotate_field_ccw_deg"])
-    assert told_deg[0] == report["rotate_field_ccw_deg"]
+    assert told_deg[0] == first_deg
     # What the trajectory says, done to the track by hand, is the output.
     source = field_of(track)
     now_deg = np.interp(
@@ -275,7 +280,7 @@ def test_the_output_follows_the_orientation(
     ]
     assert np.ptp(off) < 0.5  # it stands still ...
     # ... where the constant rotation puts it.
-    assert off[0] == pytest.approx(report["rotate_field_ccw_deg"] - CONSTANT_DEG, abs=0.3)
+    assert off[0] == pytest.approx(first_deg - CONSTANT_DEG, abs=0.3)
 
 
 def test_the_picture_shows_the_sound_as_it_is_at_its_moment(

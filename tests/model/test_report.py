@@ -184,12 +184,15 @@ def test_the_panoramas_show_the_sound_before_and_after(
         ("aligned", 0.0, "Turned by the best rotation (not applied)"),
         ("undecidable", 0.0, "Turned by the best rotation (not applied)"),
         ("undecidable", 30.0, "Corrected"),
+        ("aligned", -75.0, "Corrected"),
+        ("misaligned", 0.0, "Turned by the best rotation (not applied)"),
     ],
 )
 def test_what_was_not_written_is_not_called_corrected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verdict: str, applied_deg: float | None,
     told: str,
 ) -> None:  # fmt: skip
+    """And what is shown is what was written, where that is another rotation than was found."""
     output = {"path": "o.wav", "untouched_copy": not applied_deg, "applied_deg": applied_deg}
 
     _, shown = drawn(
@@ -197,7 +200,9 @@ def test_what_was_not_written_is_not_called_corrected(
         output=None if applied_deg is None else output,
     )  # fmt: skip
 
-    assert list(shown) == ["Sound as it is", f"{told}: +30.0°"]
+    degrees = applied_deg or 30.0
+    assert list(shown) == ["Sound as it is", f"{told}: {degrees:+.1f}°"]
+    assert azimuth_deg(list(shown.values())[1]) == pytest.approx(degrees, abs=0.1)
 
 
 def test_what_is_drawn_stays_in_the_picture(

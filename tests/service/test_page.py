@@ -94,6 +94,8 @@ def test_a_take_is_aligned_on_the_page(page: Page, take: TakeFiles, tmp_path: Pa
     result = page.locator(".result")
     expect(result.locator(".verdict")).to_have_text("misaligned", timeout=90_000)
     expect(result.locator(".words")).to_contain_text("to the left (counter-clockwise)")
+    turned = re.compile(r"IEM SceneRotator \+(\S+)°, .*SPARTA Rotator -\1°")
+    expect(result.locator(".notes")).to_contain_text(turned)
     page.wait_for_function("document.querySelector('.plot').naturalWidth > 600")
     with page.expect_download() as download:
         result.locator("a.audio").click()
@@ -422,6 +424,7 @@ def test_options_reach_the_report(page: Page, server: Server, take: TakeFiles) -
     page.select_option("#method", "evidence")
     page.check("#follow")
     page.fill("#offset", "0.5")
+    page.fill("#turn", "-37.5")
     page.click("#start")
 
     expect(page.locator(".result")).to_have_count(1, timeout=90_000)
@@ -433,6 +436,7 @@ def test_options_reach_the_report(page: Page, server: Server, take: TakeFiles) -
     assert report["model"]["scorer_sha256"] is None
     assert report["trajectory"]["kind"]
     assert report["input"]["audio"]["offset_s"] == 0.5
+    assert report["output"]["applied_deg"] == -37.5
 
 
 def test_nothing_is_sent_without_a_video(page: Page) -> None:
@@ -466,10 +470,12 @@ def test_what_is_dropped(page: Page) -> None:
     expect(page.locator("#drop-audio .chosen")).to_have_text("one.wav, two.wav")
 
 
-def test_a_time_that_is_no_number_is_told(page: Page, take: TakeFiles) -> None:
+@pytest.mark.parametrize("field", ["#offset", "#turn"])
+def test_what_is_no_number_is_told(page: Page, take: TakeFiles, field: str) -> None:
+    page.reload()
     page.set_input_files("#video", take.video)
     page.click("summary")
-    page.locator("#offset").press_sequentially("1e")
+    page.locator(field).press_sequentially("1e")
     page.click("#start")
 
     expect(page.locator("#error")).to_contain_text("is no number")

@@ -7,6 +7,10 @@ import { drop, insist, send } from "./upload.js";
 
 const PAUSE_S = 2;
 const WAITING = "Waiting for the service";
+const NO_NUMBER = {
+  offset: "The time at which the track begins is no number: write seconds, such as 1.5.",
+  turn: "The rotation to turn by is no number: write degrees, such as -37.5.",
+};
 const $ = (id) => document.getElementById(id);
 let job = null;
 let sending = null;  // what ends it, while files or the order are on their way
@@ -17,9 +21,8 @@ for (const kind of ["video", "audio"]) choosing($(kind), $(`drop-${kind}`), fail
 $("form").addEventListener("submit", (event) => {
   event.preventDefault();
   if (!$("video").files.length) { fail("Choose a 360° video first."); return; }
-  if ($("offset").validity.badInput) {
-    fail("The time at which the track begins is no number: write seconds, such as 1.5.");
-    return;
+  for (const [id, sentence] of Object.entries(NO_NUMBER)) {
+    if ($(id).validity.badInput) { fail(sentence); return; }
   }
   see(submit);
 });
@@ -66,6 +69,7 @@ function options() {
     apply_undecided: $("apply").checked,
   };
   if ($("offset").value !== "") chosen.offset_s = Number($("offset").value);
+  if ($("turn").value !== "") chosen.apply_deg = Number($("turn").value);
   return chosen;
 }
 
@@ -174,7 +178,7 @@ async function render(result) {
     part("verdict").textContent = result.verdict;
     part("verdict").classList.add(result.verdict);
     part("words").textContent = words(report);
-    for (const text of [...report.reasons, ...report.warnings]) {
+    for (const text of [...report.reasons, ...report.warnings, ...inPlugins(report)]) {
       const item = document.createElement("li");
       item.textContent = text;
       part("notes").append(item);
@@ -202,6 +206,13 @@ function words(report) {
   if (report.verdict === "aligned") return `The sound fits ${state} (${sure}).`;
   if (report.verdict === "misaligned") return `Turn the sound field ${turn} (${sure}).`;
   return `The evidence does not suffice. Best guess: ${turn} (${sure}).`;
+}
+
+// What a rotator plug-in is set to that does the same, where one constant rotation is all.
+function inPlugins(report) {
+  if (report.verdict !== "misaligned" || report.fix || report.trajectory?.followed) return [];
+  const set = report.rotators.map((one) => `${one.name} ${signed(one.value_deg)}`);
+  return [`In a plug-in instead of the corrected file: ${set.join(", ")}.`];
 }
 
 // A screen reader reads the stage out whenever it is written, so that is not done at every percent.
