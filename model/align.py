@@ -37,7 +37,8 @@ from model.media import (
 from model.options import Options
 from model.orientation import read_orientation
 from model.output import JSON, PNG, Together, WholeFile, check_output, whole_file
-from model.report import Inputs, build_report, draw, relabelled, write_json
+from model.picture import draw
+from model.report import Inputs, build_report, relabelled, write_json
 from model.take import Progress, Take, Track
 from model.trajectory import following
 from model.trajectory.kinds import Trajectory

@@ -26,7 +26,7 @@ from model.judges import Judge
 from model.lag import Lag, LagTest
 from model.learned import LearnedScorer
 from model.options import Options
-from model.report import FRAME_SIZE, Snapshot
+from model.picture import FRAME_SIZE, Snapshot
 from model.scoring import (
     Judgement,
     ScoredWindow,

@@ -286,7 +286,7 @@ def test_the_output_follows_the_orientation(
 def test_the_picture_shows_the_sound_as_it_is_at_its_moment(
     take: TakeFiles, swinging: tuple[Path, Path], upright: Path, tmp_path: Path
 ) -> None:
-    """Not as it is judged: turned along, with what `report.draw` turns it by once more."""
+    """Not as it is judged: turned along, with what `picture.draw` turns it by once more."""
     soundfile.write(tmp_path / "still.wav", 0.7 * field_of(upright).T, RATE, subtype="FLOAT")
     shown = []
     for path, known in ((tmp_path / "still.wav", None), (swinging[0], swinging[1])):
