@@ -18,7 +18,7 @@ from typing import Any
 
 from model.ambisonics import Convention, YawRotation
 from model.arcs import wrapped_deg
-from model.decision import Watch, decide
+from model.decision import Decision, Watch, decide
 from model.errors import MediaError
 from model.interruption import command
 from model.judges import judge_for
@@ -36,8 +36,9 @@ from model.media import (
 )
 from model.options import Options
 from model.orientation import read_orientation
-from model.output import JSON, PNG, Together, WholeFile, check_output, whole_file
+from model.output import JSON, MP4, PNG, Together, WholeFile, check_output, whole_file
 from model.picture import draw
+from model.preview import write_preview
 from model.report import Inputs, build_report, relabelled, write_json
 from model.take import Progress, Take, Track
 from model.trajectory import following
@@ -54,11 +55,13 @@ class Outputs:
     audio: Path | None = None
     report: Path | None = None
     plot: Path | None = None
+    preview: Path | None = None
 
     @property
     def paths(self) -> list[Path]:
         """Those that are written."""
-        return [path for path in (self.audio, self.report, self.plot) if path is not None]
+        named = self.audio, self.report, self.plot, self.preview
+        return [path for path in named if path is not None]
 
 
 def corrected_suffix(paths: Sequence[Path], options: Options) -> str:
@@ -150,12 +153,21 @@ def align(
             "laid_on_picture": options.lay_on_picture,
         }
         report = relabelled(report, labels or {})
-        if outputs.report is not None:
-            write_json(report, outputs.report, whole=results.file)
-        if outputs.plot is not None:
-            draw(report, decision.snapshot, outputs.plot, whole=results.file)
+        _write_beside(outputs, report, take, decision, results.file)
     notify("done", 1.0)
     return report
+
+
+def _write_beside(
+    outputs: Outputs, report: dict[str, Any], take: Take, decision: Decision, whole: WholeFile
+) -> None:
+    """What tells of the corrected file."""
+    if outputs.report is not None:
+        write_json(report, outputs.report, whole=whole)
+    if outputs.plot is not None:
+        draw(report, decision.snapshot, outputs.plot, whole=whole)
+    if outputs.preview is not None:
+        write_preview(take, report, decision.tells_most, outputs.preview, whole=whole)
 
 
 @contextmanager
@@ -229,9 +241,9 @@ def _check_name(take: Take, output: Path, options: Options) -> None:
 
 
 def _check_outputs(outputs: Outputs, inputs: Sequence[Path]) -> None:
-    for path, begins in ((outputs.audio, b""), (outputs.report, JSON), (outputs.plot, PNG)):
-        if path is not None:
-            check_output(path, inputs, begins=begins)
+    kinds = {outputs.report: JSON, outputs.plot: PNG, outputs.preview: MP4}
+    for path in outputs.paths:
+        check_output(path, inputs, begins=kinds.get(path, b""))
 
 
 def correct(

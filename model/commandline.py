@@ -42,6 +42,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--report", type=Path, help="write the report as JSON")
     parser.add_argument("--plot", type=Path, help="write the picture as PNG")
+    parser.add_argument(
+        "--preview", type=Path, help="write some seconds to watch as MP4: sound over the picture"
+    )
     _add_reading(parser)
     _add_judging(parser)
     parser.add_argument("--json", action="store_true", help="print the report")
@@ -185,8 +188,11 @@ def _jobs(arguments: argparse.Namespace, options: Options) -> list[tuple[Track, 
             "them, or leave --join away."
         )
     groups = [tuple(paths)] if arguments.join else [(path,) for path in paths]
-    if len(groups) > 1 and (arguments.output or arguments.report or arguments.plot):
-        raise OptionError("Several tracks were named: use --output-dir, not -o, --report, --plot.")
+    named = arguments.output, arguments.report, arguments.plot, arguments.preview
+    if len(groups) > 1 and any(named):
+        raise OptionError(
+            "Several tracks were named: use --output-dir, not -o, --report, --plot or --preview."
+        )
     components = _components(arguments.channels)
     convention = None if arguments.convention == "auto" else Convention(arguments.convention)
     jobs = [
@@ -227,7 +233,7 @@ def _components(text: str | None) -> tuple[int, ...] | None:
 
 
 def _outputs(arguments: argparse.Namespace, paths: tuple[Path, ...], options: Options) -> Outputs:
-    outputs = Outputs(arguments.output, arguments.report, arguments.plot)
+    outputs = Outputs(arguments.output, arguments.report, arguments.plot, arguments.preview)
     if arguments.output is not None:
         return outputs
     folder = arguments.output_dir or paths[0].parent
@@ -279,6 +285,7 @@ def _tell(arguments: argparse.Namespace, report: dict[str, Any], outputs: Output
         for name, path in (
             ("untouched copy" if untouched else "corrected", outputs.audio),
             ("report", outputs.report), ("picture", outputs.plot),
+            ("preview", outputs.preview),
         ):  # fmt: skip
             if path is not None:
                 print(in_one_line(f"  {name}: {path}"))

@@ -110,7 +110,7 @@ def _snapshot(take: Take, window: Window) -> Snapshot:
     at_s = window.start_s + window.duration_s / 2
     turned_deg = float(take.orientation.at(np.array(at_s))) if take.orientation else 0.0
     back = math.radians(take.video.pose_yaw_deg - turned_deg)
-    frame = take.frame(at_s, size=FRAME_SIZE)
+    frame = take.as_played(take.picture.read_frame(at_s, size=FRAME_SIZE))
     return Snapshot(at_s, frame, features.rotated(window.covariance.cpu(), back), turned_deg)
 
 
@@ -170,6 +170,12 @@ class Decision:
     trajectory: Trajectory | None
     applied_deg: float
     follows: bool
+
+    @property
+    def tells_most(self) -> tuple[float, float]:
+        """Start and duration in seconds of the window that counts most."""
+        best = max(self.windows, key=lambda window: window.information)
+        return best.start_s, best.duration_s
 
     def as_json(self) -> dict[str, Any]:
         """What a report says besides the judgement."""

@@ -160,6 +160,6 @@ class DetectorScorer:
             found
             for time_s in times.tolist()
             for found in self._detector.look(
-                self._take.frame(time_s, size=_FRAME_SIZE, as_stored=True), time_s
+                self._take.picture.read_frame(time_s, size=_FRAME_SIZE), time_s
             )
         ]

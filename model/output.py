@@ -16,7 +16,8 @@ from model.errors import DiskFull, OptionError, OutputError
 
 # Of a path the temporary name to write to, within a block.
 WholeFile = Callable[[Path], AbstractContextManager[Path]]
-JSON, PNG = b"{", b"\x89PNG\r\n\x1a\n"  # how they begin
+# How they begin; an MP4 as FFmpeg writes it, and hardly any camera.
+JSON, PNG, MP4 = b"{", b"\x89PNG\r\n\x1a\n", b"\0\0\0 ftypisom"
 _PREFIX = 32  # characters, of four bytes at most each, where names may have 255
 
 

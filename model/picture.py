@@ -23,7 +23,10 @@ from model.recordings.comparison import Outcome
 from model.report import arcs, span
 from model.scoring import Verdict
 
+FloatArray = NDArray[np.float64]
+
 FRAME_SIZE = (360, 720)
+AS_IT_IS = "Sound as it is"
 _MAP_SIZE = (36, 72)
 _COLOURS = {
     Verdict.ALIGNED: "#2e8b57",
@@ -75,6 +78,39 @@ def energy_map(cov: Tensor, height: int = _MAP_SIZE[0], width: int = _MAP_SIZE[1
     return relative.view(height, width)
 
 
+def _corrected(report: dict[str, Any]) -> bool:
+    """Whether the output is turned; without one, whether it would be."""
+    output = report["output"]
+    if (report.get("trajectory") or {}).get("followed"):
+        return True
+    return bool(output["applied_deg"]) if output else report["verdict"] == Verdict.MISALIGNED
+
+
+def turned_deg(
+    report: dict[str, Any], at_s: float | FloatArray, microphone_deg: float | FloatArray
+) -> FloatArray:
+    """By how much the output turns the sound at times; of one that does not, the best rotation.
+
+    microphone_deg : by how much the microphone's orientation turns it there.
+    """
+    output, trajectory = report["output"], report.get("trajectory")
+    degrees = report["rotate_field_ccw_deg"]
+    if output and _corrected(report):
+        degrees = output["applied_deg"]
+    if trajectory and trajectory["followed"]:
+        curve = np.array(trajectory["rotate_field_ccw_deg"])
+        changed = np.interp(at_s, trajectory["times_s"], curve) - curve[0]
+    else:
+        changed = np.asarray(microphone_deg, dtype=np.float64)
+    return np.asarray(degrees + changed)
+
+
+def title_turned(report: dict[str, Any], degrees: float) -> str:
+    """What the sound is called that is turned so."""
+    after = "Corrected" if _corrected(report) else "Turned by the best rotation (not applied)"
+    return f"{after}: {degrees:+z.1f}°"
+
+
 def draw(
     report: dict[str, Any],
     snapshot: Snapshot,
@@ -93,21 +129,11 @@ def draw(
         2, 2, height_ratios=[1, 1.15], left=0.025, right=0.975, bottom=0.055, top=0.925,
         wspace=0.085, hspace=0.33,
     )  # fmt: skip
-    verdict = Verdict(report["verdict"])
-    colour = _COLOURS[verdict]
-    output, trajectory = report["output"], report.get("trajectory")
-    followed = bool(trajectory and trajectory["followed"])
-    corrected = followed or (output["applied_deg"] if output else verdict is Verdict.MISALIGNED)
-    after = "Corrected" if corrected else "Turned by the best rotation (not applied)"
-    degrees = output["applied_deg"] if output and corrected else report["rotate_field_ccw_deg"]
-    if trajectory and followed:
-        curve = np.array(trajectory["rotate_field_ccw_deg"])
-        degrees += float(np.interp(snapshot.at_s, trajectory["times_s"], curve) - curve[0])
-    else:
-        degrees += snapshot.turned_deg
+    colour = _COLOURS[Verdict(report["verdict"])]
+    degrees = float(turned_deg(report, snapshot.at_s, snapshot.turned_deg))
     turned = features.rotated(snapshot.covariance, math.radians(degrees))
-    _panorama(figure.add_subplot(grid[0, 0]), snapshot, snapshot.covariance, "Sound as it is")
-    _panorama(figure.add_subplot(grid[0, 1]), snapshot, turned, f"{after}: {degrees:+z.1f}°")
+    _panorama(figure.add_subplot(grid[0, 0]), snapshot, snapshot.covariance, AS_IT_IS)
+    _panorama(figure.add_subplot(grid[0, 1]), snapshot, turned, title_turned(report, degrees))
     _ring(figure.add_subplot(grid[1, 0], projection="polar"), report, colour)
     _summary(figure.add_subplot(grid[1, 1]), report, colour)
     title = _shortened(Path(report["input"]["audio"]["paths"][0]).name, 90)

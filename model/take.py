@@ -171,6 +171,11 @@ class Take:
         """The open track itself."""
         return self._audio
 
+    @property
+    def picture(self) -> VideoReader:
+        """The open picture itself, its frames as they are stored."""
+        return self._video
+
     def move(self, by_s: float) -> None:
         """Place the track later by so much than it was."""
         self.placement = replace(self.placement, offset_s=self.placement.offset_s + by_s)
@@ -246,8 +251,8 @@ class Take:
         after = max(0, count - before - field.shape[1])
         return np.pad(field, ((0, 0), (before, after))), block
 
-    def _covariance(self, start_s: float, edges_s: NDArray[np.float64]) -> torch.Tensor:
-        """Covariance between times of the picture, from a stretch that begins at `start_s`."""
+    def covariance(self, start_s: float, edges_s: NDArray[np.float64]) -> torch.Tensor:
+        """Covariance of `field` between times of the picture, from a stretch from `start_s` on."""
         duration = float(edges_s[-1]) - start_s + _MARGIN_S
         field = features.to_analysis_rate(self.field(start_s, duration), self.audio.samplerate)
         cov = features.covariance(
@@ -279,7 +284,7 @@ class Take:
     def _scan(self, start_s: float, duration_s: float) -> _Scan:
         field, samples = self._heard(start_s, duration_s)
         edges = np.linspace(start_s, start_s + duration_s, max(2, round(duration_s * 10)))
-        cov = self._covariance(start_s, edges)
+        cov = self.covariance(start_s, edges)
         loudness = cov[..., features.WW].sum(-1).sqrt()
         flow = features.intensity(cov).sum(-2)[..., :2].norm(dim=-1)
         directness = flow / (features.energy(cov).sum(-1) + 1e-20)
@@ -370,7 +375,7 @@ class Take:
             for array in (seen.frames, seen.times_s, seen.refreshed)
         )
         motion = features.motion(frames, times_s, refreshed)
-        covariance = self._covariance(float(seen.times_s[0]) - _MARGIN_S, seen.times_s)
+        covariance = self.covariance(float(seen.times_s[0]) - _MARGIN_S, seen.times_s)
         moments = self._moments(start_s, duration_s) if self._looks else []
         return Window(start_s, duration_s, covariance, motion, moments)
 
@@ -394,18 +399,10 @@ class Take:
                 found.append(Moment(crops, features.rotated(cov, -pose) if pose else cov))
         return found
 
-    def frame(
-        self, at_s: float, *, size: tuple[int, int], as_stored: bool = False
-    ) -> NDArray[np.uint8]:
-        """A colour frame, [shape=(H, W, 3)], turned as players turn it (pose yaw).
-
-        as_stored : not turned, as the motion of windows is not.
-        """
-        frame = self._video.read_frame(at_s, size=size)
-        if as_stored:
-            return frame
-        columns = round(self.video.pose_yaw_deg / 360 * size[1])
-        return np.roll(frame, -columns, axis=1)
+    def as_played(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Colour frames [shape=(..., H, W, 3)] turned as players turn them (pose yaw)."""
+        columns = round(self.video.pose_yaw_deg / 360 * frames.shape[-2])
+        return np.roll(frames, -columns, axis=-2)
 
 
 def _check_kind(info: AudioInfo, track: Track) -> None:

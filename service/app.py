@@ -21,6 +21,7 @@ from service.http.admission import Admission
 from service.http.body import BodyLimit, PlainBody
 from service.http.middleware import RequestLog, SafeHeaders, SameSite, is_loopback
 from service.http.object_routes import router as objects_router
+from service.http.result_routes import router as results_router
 from service.http.routes import Service, router
 from service.http.upload_routes import TusVersion
 from service.http.upload_routes import router as uploads_router
@@ -112,7 +113,8 @@ def create_app(settings: Settings) -> FastAPI:
 def _add_routes(app: FastAPI) -> None:
     """What is answered, to whom it may be."""
     parts = (
-        router, access.router, webhooks_router, health.router, uploads_router, objects_router,
+        router, results_router, access.router, webhooks_router, health.router, uploads_router,
+        objects_router,
     )  # fmt: skip
     for part in parts:
         app.include_router(part, dependencies=[Depends(access.authorise)])

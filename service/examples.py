@@ -36,7 +36,8 @@ JOB = {
             "name": "take-12.aligned.wav", "verdict": "misaligned",
             "rotate_field_ccw_deg": -147.5, "confidence": 0.97,
             "audio_url": f"/jobs/{ID}/audio/0", "report_url": f"/jobs/{ID}/report.json?track=0",
-            "plot_url": f"/jobs/{ID}/plot.png?track=0", "audio_uri": None, "error": None,
+            "plot_url": f"/jobs/{ID}/plot.png?track=0",
+            "preview_url": f"/jobs/{ID}/preview.mp4?track=0", "audio_uri": None, "error": None,
         }
     ],
     "error": None,

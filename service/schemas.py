@@ -68,6 +68,9 @@ class AlignOptions(BaseModel):
     lay_on_picture: bool = Field(
         False, description="write the track on the picture's clock, from first frame to last (WAV)"
     )
+    preview: bool = Field(
+        False, description="some seconds to watch as well: the sound over the picture (MP4)"
+    )
     priority: int = Field(
         DEFAULT_PRIORITY, ge=LOWEST_PRIORITY, le=HIGHEST_PRIORITY,
         description="of the jobs that wait the highest runs first, then the oldest",
@@ -201,6 +204,7 @@ class TrackResult(BaseModel):
     audio_url: str | None = Field(None, description="the corrected file")
     report_url: str | None = None
     plot_url: str | None = None
+    preview_url: str | None = Field(None, description="where a preview was asked for")
     audio_uri: str | None = Field(None, description="where it lies in an object store")
     error: ErrorInfo | None = None
 
@@ -298,6 +302,7 @@ def _result(job: Job, index: int, result: dict[str, Any]) -> TrackResult:
         audio_url=f"{base}/audio/{index}",
         report_url=f"{base}/report.json?track={index}",
         plot_url=f"{base}/plot.png?track={index}",
+        preview_url=f"{base}/preview.mp4?track={index}" if result.get("preview") else None,
         audio_uri=result.get("objects", {}).get("audio"),
     )
 

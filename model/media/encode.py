@@ -1,4 +1,4 @@
-"""Writing new media, for synthetic takes: pictures as H.264 in MP4, sound as WAV or FLAC.
+"""Writing new media, for previews and synthetic takes: H.264 in MP4, sound as WAV or FLAC.
 
 Ordinary videos are also written as MPEG-4 in AVI, which older data sets consist of.
 """
@@ -16,6 +16,8 @@ import soundfile
 from numpy.typing import NDArray
 
 from model.media.audio import YOUTUBE_51
+
+_FILM_SAMPLERATE = 48_000
 
 
 def write_video(
@@ -38,6 +40,30 @@ def write_video(
         )
         stream.gop_size = max(1, round(keyframe_s * rate_hz))
         _encode(container, stream, frames)
+
+
+def write_film(
+    path: Path,
+    frames: Iterable[NDArray[np.uint8]],
+    sound: NDArray[np.floating],
+    samplerate: int,
+    *,
+    rate_hz: float,
+) -> None:
+    """Encode frames as in `write_video`, with stereo sound [shape=(2, N)] as AAC beside them."""
+    rate = Fraction(rate_hz).limit_denominator(1001)
+    with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as container:
+        options = {"crf": "23", "preset": "veryfast", "threads": "2"}
+        picture = container.add_stream("libx264", rate=rate, options=options)
+        heard = container.add_stream("aac", rate=_FILM_SAMPLERATE, layout="stereo")
+        heard.bit_rate = 160_000
+        _encode(container, picture, frames)
+        resampler = av.AudioResampler("fltp", "stereo", _FILM_SAMPLERATE)
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound, "f4"), "fltp", "stereo")
+        frame.sample_rate = samplerate
+        for part in (*resampler.resample(frame), *resampler.resample(None)):
+            container.mux(heard.encode(part))
+        container.mux(heard.encode(None))
 
 
 def write_avi(

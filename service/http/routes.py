@@ -1,4 +1,4 @@
-"""The HTTP interface: submit, watch, fetch, cancel, purge."""
+"""The HTTP interface: submit, watch, cancel, purge."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, Query, Request, Response
-from fastapi import Path as PathParameter
-from fastapi.responses import FileResponse, JSONResponse, RedirectResponse
+from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from service import examples, problems, tracing, webhooks
 from service.companions import COMPANIONS
 from service.http.access import Caller, CallerDep
 from service.http.admission import Admission, fingerprint, idempotency_key
-from service.http.resultfile import ResultFile, kept_result, stored_result
+from service.http.resultfile import kept_result, stored_result
 from service.http.submission import Intake, names_files, read_submission
 from service.jobs import (
     Job,
@@ -37,7 +36,6 @@ from service.jobs import (
     TableUnreachable,
     new_id,
 )
-from service.objects.names import ObjectName
 from service.objects.store import ObjectStore
 from service.problems import Problem, Responses
 from service.queue import Reconciler
@@ -50,7 +48,7 @@ from service.uploads import UploadStore
 log = logging.getLogger("avsa.http")
 
 _POLL_S = 0.1
-_RETRY_AFTER = {"Retry-After": "2"}
+RETRY_AFTER = {"Retry-After": "2"}
 
 
 @dataclass(frozen=True)
@@ -122,23 +120,11 @@ async def _known_job(job_id: str, service: ServiceDep, caller: CallerDep) -> Job
 
 JobDep = Annotated[Job, Depends(_known_job)]
 Wait = Annotated[float, Query(ge=0, description="seconds to wait for the job's end")]
-TrackNumber = Annotated[int, Query(ge=0, description="which of the request's tracks")]
-TrackInPath = Annotated[int, PathParameter(ge=0, description="which of the request's tracks")]
 
 router = APIRouter()
 
 
 _NOT_FOUND: Responses = {404: problems.described("no such job")}
-_RESULT: Responses = {
-    206: {"description": "the part that Range asks for"},
-    304: {"description": "it is what If-None-Match names"},
-    404: problems.described("no such job or track, or the file is gone"),
-    409: problems.described("not ended yet, or cancelled"),
-    416: problems.described("Range begins beyond the end of the file"),
-    422: problems.described("the job failed for its input"),
-    500: problems.described("the job failed for a reason of ours"),
-    502: problems.described("the object store does not give it", "store_failed"),
-}
 _BODY = {
     "requestBody": {
         "required": True,
@@ -213,7 +199,7 @@ async def align(request: Request, service: ServiceDep, caller: CallerDep) -> Res
     return JSONResponse(
         JobInfo.of(job).model_dump(mode="json"),
         202,
-        headers={"Location": f"/jobs/{job.id}", **_RETRY_AFTER},
+        headers={"Location": f"/jobs/{job.id}", **RETRY_AFTER},
     )
 
 
@@ -255,7 +241,7 @@ def _preferred_wait(request: Request) -> float | None:
 def _finished(service: Service, job: Job) -> Response:
     """The answer for a job that ended while its request waited."""
     if job.state is not State.SUCCEEDED:
-        raise _ended_without_result(job)
+        raise ended_without_result(job)
     reports = [
         problems.document(problems.of_job_error(result["error"]))
         if result.get("error")
@@ -268,7 +254,7 @@ def _finished(service: Service, job: Job) -> Response:
     )
 
 
-def _ended_without_result(job: Job) -> Problem:
+def ended_without_result(job: Job) -> Problem:
     if job.error is not None:
         problem = problems.of_job_error(job.error)
     else:
@@ -368,79 +354,3 @@ async def purge_job(job: JobDep, service: ServiceDep) -> None:
         detail = f"The job {job.id} is {job.state}: cancel it first."
         raise Problem(409, "job_not_ended", detail)
     await run_sync(service.purge, job)
-
-
-# --- fetching ------------------------------------------------------------------------------------
-
-
-def _result(job: Job, track: int) -> dict[str, Any]:
-    """A track's result, or the problem that stands in its place."""
-    if not job.state.final:
-        detail = f"The job {job.id} is {job.state}: wait for its end."
-        raise Problem(409, "job_not_ended", detail, headers=_RETRY_AFTER)
-    if not job.results:
-        raise _ended_without_result(job)
-    if track >= len(job.results):
-        detail = f"The job {job.id} has {len(job.results)} tracks; there is none of number {track}."
-        raise Problem(404, "track_not_found", detail)
-    result = job.results[track]
-    if result.get("error"):
-        raise problems.of_job_error(result["error"])
-    return result
-
-
-@router.get(
-    "/jobs/{job_id}/audio/{track}",
-    response_class=FileResponse,
-    operation_id="get_audio",
-    responses={307: {"description": "it lies in an object store, there"}, **_RESULT},
-)
-async def get_audio(
-    request: Request, job: JobDep, track: TrackInPath, service: ServiceDep
-) -> Response:
-    """The corrected file of a track."""
-    result = _result(job, track)
-    media_type, name = "application/octet-stream", result["name"]
-    if "objects" in result:
-        at = ObjectName.parse(result["objects"]["audio"])
-        link = await run_sync(
-            lambda: service.objects.link(at, name, media_type, method=request.method)
-        )
-        return RedirectResponse(link, 307, headers={"Cache-Control": "no-store"})
-    path = service.result_file(job, result["audio"])
-    return ResultFile(path, filename=name, media_type=media_type)
-
-
-@router.get(
-    "/jobs/{job_id}/report.json",
-    response_class=FileResponse,
-    operation_id="get_report",
-    responses=_RESULT,
-)
-async def get_report(job: JobDep, service: ServiceDep, track: TrackNumber = 0) -> Response:
-    """The report of a track."""
-    return await _beside(service, job, track, "report", "json", "application/json")
-
-
-@router.get(
-    "/jobs/{job_id}/plot.png",
-    response_class=FileResponse,
-    operation_id="get_plot",
-    responses=_RESULT,
-)
-async def get_plot(job: JobDep, service: ServiceDep, track: TrackNumber = 0) -> Response:
-    """The picture of a track's result."""
-    return await _beside(service, job, track, "plot", "png", "image/png")
-
-
-async def _beside(
-    service: Service, job: Job, track: int, kind: str, suffix: str, media_type: str
-) -> Response:
-    """A small file beside a track's audio. From an object store it is passed on, for a page may
-    load nothing from elsewhere.
-    """
-    result = _result(job, track)
-    if "objects" in result:
-        content = await run_sync(stored_result, service.objects, result["objects"][kind])
-        return Response(content, media_type=media_type)
-    return ResultFile(service.result_file(job, f"{kind}-{track}.{suffix}"), media_type=media_type)

@@ -103,6 +103,7 @@ def store_outputs(job: dict[str, Any], index: int, result: dict[str, Any]) -> di
         "audio": result["audio"],
         "report": f"report-{index}.json",
         "plot": f"plot-{index}.png",
+        **({"preview": result["preview"]} if result.get("preview") else {}),
     }
     objects = {kind: target.below(name) for kind, name in files.items()}
     for kind, name in files.items():

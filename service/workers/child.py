@@ -183,7 +183,11 @@ def _align(job: Job, track: dict[str, Any], index: int, notify: Any) -> dict[str
             _probe().check(path, "audio")
         suffix = corrected_suffix(paths, how)
         audio = folder / f"audio-{index}{suffix}"
-        outputs = Outputs(audio, folder / f"report-{index}.json", folder / f"plot-{index}.png")
+        preview = f"preview-{index}.mp4" if options.get("preview") else None
+        outputs = Outputs(
+            audio, folder / f"report-{index}.json", folder / f"plot-{index}.png",
+            folder / preview if preview else None,
+        )  # fmt: skip
         names[str(audio)] = f"{Path(track['labels'][0]).stem}_aligned{suffix}"
         convention = options["convention"]
         report = align(
@@ -212,6 +216,7 @@ def _align(job: Job, track: dict[str, Any], index: int, notify: Any) -> dict[str
         "rotate_field_ccw_deg": report["rotate_field_ccw_deg"],
         "confidence": report["confidence"],
         "audio": f"audio-{index}{suffix}",
+        "preview": preview,
     }
 
 

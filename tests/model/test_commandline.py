@@ -221,7 +221,7 @@ def test_every_option_reaches_the_job(tmp_path: Path, monkeypatch: pytest.Monkey
         raise OptionError("enough")
 
     monkeypatch.setattr("model.commandline.align", heard)
-    v, t, o, r, p, a, b = (tmp_path / name for name in "vtorpab")
+    v, t, o, r, p, w, a, b = (tmp_path / name for name in "vtorpwab")
     ends = ["-o", str(o), "--report", str(r), "--plot", str(p)]
 
     main(
@@ -231,7 +231,7 @@ def test_every_option_reaches_the_job(tmp_path: Path, monkeypatch: pytest.Monkey
         + ends
     )
     main(f"{v} {t} --method avsa --checkpoint {a} --orientation {b}".split() + ends)
-    main(f"{v} {t} --detections {a} --apply-deg -37.5".split() + ends)
+    main(f"{v} {t} --detections {a} --apply-deg -37.5 --preview {w}".split() + ends)
     main(f"{v} {t} --detector {a}".split() + ends)
     main(f"{v} {t} {a} --join".split() + ends)
 
@@ -243,7 +243,7 @@ def test_every_option_reaches_the_job(tmp_path: Path, monkeypatch: pytest.Monkey
     assert asked == [
         (v, Track((t,), Convention.FUMA, (3, 0, 1, 2), 1.5, Fix.MIRROR), outputs, everything),
         (v, track, outputs, Options(method=Method.AVSA, checkpoint=a, orientation=b)),
-        (v, track, outputs, Options(detections=a, apply_deg=-37.5)),
+        (v, track, Outputs(o, r, p, w), Options(detections=a, apply_deg=-37.5)),
         (v, track, outputs, Options(detector=a)),
         (v, Track((t, a)), outputs, Options()),
     ]

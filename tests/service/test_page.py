@@ -97,6 +97,7 @@ def test_a_take_is_aligned_on_the_page(page: Page, take: TakeFiles, tmp_path: Pa
     turned = re.compile(r"IEM SceneRotator \+(\S+)°, .*SPARTA Rotator -\1°")
     expect(result.locator(".notes")).to_contain_text(turned)
     page.wait_for_function("document.querySelector('.plot').naturalWidth > 600")
+    page.wait_for_function("document.querySelector('.preview').duration > 5")
     with page.expect_download() as download:
         result.locator("a.audio").click()
     download.value.save_as(tmp_path / "out.wav")

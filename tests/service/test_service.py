@@ -19,6 +19,7 @@ import jsonschema
 import pytest
 
 from model.checkpoint import Method, load_calibration
+from model.output import MP4
 from service.client import Client
 from service.schemas import AlignOptions
 from tests.bad_inputs import BAD_INPUTS
@@ -63,7 +64,7 @@ def assert_problem(response: httpx.Response, status: int, code: str, words: str 
 @pytest.fixture(scope="module")
 def done(server: Server, take: TakeFiles) -> dict[str, Any]:
     """The example take, aligned by the server."""
-    response = post(server, take.video, take.audio)
+    response = post(server, take.video, take.audio, options={"preview": True})
     assert response.status_code == 202
     assert response.headers["location"] == f"/jobs/{response.json()['id']}"
     assert response.headers["retry-after"]
@@ -75,6 +76,7 @@ def test_a_take_is_aligned(server: Server, take: TakeFiles, done: dict[str, Any]
     report = httpx.get(server.url + result["report_url"]).json()
     audio = httpx.get(server.url + result["audio_url"])
     plot = httpx.get(server.url + result["plot_url"])
+    preview = httpx.get(server.url + result["preview_url"])
 
     assert done["state"] == "succeeded"
     assert result["verdict"] == report["verdict"] == "misaligned"
@@ -86,7 +88,20 @@ def test_a_take_is_aligned(server: Server, take: TakeFiles, done: dict[str, Any]
     assert audio.headers["x-content-type-options"] == "nosniff"
     assert hashlib.sha256(audio.content).hexdigest() == report["output"]["sha256"]
     assert plot.content.startswith(b"\x89PNG")
+    assert preview.headers["content-type"] == "video/mp4"
+    assert preview.content.startswith(MP4)
     assert str(server.data_dir) not in json.dumps(report)
+
+
+def test_a_preview_is_there_only_where_it_was_asked_for(server: Server, take: TakeFiles) -> None:
+    plain = post(server, take.video, take.audio, wait_s=60, options=BRIEF)
+
+    job = httpx.get(f"{server.url}/jobs?limit=1").json()["jobs"][0]
+    assert plain.status_code == 200
+    assert job["results"][0]["preview_url"] is None
+    assert_problem(
+        httpx.get(f"{server.url}/jobs/{job['id']}/preview.mp4"), 404, "no_preview", "preview among"
+    )
 
 
 def test_waiting_for_the_report(server: Server, take: TakeFiles, done: dict[str, Any]) -> None:
@@ -351,9 +366,9 @@ def test_answers_fit_the_openapi_document(server: Server, done: dict[str, Any]) 
     assert sorted(ids) == [
         "align", "append_to_upload", "begin_direct_upload", "cancel_job", "close_session",
         "complete_direct_upload", "create_upload", "delete_upload", "drop_direct_upload",
-        "get_audio", "get_direct_upload", "get_job", "get_plot", "get_report", "get_upload",
-        "get_upload_offset", "get_webhook_secret", "list_jobs", "livez", "metrics", "open_session",
-        "purge_job", "put_upload", "readyz", "upload_capabilities", "watch_job",
+        "get_audio", "get_direct_upload", "get_job", "get_plot", "get_preview", "get_report",
+        "get_upload", "get_upload_offset", "get_webhook_secret", "list_jobs", "livez", "metrics",
+        "open_session", "purge_job", "put_upload", "readyz", "upload_capabilities", "watch_job",
     ]  # fmt: skip
 
 

@@ -67,6 +67,7 @@ function options() {
     follow: $("follow").checked,
     float_output: $("float").checked,
     apply_undecided: $("apply").checked,
+    preview: true,
   };
   if ($("offset").value !== "") chosen.offset_s = Number($("offset").value);
   if ($("turn").value !== "") chosen.apply_deg = Number($("turn").value);
@@ -172,7 +173,7 @@ async function render(result) {
   if (result.error) {
     part("verdict").textContent = "Failed";
     part("words").textContent = result.error.detail;
-    for (const name of ["plot", "links"]) part(name).remove();
+    for (const name of ["plot", "preview", "links"]) part(name).remove();
   } else {
     const report = await json(result.report_url);
     part("verdict").textContent = result.verdict;
@@ -185,6 +186,8 @@ async function render(result) {
     }
     part("plot").src = result.plot_url;
     part("plot").alt = `The sound over the picture before and after: ${words(report)}`;
+    if (result.preview_url) part("preview").src = result.preview_url;
+    else part("preview").remove();
     part("audio").href = result.audio_url;
     part("audio").textContent = report.output.untouched_copy
       ? "Download the track (untouched)" : "Download the corrected track";

@@ -156,8 +156,8 @@ def test_jobs_of_others_are_not_there(locked: Locked) -> None:
     paths = [
         ("GET", f"/jobs/{job_id}"), ("GET", f"/jobs/{job_id}/events"),
         ("GET", f"/jobs/{job_id}/report.json"), ("GET", f"/jobs/{job_id}/audio/0"),
-        ("GET", f"/jobs/{job_id}/plot.png"), ("POST", f"/jobs/{job_id}/cancel"),
-        ("DELETE", f"/jobs/{job_id}"),
+        ("GET", f"/jobs/{job_id}/plot.png"), ("GET", f"/jobs/{job_id}/preview.mp4"),
+        ("POST", f"/jobs/{job_id}/cancel"), ("DELETE", f"/jobs/{job_id}"),
     ]  # fmt: skip
 
     for method, path in paths:

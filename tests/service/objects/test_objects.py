@@ -73,7 +73,7 @@ def test_inputs_and_outputs_by_uri(
     response = align(
         s3_server, video={"uri": "s3://takes/in/a take/take.mp4"},
         audio=[{"uri": "s3://takes/in/a take/take.wav"}], output="s3://takes/out/today/",
-        reference={"uri": "s3://takes/in/a take/upright.wav"},
+        reference={"uri": "s3://takes/in/a take/upright.wav"}, options={"preview": True},
     )  # fmt: skip
     assert response.status_code == 202, response.text
     job = s3_server.wait_for(response.json()["id"], "succeeded", "failed")
@@ -83,7 +83,8 @@ def test_inputs_and_outputs_by_uri(
     assert result["name"] == "take_aligned.wav"
     assert result["audio_uri"] == f"s3://takes/out/today/{job['id']}/1/audio-0.wav"
     folder = bucket.folder / "out" / "today" / str(job["id"]) / "1"
-    assert {p.name for p in folder.iterdir()} == {"audio-0.wav", "report-0.json", "plot-0.png"}
+    names = {"audio-0.wav", "report-0.json", "plot-0.png", "preview-0.mp4"}
+    assert {p.name for p in folder.iterdir()} == names
     # Nothing stays behind on the worker's disk.
     deadline = time.monotonic() + 5
     while list((s3_server.data_dir / "results").iterdir()):
@@ -100,6 +101,9 @@ def test_inputs_and_outputs_by_uri(
     assert report.headers["content-type"] == "application/json"
     assert plot.content.startswith(b"\x89PNG")
     assert plot.headers["content-type"] == "image/png"
+    preview = httpx.get(s3_server.url + result["preview_url"])
+    assert preview.content == (folder / "preview-0.mp4").read_bytes()
+    assert preview.headers["content-type"] == "video/mp4"
     # What the request asked to be written to its own place is its own.
     assert httpx.delete(f"{s3_server.url}/jobs/{job['id']}").status_code == 204
     assert (folder / "audio-0.wav").exists()
@@ -126,7 +130,7 @@ def test_results_of_all_jobs_in_the_store(
         assert download.value.suggested_filename == "take_aligned.wav"
     assert (tmp_path / "out.wav").stat().st_size > take.audio.stat().st_size
     folder = bucket.folder / "results" / job.rsplit("/", 1)[1]
-    assert len([p for p in folder.rglob("*") if p.is_file()]) == 3
+    assert len([p for p in folder.rglob("*") if p.is_file()]) == 4
 
     assert httpx.delete(own_server.url + job).status_code == 204
     assert [p for p in folder.rglob("*") if p.is_file()] == []

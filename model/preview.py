@@ -1,0 +1,143 @@
+"""Some seconds of a take to watch: the sound over the picture, as it is and turned.
+
+Whoever doubts a rotation looks whether the sound stays with what makes it. What is heard is the
+turned sound in stereo, the picture's left half on the left.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.font_manager import findfont
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from scipy.ndimage import minimum_filter
+from torch.nn.functional import interpolate
+
+from model import features
+from model.media.encode import write_film
+from model.output import WholeFile, whole_file
+from model.picture import AS_IT_IS, FRAME_SIZE, Snapshot, energy_map, title_turned, turned_deg
+from model.take import Take
+from model.turning import turned_along
+
+FloatArray = NDArray[np.float64]
+Pixels = NDArray[np.uint8]
+
+_RATE_HZ = 12.5
+_TITLE_HEIGHT = 28
+_FAINT_DB = 30.0  # so far below the loudest moment nothing is drawn
+_OPACITY = 0.7
+_PEAK = 0.7
+
+
+def write_preview(
+    take: Take,
+    report: dict[str, Any],
+    place: tuple[float, float],
+    path: Path,
+    *,
+    whole: WholeFile = whole_file,
+) -> None:
+    """Write a stretch of a take as an MP4 to watch.
+
+    report : of the take; its rotation is shown as the output has it.
+    place : start and duration in seconds of the picture.
+
+    Raises
+    ------
+    MediaError : the stretch cannot be decoded any more.
+    OutputError, DiskFull : the file cannot be written; nothing is left behind.
+    """
+    snapshots = list(_snapshots(take, *place))
+    times_s = np.array([snapshot.at_s for snapshot in snapshots])
+    rate_hz = 1 / float(np.median(np.diff(times_s)))
+    sound = _stereo(take, report, times_s[0], len(times_s) / rate_hz)
+    with whole(path) as part:
+        frames = _frames(report, snapshots)
+        write_film(part, frames, sound, take.audio.samplerate, rate_hz=rate_hz)
+
+
+def _snapshots(take: Take, start_s: float, duration_s: float) -> Iterator[Snapshot]:
+    """Every shown moment of a stretch, with the sound from the moment before to the one after."""
+    seen = take.picture.read(
+        start_s, duration_s, size=FRAME_SIZE, max_rate_hz=_RATE_HZ, colour=True
+    )
+    ends_s = [*seen.times_s, seen.times_s[-1] + np.median(np.diff(seen.times_s))]
+    covariance = take.covariance(seen.times_s[0], np.array(ends_s)).cpu()
+    microphone_deg = _microphone_deg(take, seen.times_s)
+    for index, at_s in enumerate(seen.times_s):
+        back = math.radians(take.video.pose_yaw_deg - microphone_deg[index])
+        around = features.rotated(covariance[max(0, index - 1) : index + 2], back)
+        frame = take.as_played(seen.frames[index])
+        yield Snapshot(float(at_s), frame, around, float(microphone_deg[index]))
+
+
+def _microphone_deg(take: Take, times_s: FloatArray) -> FloatArray:
+    """By how much the microphone's orientation, if it is known, turns the sound."""
+    return take.orientation.at(times_s) if take.orientation else np.zeros_like(times_s)
+
+
+# --- sound ---------------------------------------------------------------------------------------
+
+
+def _stereo(take: Take, report: dict[str, Any], start_s: float, duration_s: float) -> FloatArray:
+    """The turned sound by cardioids to the left and to the right, [shape=(2, N)]."""
+    field = take.field(start_s, duration_s)
+    times_s = start_s + np.arange(field.shape[1]) / take.audio.samplerate
+    microphone_deg = _microphone_deg(take, times_s)
+    turns_deg = (
+        take.video.pose_yaw_deg - microphone_deg + turned_deg(report, times_s, microphone_deg)
+    )
+    w, y, _, _ = turned_along(field, np.deg2rad(turns_deg))
+    heard = np.stack([w + y, w - y])
+    return np.asarray(_PEAK * heard / max(float(np.abs(heard).max()), 1e-9))
+
+
+# --- picture -------------------------------------------------------------------------------------
+
+
+def _frames(report: dict[str, Any], snapshots: Sequence[Snapshot]) -> Iterator[Pixels]:
+    """Both panoramas of each moment, one above the other, [shape=(H, W, 3)]."""
+    levels = np.array([float(s.covariance[..., features.WW].mean()) for s in snapshots])
+    below_db = 10 * np.log10(levels / max(levels.max(), 1e-20) + 1e-20)
+    strengths = np.clip(1 + below_db / _FAINT_DB, 0, 1)
+    for snapshot, strength in zip(snapshots, strengths, strict=True):
+        degrees = float(turned_deg(report, snapshot.at_s, snapshot.turned_deg))
+        coarse = energy_map(snapshot.covariance)[None, None]
+        energy = interpolate(coarse, FRAME_SIZE, mode="bilinear")[0, 0].numpy()
+        columns = round(-degrees / 360 * FRAME_SIZE[1])  # azimuth grows to the left
+        shown = {AS_IT_IS: energy, title_turned(report, degrees): np.roll(energy, columns, axis=1)}
+        yield np.concatenate(
+            [
+                part
+                for title, heard in shown.items()
+                for part in (_title(title), _heard_over(snapshot.frame, heard, strength))
+            ]
+        )
+
+
+def _heard_over(frame: Pixels, energy: NDArray[np.float32], strength: float) -> Pixels:
+    """A frame with the sound's energy [shape=(H, W)] over it, ringed at half of its peak."""
+    opacity = (strength * _OPACITY * np.clip((energy - 0.25) / 0.75, 0, 1))[..., None]
+    colour = np.stack([np.full_like(energy, 255), 64 + 153 * energy, np.zeros_like(energy)], -1)
+    shown: NDArray[np.float64] = (1 - opacity) * frame + opacity * colour
+    within = energy > 0.5
+    ring = within & ~minimum_filter(within, size=5, mode=("nearest", "wrap"))
+    shown[ring] += strength * (255 - shown[ring])
+    return shown.astype(np.uint8)
+
+
+@lru_cache(maxsize=8)
+def _title(text: str) -> Pixels:
+    """A line of text as wide as a panorama, [shape=(H, W, 3)]."""
+    image = Image.new("RGB", (FRAME_SIZE[1], _TITLE_HEIGHT), "white")
+    font = ImageFont.truetype(findfont("DejaVu Sans"), 16)
+    ImageDraw.Draw(image).text((8, _TITLE_HEIGHT / 2), text, "black", font, anchor="lm")
+    title: Pixels = np.asarray(image, dtype=np.uint8)
+    return title
