@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ from model.orientation import read_orientation
 from model.output import JSON, MP4, PNG, Together, WholeFile, check_output, whole_file
 from model.picture import draw
 from model.preview import write_preview
-from model.report import Inputs, build_report, relabelled, write_json
+from model.report import Inputs, build_report, reworded, write_json
 from model.take import Progress, Take, Track
 from model.trajectory import following
 from model.trajectory.kinds import Trajectory
@@ -87,12 +87,13 @@ def align(
     options: Options | None = None,
     *,
     notify: Callable[[str, float], None] = lambda _stage, _fraction: None,
-    labels: Mapping[str, str] | None = None,
+    wording: Callable[[str], str] = str,
 ) -> dict[str, Any]:
     """Judge one track against a picture, write what `outputs` names, and return the report.
 
     notify : called with a stage's name and the job's fraction done; may raise `Cancelled`.
-    labels : names to tell in place of paths, where paths mean nothing to the reader.
+    wording : puts each text of the report into words that its reader knows (paths are names to a
+        service's caller).
 
     Raises
     ------
@@ -152,7 +153,7 @@ def align(
             "fix": track.fix.value if track.fix else None,
             "laid_on_picture": options.lay_on_picture,
         }
-        report = relabelled(report, labels or {})
+        report = reworded(report, wording)
         _write_beside(outputs, report, take, decision, results.file)
     notify("done", 1.0)
     return report

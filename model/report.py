@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,21 +150,15 @@ def _output_facts(correction: Correction | None, applied_deg: float) -> dict[str
     }
 
 
-def relabelled(report: dict[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:
-    """A report with paths, also inside sentences, replaced by other names, all of them at once."""
-    if not labels:
-        return report
-    longest_first = sorted(labels, key=len, reverse=True)
-    paths = re.compile("|".join(re.escape(path) for path in longest_first))
+def reworded(report: dict[str, Any], wording: Callable[[str], str]) -> dict[str, Any]:
+    """A report with all of its texts put into other words."""
 
     def told(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: told(item) for key, item in value.items()}
         if isinstance(value, list):
             return [told(item) for item in value]
-        if isinstance(value, str):
-            return paths.sub(lambda found: labels[found[0]], value)
-        return value
+        return wording(value) if isinstance(value, str) else value
 
     return {key: told(value) for key, value in report.items()}
 

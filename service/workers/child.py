@@ -176,6 +176,10 @@ def _align(job: Job, track: dict[str, Any], index: int, notify: Any) -> dict[str
     names = dict(zip(track["paths"], track["labels"], strict=True))
     names[job["video"]["path"]] = job["video"]["label"]
     names |= {job[name]["path"]: job[name]["label"] for name in COMPANIONS if name in job}
+
+    def wording(text: str) -> str:
+        return _labelled(_in_fields(text), names)
+
     try:
         how = _options_of(job)
         _probe().check(Path(job["video"]["path"]), "video", stereo=options["stereo"])
@@ -202,10 +206,10 @@ def _align(job: Job, track: dict[str, Any], index: int, notify: Any) -> dict[str
             outputs,
             how,
             notify=notify,
-            labels=names,
+            wording=wording,
         )
     except AvsaError as error:
-        return {"error": {"code": error.code, "detail": _labelled(_in_fields(str(error)), names)}}
+        return {"error": {"code": error.code, "detail": wording(str(error))}}
     except Exception:
         traceback.print_exc()
         detail = "The alignment failed for a reason of ours; the worker's log has the trace."

@@ -93,6 +93,15 @@ def test_a_take_is_aligned(server: Server, take: TakeFiles, done: dict[str, Any]
     assert str(server.data_dir) not in json.dumps(report)
 
 
+def test_a_report_speaks_of_the_requests_fields(server: Server, take: TakeFiles) -> None:
+    asked = post(server, take.video, take.audio, wait_s=60, options=BRIEF | {"apply_deg": 40})
+
+    report = asked.json()
+    assert report["output"]["applied_deg"] == 40
+    assert any("as apply_deg says" in warning for warning in report["warnings"])
+    assert "--" not in asked.text
+
+
 def test_a_preview_is_there_only_where_it_was_asked_for(server: Server, take: TakeFiles) -> None:
     plain = post(server, take.video, take.audio, wait_s=60, options=BRIEF)
 
