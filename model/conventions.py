@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -35,6 +34,7 @@ from model.channels.readings import (
 from model.errors import AvsaError, UnsupportedMedia, UnusableContent, in_one_line
 from model.interruption import command
 from model.media import AudioInfo, AudioReader, open_split_audio
+from model.wording import percent
 
 LIKELY = 0.5  # from here on a finding is told as a warning
 SURE = 0.95  # from here on order and weights are taken over
@@ -85,7 +85,7 @@ class Diagnosis:
         return [self._warning(finding) for finding in self.problems]
 
     def _warning(self, finding: Finding) -> str:
-        words = f"{finding.sentence} ({_percent(finding.probability)} sure.)"
+        words = f"{finding.sentence} ({percent(finding.probability)} sure.)"
         if self.selection is not None and finding.code in READING_CODES:
             return f"{words} It declares nothing, so it was read so; --convention ambix forbids it."
         return f"{words} Fix: {finding.fix}." if finding.fix else words
@@ -214,11 +214,6 @@ def _selection(readings: dict[Reading, float], n_components: int) -> Selection |
     return None
 
 
-def _percent(probability: float) -> str:
-    """Never 100 %: a probability that rounds to it is above 99."""
-    return f"{math.floor(100 * min(probability, 0.99))} %"
-
-
 # --- command line --------------------------------------------------------------------------------
 
 
@@ -256,12 +251,12 @@ def _in_words(name: str, diagnosis: Diagnosis) -> str:
     """A diagnosis for a terminal."""
     if diagnosis.readings:
         best = max(diagnosis.readings, key=lambda reading: diagnosis.readings[reading])
-        reads = f"{best.value} ({_percent(diagnosis.readings[best])})"
+        reads = f"{best.value} ({percent(diagnosis.readings[best])})"
     else:
         reads = "no reading"
     lines = [f"{name}: {'problems found' if diagnosis.problems else 'no problem found'}; {reads}"]
     for finding in diagnosis.findings:
-        lines.append(f"  {finding.code} ({_percent(finding.probability)}): {finding.sentence}")
+        lines.append(f"  {finding.code} ({percent(finding.probability)}): {finding.sentence}")
         if finding.fix:
             lines.append(f"    fix: {finding.fix}")
     return "\n".join(lines)

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from model import features
 from model.ambisonics import Fix
+from model.arcs import told_deg
 from model.channels.faults import Finding
 from model.channels.readings import Reading
 from model.checkpoint import AVSA, LEARNED, Calibration
@@ -30,6 +31,7 @@ from model.conventions import Diagnosis
 from model.evidence import following
 from model.posterior import answer_deg, pool
 from model.scoring import ScoredWindow, Scorer, Window, score
+from model.wording import angle
 
 
 class Hypothesis(StrEnum):
@@ -138,7 +140,7 @@ class Handedness:
             Finding(
                 "reversed", self.reversed_probability,
                 f"Left and right are exchanged against the picture: {why}; with that undone, "
-                f"{best_deg:+z.0f}° would fit.",
+                f"{angle(best_deg, 0)} would fit.",
                 mend,
             ),
             Finding(
@@ -153,7 +155,7 @@ class Handedness:
             {
                 "hypothesis": hypothesis.value,
                 "p": round(probability, 4),
-                "rotate_field_ccw_deg": round(self.yaws_deg[hypothesis], 2),
+                "rotate_field_ccw_deg": told_deg(self.yaws_deg[hypothesis]),
             }
             for hypothesis, probability in self.probabilities.items()
         ]

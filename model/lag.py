@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from model.learned import LearnedScorer
 from model.scoring import Window
 from model.take import LEAST_DURATION_S
+from model.wording import percent
 
 REACH_S = 0.5
 IN_TIME_S = 0.1
@@ -65,7 +66,7 @@ class Lag:
         when = "after" if self.late_s > 0 else "before"
         return (
             f"By the picture the sound comes {abs(self.late_s):.2f} s (± {self.std_s:.2f}) {when} "
-            f"what is seen ({100 * self.probability:.0f} % sure), and was judged as if it came in "
+            f"what is seen ({percent(self.probability)} sure), and was judged as if it came in "
             "time: --lay-on-picture writes it so; where it is wrong, --offset-s 0 leaves the check "
             "out."
         )

@@ -20,8 +20,9 @@ from torch import Tensor
 from model import features
 from model.output import WholeFile, whole_file
 from model.recordings.comparison import Outcome
-from model.report import arcs, span
+from model.report import arcs
 from model.scoring import Verdict
+from model.wording import INTERVAL_LEVEL, angle, percent, span
 
 FloatArray = NDArray[np.float64]
 
@@ -108,7 +109,7 @@ def turned_deg(
 def title_turned(report: dict[str, Any], degrees: float) -> str:
     """What the sound is called that is turned so."""
     after = "Corrected" if _corrected(report) else "Turned by the best rotation (not applied)"
-    return f"{after}: {degrees:+z.1f}°"
+    return f"{after}: {angle(degrees)}"
 
 
 def draw(
@@ -205,20 +206,20 @@ def _summary(axes: Axes, report: dict[str, Any], colour: str) -> None:
     audio = report["input"]["audio"]
     output = report["output"]
     lines = [
-        f"rotate_field_ccw_deg  {report['rotate_field_ccw_deg']:+z.1f}°",
-        "90 % interval  " + "\n    or  ".join(span(arc) for arc in arcs(report)),
-        f"confidence  {100 * report['confidence']:.0f} %",
+        f"rotate_field_ccw_deg  {angle(report['rotate_field_ccw_deg'])}",
+        f"{percent(INTERVAL_LEVEL)} interval  " + "\n    or  ".join(map(span, arcs(report))),
+        f"confidence  {percent(report['confidence'])}",
         f"windows  {len(report['windows'])}",
         f"track  order {audio['order']}, {audio['convention']}, {audio['samplerate_hz']} Hz",
     ]
     if beside := report.get("reference"):
         told = beside["verdict"]
         if told != Outcome.UNDECIDABLE:
-            told = f"{beside['rotate_field_ccw_deg']:+z.1f}° ({told})"
-        picture_deg = beside["picture"]["rotate_field_ccw_deg"]
-        lines.append(f"reference  {told}; picture  {picture_deg:+z.1f}°")
+            told = f"{angle(beside['rotate_field_ccw_deg'])} ({told})"
+        picture = angle(beside["picture"]["rotate_field_ccw_deg"])
+        lines.append(f"reference  {told}; picture  {picture}")
     if output:
-        applied = "untouched" if output["untouched_copy"] else f"{output['applied_deg']:+z.1f}°"
+        applied = "untouched" if output["untouched_copy"] else angle(output["applied_deg"])
         if (report.get("trajectory") or {}).get("followed"):
             applied = f"from {applied}"
         lines.append(f"written  {_shortened(Path(output['path']).name, 36)} ({applied})")

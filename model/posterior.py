@@ -16,7 +16,6 @@ from model.checkpoint import Calibration
 from model.evidence import best_yaw_deg
 
 NEAR_DEG = 15.0
-INTERVAL_LEVEL = 0.9
 # Of the bell by which the mass around a rotation is weighed, about as wide as what sounds. Of 0 to
 # 20 degrees the one with most answers within 10 degrees of the truth, on takes of `calibrate`.
 _BELL_DEG = 8.0

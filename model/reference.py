@@ -36,19 +36,13 @@ from model.errors import AvsaError, OptionError, UnsupportedMedia, in_one_line
 from model.interruption import command
 from model.media import AudioReader, open_audio
 from model.recordings.coherence import cross_spectra
-from model.recordings.comparison import (
-    INTERVAL_LEVEL,
-    Comparison,
-    Outcome,
-    solve,
-    turn_of,
-    unsynchronised,
-)
+from model.recordings.comparison import Comparison, Outcome, solve, turn_of, unsynchronised
 from model.recordings.displacement import SPEED_OF_SOUND, displacement_m, moved
 from model.recordings.echoes import LONGEST_S, Pair, late_by_s, unforeseen, without_echoes
 from model.recordings.intensity import HIGHEST_HZ, LOWEST_HZ, RATE, moments
 from model.sync import Belonging, Synchronisation, synchronise
 from model.timing.listening import Ear
+from model.wording import INTERVAL_LEVEL, angle, percent
 
 FloatArray = NDArray[np.float64]
 
@@ -246,8 +240,9 @@ def angle_sentence(comparison: Comparison) -> str:
     """The result alone, of a comparison that has one."""
     low, high = comparison.interval_deg
     return (
-        f"{comparison.outcome.value}: rotate_field_ccw_deg {comparison.rotate_field_ccw_deg:+z.1f} "
-        f"({100 * INTERVAL_LEVEL:.0f} % within ±{(high - low) / 2:.1f})."
+        f"{comparison.outcome.value}: rotate_field_ccw_deg "
+        f"{angle(comparison.rotate_field_ccw_deg)} "
+        f"({percent(INTERVAL_LEVEL)} within ±{(high - low) / 2:.1f}°)."
     )
 
 

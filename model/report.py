@@ -18,9 +18,9 @@ from model.evidence import best_yaw_deg, yaws_deg
 from model.media import AudioInfo, Correction, VideoInfo
 from model.output import WholeFile, whole_file
 from model.placement import Placement
-from model.posterior import INTERVAL_LEVEL
 from model.scoring import Judgement, ScoredWindow, Verdict
 from model.sync import as_json as sync_as_json
+from model.wording import INTERVAL_LEVEL, angle, percent, span
 
 SCHEMA_VERSION = 1
 
@@ -90,7 +90,7 @@ def _cues(windows: Sequence[ScoredWindow], calibration: Calibration) -> list[dic
     return [
         {
             "name": name,
-            "best_deg": round(best_yaw_deg(torch.stack([w.cues[name] for w in windows]).sum(0)), 2),
+            "best_deg": told_deg(best_yaw_deg(torch.stack([w.cues[name] for w in windows]).sum(0))),
             "weight": calibration.weights.get(name, 0.0),
         }
         for name in windows[0].cues
@@ -172,10 +172,10 @@ def write_json(report: dict[str, Any], path: Path, *, whole: WholeFile = whole_f
 def sentence(report: dict[str, Any]) -> str:
     """A report in one or two sentences."""
     degrees = report["rotate_field_ccw_deg"]
-    interval = "90 % interval " + " or ".join(span(arc) for arc in arcs(report))
+    interval = f"{percent(INTERVAL_LEVEL)} interval " + " or ".join(map(span, arcs(report)))
     digits = 2 if 0 < abs(degrees) < 0.05 else 1  # never "turn it 0.0°"
-    fit = f"best rotation {degrees:+z.1f}°, {interval}"
-    confidence = f"confidence {100 * report['confidence']:.0f} %"
+    fit = f"best rotation {angle(degrees)}, {interval}"
+    confidence = f"confidence {percent(report['confidence'])}"
     if report["verdict"] == Verdict.UNDECIDABLE:
         return f"Undecidable ({fit}). " + " ".join(report["reasons"])
     if report["verdict"] == Verdict.ALIGNED:
@@ -186,7 +186,7 @@ def sentence(report: dict[str, Any]) -> str:
     when = " at the beginning, and on as it changes" if followed else ""
     return (
         f"Misaligned: turn the sound field {abs(degrees):.{digits}f}° to the {side} seen from "
-        f"above{when} (rotate_field_ccw_deg {degrees:+z.{digits}f}; {interval}; {confidence})."
+        f"above{when} (rotate_field_ccw_deg {angle(degrees, digits)}; {interval}; {confidence})."
     )
 
 
@@ -199,7 +199,3 @@ def one_turn_corrects(report: dict[str, Any]) -> bool:
 def arcs(report: dict[str, Any]) -> list[list[float]]:
     """The one or two intervals of a report."""
     return [arc for arc in (report["interval_deg"], report["second_interval_deg"]) if arc]
-
-
-def span(arc: Sequence[float]) -> str:
-    return f"{arc[0]:+z.1f}° to {arc[1]:+z.1f}°"

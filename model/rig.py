@@ -41,6 +41,7 @@ from model.output import check_output, whole_file
 from model.posterior import answer_deg, confidence_of, credible_arcs
 from model.scoring import Scorer, Verdict, verdict_of
 from model.take import Take, Track
+from model.wording import INTERVAL_LEVEL, angle, percent, span
 
 SCHEMA_VERSION = 1
 _MISPLACED = 0.1  # how many takes are knocked, mixed up or misjudged, before they are seen
@@ -285,13 +286,12 @@ def write_table(
     columns = [name for name in asdict(Row("", "", "")) if name not in hidden]
     writer = csv.DictWriter(text, columns, extrasaction="ignore")
     writer.writeheader()
-    writer.writerows({**asdict(row), "interval_deg": _arc(row.interval_deg)} for row in rows)
+    arcs = [row.interval_deg and span(row.interval_deg).replace("°", "") for row in rows]
+    writer.writerows(
+        {**asdict(row), "interval_deg": arc} for row, arc in zip(rows, arcs, strict=True)
+    )
     with whole_file(folder / "rig.csv") as part:
         part.write_text(text.getvalue(), encoding="utf-8", errors="backslashreplace")
-
-
-def _arc(arc: Sequence[float] | None) -> str:
-    return "" if arc is None else f"{arc[0]:+z.1f} to {arc[1]:+z.1f}"
 
 
 # --- the run -------------------------------------------------------------------------------------
@@ -426,18 +426,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _tell(solution: RigSolution, rows: Sequence[Row], folder: Path) -> None:
     judged = [row for row in rows if row.posterior is not None]
-    arcs = " or ".join(_arc(arc) for arc in solution.arcs_deg)
+    arcs = " or ".join(map(span, solution.arcs_deg))
     print(
         f"{solution.verdict.value.capitalize()}: "
         f"{'1 take says' if len(judged) == 1 else f'{len(judged)} takes together say'} "
-        f"rotate_field_ccw_deg {solution.rotate_field_ccw_deg:+z.1f} (90 % interval {arcs}; "
-        f"confidence {100 * solution.confidence:.0f} %)."
+        f"rotate_field_ccw_deg {angle(solution.rotate_field_ccw_deg)} "
+        f"({percent(INTERVAL_LEVEL)} interval {arcs}; confidence {percent(solution.confidence)})."
     )
     for row in judged:
         if not row.agrees:
+            assert row.rotate_field_ccw_deg is not None
+            assert row.interval_deg is not None
             print(
                 f"  {in_one_line(row.take)} disagrees: by itself it says "
-                f"{row.rotate_field_ccw_deg:+z.1f} ({_arc(row.interval_deg)}); look whether its "
+                f"{angle(row.rotate_field_ccw_deg)} ({span(row.interval_deg)}); look whether its "
                 "rig was moved."
             )
     print(in_one_line(f"  table: {folder / 'rig.csv'}, {folder / 'rig.json'}"))

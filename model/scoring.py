@@ -23,6 +23,7 @@ from model.features import Motion
 from model.looks import LOOK_CUES, look_evidence
 from model.moments import Moment
 from model.posterior import answer_deg, confidence_of, credible_arcs, pool
+from model.wording import percent, span
 
 
 class Verdict(StrEnum):
@@ -112,7 +113,7 @@ class Judgement:
     Attributes
     ----------
     rotate_field_ccw_deg : best rotation, in (-180, 180].
-    arcs_deg : one or two arcs [low, high] that hold the truth in `posterior.INTERVAL_LEVEL` of
+    arcs_deg : one or two arcs [low, high] that hold the truth in `wording.INTERVAL_LEVEL` of
         cases, the best rotation's first; low is clockwise of high, and an arc may pass 180.
     confidence : probability that the best rotation is within `posterior.NEAR_DEG`.
     posterior : over `evidence.yaws_deg`, sums to 1, [shape=(R,)].
@@ -192,8 +193,8 @@ def _reasons(
 ) -> list[str]:
     """Why the evidence does not suffice, for people."""
     reasons = [
-        f"The best rotation is right with a probability of only {100 * confidence:.0f} %; a "
-        f"verdict takes {100 * calibration.least_confidence:.0f} %."
+        f"The best rotation is right with a probability of only {percent(confidence)}; a verdict "
+        f"takes {percent(calibration.least_confidence)}."
     ]
     if max(window.information for window in windows) < 0.3:
         reasons.append("In no window does movement go with sound at one rotation more than others.")
@@ -201,6 +202,5 @@ def _reasons(
         near = sum(abs(math.remainder(window.best_deg - best_deg, 360)) <= 30 for window in windows)
         reasons.append(f"{near} of {len(windows)} windows vote within 30° of the best rotation.")
     if len(arcs) == 2:
-        spans = " and ".join(f"{low:+.1f}° to {high:+.1f}°" for low, high in arcs)
-        reasons.append(f"Two rotations fit: {spans}.")
+        reasons.append(f"Two rotations fit: {' and '.join(map(span, arcs))}.")
     return reasons

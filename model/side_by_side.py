@@ -24,17 +24,17 @@ from model.evidence import N_YAWS, yaws_deg
 from model.media import open_audio
 from model.output import same_file
 from model.posterior import NEAR_DEG, mass_near
-from model.recordings.comparison import INTERVAL_LEVEL, Comparison, Outcome
+from model.recordings.comparison import Comparison, Outcome
 from model.reference import Recording
 from model.scoring import Judgement, Verdict, verdict_of, withheld
 from model.sync import Belonging
 from model.take import Take
+from model.wording import GAUSSIAN_REACH, INTERVAL_LEVEL, angle, percent
 
 # Belief, before the picture is looked at, that a reference's front is the picture's. An
 # assumption: no footage is at hand to count how often a camera's own microphone is turned.
 _TRUST = 0.95
 _LEANING_DEG = 45.0  # a rotation that tilts by more is no rotation about the vertical
-_QUANTILE = 1.645  # of a normal distribution: half of `comparison.INTERVAL_LEVEL` in deviations
 
 
 @dataclass(frozen=True)
@@ -137,8 +137,8 @@ def side_by_side(
     c, fault = found.comparison, _fault(found)
     # A fault is the verdict's reason, with what to do; the comparison does not know of a fix.
     told = f"By {found.name}: {(reference.angle_sentence if fault else reference.sentence)(c)}"
-    seen = f"By the picture: {picture.rotate_field_ccw_deg:+z.1f}° ({picture.verdict.value}, "
-    seen += f"confidence {100 * picture.confidence:.0f} %)."
+    seen = f"By the picture: {angle(picture.rotate_field_ccw_deg)} ({picture.verdict.value}, "
+    seen += f"confidence {percent(picture.confidence)})."
     if fault:
         doubted = withheld(picture, fault)
         return SideBySide(found, picture, doubted, None, f"{told} {seen}", fault)
@@ -224,7 +224,7 @@ def _reach(c: Comparison) -> float:
 
 
 def _deviation_deg(c: Comparison) -> float:
-    return _half_deg(c) / _QUANTILE
+    return _half_deg(c) / GAUSSIAN_REACH
 
 
 def _half_deg(c: Comparison) -> float:

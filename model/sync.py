@@ -44,6 +44,7 @@ from model.timing.coarse import BIN_S, MAX_SLOPE, coarse_lines, lines_like
 from model.timing.consensus import Line, fitted, log_odds
 from model.timing.fine import APART_S, RATE, REACH_S, Chunk, Place, chunks_near, places_of
 from model.timing.listening import Ear, camera_channels, track_channels
+from model.wording import GAUSSIAN_REACH, percent
 
 FloatArray = NDArray[np.float64]
 
@@ -290,8 +291,8 @@ def sentence(sync: Synchronisation) -> str:
     inverted = ", polarity inverted" if sync.inverted else ""
     return (
         f"the track begins at {sync.offset_s:+z.4f} s of the camera and drifts by "
-        f"{sync.drift_ppm:+z.1f} ± {1.64 * sync.drift_std_ppm:.1f} ppm{inverted} "
-        f"(confidence {100 * sync.confidence:.0f} %; {sync.reason.rstrip('.')})"
+        f"{sync.drift_ppm:+z.1f} ± {GAUSSIAN_REACH * sync.drift_std_ppm:.1f} ppm{inverted} "
+        f"(confidence {percent(sync.confidence)}; {sync.reason.rstrip('.')})"
     )
 
 

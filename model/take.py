@@ -38,6 +38,7 @@ from model.placement import placed
 from model.scoring import Window
 from model.selection import best_apart, candidates
 from model.turning import turned_along
+from model.wording import angle
 
 Progress = Callable[[float], None]
 FloatArray = NDArray[np.floating]
@@ -204,12 +205,12 @@ class Take:
         yaw, pitch, roll = self.video.spherical.pose_deg
         if yaw:
             self.warnings.append(
-                f"The picture declares a pose yaw of {yaw:+.1f}°; players apply it, so the "
+                f"The picture declares a pose yaw of {angle(yaw)}; players apply it, so the "
                 "rotation given fits the picture as it is played."
             )
         if abs(pitch) > 1 or abs(roll) > 1:
             self.warnings.append(
-                f"The picture declares a pose pitch of {pitch:+.1f}° and roll of {roll:+.1f}°, "
+                f"The picture declares a pose pitch of {angle(pitch)} and roll of {angle(roll)}, "
                 "which a rotation about the vertical cannot follow."
             )
 

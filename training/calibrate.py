@@ -56,14 +56,9 @@ from model.judges import calibration_beside, load_avsa_scorer
 from model.learned import LearnedScorer
 from model.media import file_sha256
 from model.output import JSON, check_output
-from model.posterior import (
-    INTERVAL_LEVEL,
-    NEAR_DEG,
-    answer_deg,
-    confidence_logit,
-    mass_to_reach,
-)
+from model.posterior import NEAR_DEG, answer_deg, confidence_logit, mass_to_reach
 from model.scoring import Scorer, training_free
+from model.wording import INTERVAL_LEVEL
 from training.calibrate_avsa import judged_takes
 from training.data.windows import mixed_windows
 from training.options import a_share, at_least, none_or_more

@@ -28,17 +28,15 @@ from model.arcs import wrapped_deg
 from model.recordings.coherence import CrossSpectra
 from model.recordings.intensity import Moments
 from model.sync import Synchronisation
+from model.wording import GAUSSIAN_REACH, INTERVAL_LEVEL, percent
 
 FloatArray = NDArray[np.float64]
-
-INTERVAL_LEVEL = 0.9
 
 _N_BOOTSTRAP = 400
 # What all windows share (echoes), so that their scatter does not show it: the deviation of the yaw
 # of intensities and of waveforms, as multiples of what bands scatter by; of the former, besides.
 _SHARED_BY_BANDS = (1.0, 2.0)
 _SHARED_DEG = 0.2
-_DEVIATIONS = 1.645  # of a Gaussian that hold `INTERVAL_LEVEL`
 _LEAST_HALF_DEG = 1.0  # of the interval
 _DEAD = 1e-4  # power of Z against X and Y: below -40 dB there is no vertical component
 _FLAT = 0.005  # third singular value against the first: below it the sound lies in a plane
@@ -220,7 +218,7 @@ def solve(
     if strangers or half > math.radians(_WIDEST_DEG):
         outcome = Outcome.UNDECIDABLE
         reasons.append(
-            f"The directions of the two recordings agree too little ({100 * agreement:.0f} %, "
+            f"The directions of the two recordings agree too little ({percent(agreement)}, "
             f"interval ±{math.degrees(half):.0f}°) to tell a rotation."
         )
     elif tilt is not None:
@@ -261,7 +259,7 @@ class _Tilt:
         if self.deg > _TOLD_TILT_DEG and self.low_deg > 0:
             return [
                 f"One of the microphones leans: tilt {self.deg:.0f}° "
-                f"({100 * INTERVAL_LEVEL:.0f} % within {self.low_deg:.0f}° to "
+                f"({percent(INTERVAL_LEVEL)} within {self.low_deg:.0f}° to "
                 f"{self.high_deg:.0f}°), which no rotation about the vertical mends."
             ]
         return []
@@ -342,7 +340,7 @@ def _half_interval(draws: FloatArray, yaw: float, shared_rad: float) -> float:
 
 def _half_of(off: FloatArray, shared_rad: float) -> float:
     """Half of an interval, radians, whose draws are so far off, [shape=(draws,)]."""
-    half = math.hypot(np.quantile(off, INTERVAL_LEVEL), _DEVIATIONS * shared_rad)
+    half = math.hypot(np.quantile(off, INTERVAL_LEVEL), GAUSSIAN_REACH * shared_rad)
     return min(math.pi, max(half, math.radians(_LEAST_HALF_DEG)))
 
 

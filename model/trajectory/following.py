@@ -17,6 +17,7 @@ from model.take import Progress, Take
 from model.trajectory.course import read_course
 from model.trajectory.kinds import Kind, Trajectory, curve_at, trace
 from model.trajectory.steps import STEP_DEG
+from model.wording import angle
 
 FloatArray = NDArray[np.floating]
 
@@ -114,15 +115,10 @@ def sentence(trajectory: Trajectory, *, follow: bool) -> str | None:
         return None
     so = "" if follow else " (--follow writes it so)"
     if trajectory.kind is Kind.STEPS:
-        steps = " and ".join(
-            f"by {s.by_deg:+.0f}\u00b0 at {s.at_s:.1f} s" for s in trajectory.steps
-        )
+        steps = " and ".join(f"by {angle(s.by_deg, 0)} at {s.at_s:.1f} s" for s in trajectory.steps)
         return f"One rotation does not hold for the whole take: it steps {steps}{so}."
-    low = trajectory.rotate_field_ccw_deg.min()
-    high = trajectory.rotate_field_ccw_deg.max()
-    return (
-        f"One rotation does not hold for the whole take: it moves over {high - low:.0f}\u00b0{so}."
-    )
+    over_deg = np.ptp(trajectory.rotate_field_ccw_deg)
+    return f"One rotation does not hold for the whole take: it moves over {over_deg:.0f}°{so}."
 
 
 def as_json(trajectory: Trajectory, *, followed: bool) -> dict[str, Any]:

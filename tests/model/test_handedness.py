@@ -16,7 +16,15 @@ from model.checkpoint import LEARNED, Calibration
 from model.conventions import Diagnosis
 from model.evidence import following
 from model.features import Motion
-from model.handedness import PRIOR, HandednessTest, Hypothesis, parts, prior_given, undone
+from model.handedness import (
+    PRIOR,
+    Handedness,
+    HandednessTest,
+    Hypothesis,
+    parts,
+    prior_given,
+    undone,
+)
 from model.scoring import TRAINING_FREE, Window, score, training_free
 
 RATE_HZ = 12.5
@@ -159,3 +167,9 @@ def test_the_prior_heeds_what_the_sound_has_said() -> None:
     assert set(sure) == set(open_case)  # none is ruled out
     assert Hypothesis.FUMA_READ not in declared
     assert sum(declared.values()) == pytest.approx(1)
+
+
+def test_rotations_are_told_in_the_range_of_all_others() -> None:
+    nearly_behind = Handedness({Hypothesis.UPRIGHT: 1.0}, {Hypothesis.UPRIGHT: -179.997})
+
+    assert nearly_behind.as_json()[0]["rotate_field_ccw_deg"] == 180.0

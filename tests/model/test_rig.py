@@ -223,7 +223,7 @@ def test_a_stopped_day_is_taken_up_again(
 ) -> None:  # fmt: skip
     first, (one,) = run([day / "one.mp4"], tmp_path, quiet=True)
     assert main([str(day / "one.mp4"), "--output-dir", str(tmp_path)]) == 0
-    assert f": 1 take says rotate_field_ccw_deg {first.rotate_field_ccw_deg:+.1f} " in (
+    assert f": 1 take says rotate_field_ccw_deg {first.rotate_field_ccw_deg:+.1f}° " in (
         capsys.readouterr().out
     )
     written = (tmp_path / "one_aligned.wav").stat()
@@ -282,8 +282,8 @@ def test_what_is_told_of_a_day_obeys_no_name_and_has_no_sign_of_nothing(
 
     told = capsys.readouterr().out
     assert told.count("\n") == 3
-    assert r"  a\nb\x1b[2J disagrees: by itself it says +0.0 (-5.0 to +5.0)" in told
-    assert "rotate_field_ccw_deg +0.0 (90 % interval" in told
+    assert r"  a\nb\x1b[2J disagrees: by itself it says +0.0° (-5.0° to +5.0°)" in told
+    assert "rotate_field_ccw_deg +0.0° (90 % interval" in told
 
 
 def test_no_original_of_the_run_is_overwritten(take: TakeFiles, tmp_path: Path) -> None:
