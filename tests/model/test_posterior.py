@@ -24,14 +24,21 @@ from model.posterior import (
 )
 from tests.model.test_scoring import CALIBRATION, bump, holds
 
-weights_of_bins = st.lists(st.floats(0, 1), min_size=N_YAWS, max_size=N_YAWS).filter(
-    lambda weights: sum(weights) > 0.1
+
+def random_posterior(seed: int, n_levels: int, share: float) -> Tensor:
+    """Bins of as many different masses, of which this share has any."""
+    rng = np.random.default_rng(seed)
+    masses = rng.integers(1, n_levels, N_YAWS, endpoint=True) * (rng.random(N_YAWS) < share)
+    masses[rng.integers(N_YAWS)] += 1
+    return torch.from_numpy(masses / masses.sum())
+
+
+posteriors = st.builds(
+    random_posterior,
+    st.integers(0, 1 << 32),
+    st.sampled_from([1, 4, 1000]),
+    st.sampled_from([0.02, 0.3, 1.0]),
 )
-
-
-def posterior_of(weights: list[float]) -> Tensor:
-    posterior = torch.tensor(weights, dtype=torch.float64)
-    return posterior / posterior.sum()
 
 
 def at(**masses: float) -> Tensor:
@@ -90,9 +97,8 @@ def test_the_answer_goes_by_mass_not_by_the_highest_bin() -> None:
     assert near_answer(spike_and_hill) == pytest.approx(0.8)
 
 
-@given(weights_of_bins)
-def test_mass_around_is_a_plain_sum(weights: list[float]) -> None:
-    posterior = posterior_of(weights)
+@given(posteriors)
+def test_mass_around_is_a_plain_sum(posterior: Tensor) -> None:
     slow = [
         sum(
             mass * math.exp(-0.5 * (math.remainder(there - here, 360) / 8.0) ** 2)
@@ -104,9 +110,8 @@ def test_mass_around_is_a_plain_sum(weights: list[float]) -> None:
     np.testing.assert_allclose(mass_around(posterior).numpy(), slow, atol=1e-9)
 
 
-@given(weights_of_bins, st.integers(0, N_YAWS - 1))
-def test_a_turned_posterior_has_a_turned_answer(weights: list[float], turn: int) -> None:
-    posterior = posterior_of(weights)
+@given(posteriors, st.integers(0, N_YAWS - 1))
+def test_a_turned_posterior_has_a_turned_answer(posterior: Tensor, turn: int) -> None:
     best, second = mass_around(posterior).topk(2).values.tolist()
 
     turned = answer_deg(posterior.roll(turn))
@@ -117,9 +122,8 @@ def test_a_turned_posterior_has_a_turned_answer(weights: list[float], turn: int)
     assert near_answer(posterior) <= 1 + 1e-9
 
 
-@given(weights_of_bins, st.floats(-400, 400))
-def test_mass_near_an_angle_is_that_of_the_nearest_bins(weights: list[float], angle: float) -> None:
-    posterior = posterior_of(weights)
+@given(posteriors, st.floats(-400, 400))
+def test_mass_near_an_angle_is_that_of_the_nearest_bins(posterior: Tensor, angle: float) -> None:
     off = [abs(math.remainder(yaw - angle, 360)) for yaw in yaws_deg()]
     assume(abs(sorted(off)[6] - sorted(off)[7]) > 1e-6)  # else two bins are as near
 
@@ -172,10 +176,8 @@ def test_of_three_rotations_the_nearest_share_an_arc() -> None:
         assert not any(cover(arcs, 5.0 * turn + gap) for gap in (-45, 130))
 
 
-@given(weights=weights_of_bins, mass=st.floats(0.05, 0.99))
-def test_arcs_hold_the_mass_and_the_answer(weights: list[float], mass: float) -> None:
-    posterior = posterior_of(weights)
-
+@given(posterior=posteriors, mass=st.floats(0.05, 0.99))
+def test_arcs_hold_the_mass_and_the_answer(posterior: Tensor, mass: float) -> None:
     arcs = credible_arcs(posterior, mass)
 
     def inside(yaw: float) -> bool:
@@ -193,9 +195,8 @@ def test_arcs_hold_the_mass_and_the_answer(weights: list[float], mass: float) ->
     assert arcs[0] == (-180.0, 180.0) or holds(arcs[0], best)
 
 
-@given(weights=weights_of_bins, index=st.integers(0, N_YAWS - 1))
-def test_arcs_reach_a_bin_with_the_mass_that_it_takes(weights: list[float], index: int) -> None:
-    posterior = posterior_of(weights)
+@given(posterior=posteriors, index=st.integers(0, N_YAWS - 1))
+def test_arcs_reach_a_bin_with_the_mass_that_it_takes(posterior: Tensor, index: int) -> None:
     assume(posterior[index] > 1e-6)  # a bin without mass is not needed for any
 
     arcs = credible_arcs(posterior, mass_to_reach(posterior, index))
