@@ -176,6 +176,6 @@ def log_odds(
         by_chance = distance_s / reach_s
         agreeing = near * math.log(_AGREEING / by_chance)
         disagreeing = (n - near) * math.log((1 - _AGREEING) / (1 - by_chance))
-        n_lines = search_s / distance_s * (1 + 2 * _PRIOR_SLOPE * span_s / distance_s)
+        n_lines = max(1.0, search_s / distance_s) * (1 + 2 * _PRIOR_SLOPE * span_s / distance_s)
         tried.append(agreeing + disagreeing - math.log(n_lines))
     return max(tried) - math.log(len(tried))

@@ -158,6 +158,8 @@ def test_odds_grow_with_agreement_and_fall_with_choice() -> None:
     assert np.all(np.diff(odds) > 0)
     assert odds[1] < -10 < 7 < odds[15]
     assert odds_of(10, 0.004, search_s=0.3) > odds[10]
+    # Nearer than delays may agree there is one place, not a part of one.
+    assert odds_of(10, 0.004, search_s=1e-6) == odds_of(10, 0.004, search_s=0.005)
 
 
 def test_a_few_that_agree_closely_weigh_as_much_as_many_that_do_not() -> None:
