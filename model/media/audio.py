@@ -124,9 +124,10 @@ class AudioReader(ABC):
         MediaError : this stretch cannot be decoded.
         """
 
-    @abstractmethod
     def blocks(self, size: int) -> Iterator[FloatArray]:
         """The whole track from its beginning in blocks of at most `size` samples."""
+        for first in range(0, self.info.n_samples, size):
+            yield self.read(first, size)
 
 
 def open_audio(path: Path) -> AudioReader:
@@ -187,10 +188,6 @@ class PcmReader(AudioReader):
                 raise cut_short(self.info.path)
         return buffer.channels()
 
-    def blocks(self, size: int) -> Iterator[FloatArray]:
-        for first in range(0, self.info.n_samples, size):
-            yield self.read(first, size)
-
 
 class SoundFileReader(AudioReader):
     """FLAC and the compressed WAV, AIFF and CAF codecs, by libsndfile."""
@@ -235,10 +232,6 @@ class SoundFileReader(AudioReader):
                 f"({error.error_string.rstrip('.')})."
             ) from error
         return np.ascontiguousarray(block.T)
-
-    def blocks(self, size: int) -> Iterator[FloatArray]:
-        for first in range(0, self.info.n_samples, size):
-            yield self.read(first, size)
 
 
 class ContainerReader(AudioReader):
