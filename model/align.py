@@ -25,8 +25,9 @@ from model.judges import judge_for
 from model.media import (
     FLOAT32,
     FUMA_SUFFIX,
-    Clock,
     Correction,
+    Laying,
+    Rewriting,
     check_suffix,
     file_sha256,
     is_embedded,
@@ -72,12 +73,13 @@ def corrected_suffix(paths: Sequence[Path], options: Options) -> str:
     MediaError, UnsupportedMedia, OptionError : the track cannot be opened.
     """
     with open_split_audio(paths) as reader:
-        return output_suffix(reader.info, joined=len(paths) > 1, **_rewriting(options))
+        return output_suffix(reader.info, _rewriting(paths, options))
 
 
-def _rewriting(options: Options) -> dict[str, bool]:
-    """What options ask of the output's format, as `model.media` names it."""
-    return {"laid": options.lay_on_picture, "floats": options.float_output}
+def _rewriting(paths: Sequence[Path], options: Options) -> Rewriting:
+    return Rewriting(
+        joined=len(paths) > 1, laid=options.lay_on_picture, floats=options.float_output
+    )
 
 
 def align(
@@ -126,9 +128,10 @@ def align(
         with watch.stage("write", until=1.0) as progress:
             if outputs.audio is not None:
                 correction = correct(
-                    take, track, outputs.audio, decision.applied_deg, options.float_output,
-                    progress, along=decision.trajectory if decision.follows else None,
-                    lay_on_picture=options.lay_on_picture, whole=results.file,
+                    take, outputs.audio, decision.applied_deg,
+                    along=decision.trajectory if decision.follows else None,
+                    float_output=options.float_output, lay_on_picture=options.lay_on_picture,
+                    progress=progress, whole=results.file,
                 )  # fmt: skip
         video_sha256, *audio_sha256 = (future.result() for future in hashes)
         if correction and correction.copied and correction.sha256 != audio_sha256[0]:
@@ -235,10 +238,8 @@ def _declares_no_more(take: Take, output: Path) -> bool:
 
 def _check_name(take: Take, output: Path, options: Options) -> None:
     """Refuse a name that promises what the corrected file will not be."""
-    check_suffix(
-        take.audio, output, joined=len(take.track.paths) > 1,
-        fuma=take.layout.convention is Convention.FUMA, **_rewriting(options),
-    )  # fmt: skip
+    fuma = take.layout.convention is Convention.FUMA
+    check_suffix(take.audio, output, _rewriting(take.track.paths, options), fuma=fuma)
 
 
 def _check_outputs(outputs: Outputs, inputs: Sequence[Path]) -> None:
@@ -249,19 +250,19 @@ def _check_outputs(outputs: Outputs, inputs: Sequence[Path]) -> None:
 
 def correct(
     take: Take,
-    track: Track,
     output: Path,
     applied_deg: float,
-    float_output: bool = False,
-    progress: Progress = lambda _: None,
     *,
     along: Trajectory | None = None,
+    float_output: bool = False,
     lay_on_picture: bool = False,
+    progress: Progress = lambda _: None,
     whole: WholeFile = whole_file,
 ) -> Correction:
     """Write a take's track with its field turned by `applied_deg`, counter-clockwise.
 
     along : from the beginning on the rotation changes as this does.
+    float_output : as in `write_corrected`.
     lay_on_picture : shifted and resampled to the picture's clock, from its first frame to its last.
     whole : as in `write_corrected`.
 
@@ -270,12 +271,12 @@ def correct(
     MediaError : NaN or infinite samples, or the track is not what it was any more.
     OutputError, DiskFull : the file cannot be written; nothing is left behind.
     """
+    track, info = take.track, take.audio
     constant = YawRotation(take.layout, math.radians(applied_deg), fix=track.fix)
     rotation: YawRotation | YawAlong = constant
     if along is not None:
         angle_rad = following.angle_along(take, along, applied_deg, on_picture=lay_on_picture)
         rotation = YawAlong(take.layout, angle_rad, fix=track.fix)
-    info = take.audio
     with open_split_audio(track.paths) as now:
         if now.info != info:
             raise _changed(track)
@@ -290,16 +291,15 @@ def correct(
     # In a WAV file nothing would tell of a carrier's order.
     carrier = take.carrier
     keep = (*carrier.components, *carrier.beside) if carrier else None
-    clock = None
+    laying = None
     if lay_on_picture:
-        n_samples = round(take.video.duration_s * info.samplerate)
-        clock = Clock(take.placement.offset_s, take.placement.drift_ppm, n_samples)
+        laying = Laying(take.placement, round(take.video.duration_s * info.samplerate))
     return write_corrected(
         track.paths,
         output,
         rotation.channel_mix,
         keep_channels=keep,
-        clock=clock,
+        laying=laying,
         history=history,
         # What is neither turned nor laid is a byte copy, which is no new file of samples.
         float_output=float_output

@@ -7,36 +7,27 @@ for, and that a track does not belong to the footage at all.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from model.errors import InputError
-from model.media import AudioReader, VideoInfo, open_audio
+from model.media import AudioReader, Clock, VideoInfo, open_audio
 from model.sync import Belonging, Synchronisation, synchronise
 
 _WORTH_TELLING_S = 0.02
 
 
 @dataclass(frozen=True)
-class Placement:
-    """A track's clock against the picture's: picture time = offset_s + (1 + drift) track time.
+class Placement(Clock):
+    """A track's clock against the camera's picture, which begins at 0.
 
     Attributes
     ----------
     sync : what the camera's own sound says; None if it was not asked or has none.
+    note : what is to be told of it, if anything.
     """
 
-    offset_s: float = 0.0
-    drift_ppm: float = 0.0
     sync: Synchronisation | None = None
     note: str | None = None
-
-    def track_s(self, picture_s: float) -> float:
-        """The track's time of a time of the picture."""
-        return (picture_s - self.offset_s) / (1 + self.drift_ppm / 1e6)
-
-    def picture_s(self, track_s: float) -> float:
-        """The picture's time of a time of the track."""
-        return self.offset_s + (1 + self.drift_ppm / 1e6) * track_s
 
     @property
     def foreign(self) -> bool:
@@ -74,11 +65,11 @@ def placed(
         taken = "" if sync.belonging is Belonging.FOREIGN else " It is taken to begin at 0."
         return Placement(sync=sync, note=f"By the camera's own sound: {sync.reason}{taken}")
     placement = Placement(sync.offset_s + camera_start_s, sync.drift_ppm, sync)
-    end_s = placement.picture_s(track.info.duration_s) - track.info.duration_s
+    end_s = placement.camera_s(track.info.duration_s) - track.info.duration_s
     if max(abs(placement.offset_s), abs(end_s)) < _WORTH_TELLING_S:
         return placement
     note = (
         f"By the camera's own sound the track begins at {placement.offset_s:+z.3f} s of the "
         f"picture and its clock drifts by {sync.drift_ppm:+z.1f} ppm."
     )
-    return Placement(placement.offset_s, placement.drift_ppm, sync, note)
+    return replace(placement, note=note)

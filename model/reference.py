@@ -34,7 +34,7 @@ from model.ambisonics import ChannelLayout, Convention, Fix
 from model.arcs import told_deg
 from model.errors import AvsaError, OptionError, UnsupportedMedia, in_one_line
 from model.interruption import command
-from model.media import AudioReader, open_audio
+from model.media import AudioReader, Clock, open_audio
 from model.recordings.coherence import cross_spectra
 from model.recordings.comparison import Comparison, Outcome, solve, turn_of, unsynchronised
 from model.recordings.displacement import SPEED_OF_SOUND, displacement_m, moved
@@ -110,36 +110,39 @@ def compare(
     MediaError, UnusableContent : as `sync.synchronise`.
     OptionError : a spacing that leaves nothing to compare.
     """
-    lowest_hz = _lowest_hz(spacing_m)
+    lowest_hz, way_m = _lowest_hz(spacing_m), _LIKELY_M if spacing_m is None else spacing_m
     aligned = synchronisation or synchronise(
         reference.reader, track.reader, w_channel=track.layout.components[0]
     )
     if aligned.belonging is not Belonging.SYNCHRONISED:
         return unsynchronised(aligned)
     start = max(0.0, aligned.offset_s)
-    end = min(reference.duration_s, aligned.camera_time(track.duration_s))
+    end = min(reference.duration_s, aligned.camera_s(track.duration_s))
     length = min(_LONGEST_WINDOW_S, (end - start) / _LEAST_WINDOWS)
     n_windows = min(_WINDOWS, math.floor((end - start) / length + 1e-9))
     starts = np.linspace(start, end - length, n_windows)
     heard = _heard(reference, track, aligned, starts, length)
-    pairs = list(_later(_without_echoes(heard, spacing_m)))
+    pairs = list(_later(_without_echoes(heard, way_m)))
     known = moments(pairs, lowest_hz=lowest_hz)
     turn = turn_of(known.by_window.sum(0))
-    spectra = cross_spectra(_later(_in_one_place(heard, pairs, turn, spacing_m)))
+    spectra = cross_spectra(_later(_in_one_place(heard, pairs, turn, way_m)))
     return solve(known, spectra, starts, length, aligned)
 
 
 def _heard(
     reference: Recording,
     track: Recording,
-    aligned: Synchronisation,
+    clock: Clock,
     starts: FloatArray,
     length_s: float,
 ) -> list[Pair]:
-    """Both fields over stretches of the reference's time, and over what came before each."""
+    """Both fields over stretches of the reference's time, and over what came before each.
+
+    clock : of the track, against the reference's.
+    """
 
     def fields(late_s: float) -> list[Pair]:
-        at = [(start - LONGEST_S, aligned.track_time(start - LONGEST_S)) for start in starts]
+        at = [(start - LONGEST_S, clock.track_s(start - LONGEST_S)) for start in starts]
         return [
             (
                 reference.field(ours, length_s + LONGEST_S),
@@ -157,34 +160,30 @@ def _later(pairs: Iterable[Pair]) -> Iterator[Pair]:
     return ((ref[:, n:], own[:, n:]) for ref, own in pairs)
 
 
-def _without_echoes(heard: Sequence[Pair], spacing_m: float | None) -> Sequence[Pair]:
+def _without_echoes(heard: Sequence[Pair], way_m: float) -> Sequence[Pair]:
     """The same pairs, the track without its echoes, unless it may have come from too far."""
-    if _way_m(spacing_m) > _FARTHEST_M:
+    if way_m > _FARTHEST_M:
         return heard
-    return without_echoes(heard, direct_s=_direct_s(spacing_m))
+    return without_echoes(heard, direct_s=_direct_s(way_m))
 
 
 def _in_one_place(
-    heard: Sequence[Pair], pairs: Sequence[Pair], turn: FloatArray, spacing_m: float | None
+    heard: Sequence[Pair], pairs: Sequence[Pair], turn: FloatArray, way_m: float
 ) -> Iterable[Pair]:
     """What is new in both fields, the reference as it would be heard where the track was.
 
     pairs : the same without the track's echoes, which its place is found by.
     """
-    if _way_m(spacing_m) > _FARTHEST_M:
+    if way_m > _FARTHEST_M:
         return heard
-    place = displacement_m(pairs, turn, way_m=_way_m(spacing_m))
+    place = displacement_m(pairs, turn, way_m=way_m)
     there = [(moved(ref, place, RATE), own) for ref, own in heard]
-    return unforeseen(there, [ref for ref, _ in heard], direct_s=_direct_s(spacing_m))
+    return unforeseen(there, [ref for ref, _ in heard], direct_s=_direct_s(way_m))
 
 
-def _direct_s(spacing_m: float | None) -> float:
+def _direct_s(way_m: float) -> float:
     """By how much direct sound may come earlier or later in the track."""
-    return _way_m(spacing_m) / SPEED_OF_SOUND + _MICROPHONES_S
-
-
-def _way_m(spacing_m: float | None) -> float:
-    return _LIKELY_M if spacing_m is None else spacing_m
+    return way_m / SPEED_OF_SOUND + _MICROPHONES_S
 
 
 def _lowest_hz(spacing_m: float | None) -> float:

@@ -344,11 +344,10 @@ def correct_row(row: Row, folder: Path, applied_deg: float, originals: Sequence[
     if row.output and row.applied_deg == applied_deg and Path(row.output).is_file():
         return row
     try:
-        track = Track((Path(row.audio),))
-        with Take(Path(row.video), track) as take:
+        with Take(Path(row.video), Track((Path(row.audio),))) as take:
             output = folder / f"{row.take}_aligned{output_suffix(take.audio)}"
             check_output(output, originals)
-            correct(take, track, output, applied_deg)
+            correct(take, output, applied_deg)
     except AvsaError as error:
         return replace(row, output=None, applied_deg=None, error=str(error))
     return replace(row, output=str(output), applied_deg=applied_deg)

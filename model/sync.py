@@ -15,8 +15,7 @@ Three steps, each over a fixed number of chunks, so that cost and memory do not 
    for a foreign track's chunks point anywhere. Where noise hides the most of them, all of them laid
    over each other may tell (see `stacking`).
 
-Clocks: the track's time t is the camera's time ``offset_s + (1 + drift_ppm / 10⁶) t``; both count
-from the first sample of their sound.
+Times of the camera and of the track (`Clock`) count from the first sample of their sound.
 """
 
 from __future__ import annotations
@@ -38,10 +37,10 @@ from scipy.special import expit
 
 from model.errors import AvsaError, OptionError, in_one_line
 from model.interruption import command
-from model.media import AudioReader, open_audio
+from model.media import AudioReader, Clock, open_audio
 from model.output import PNG, check_output, whole_file
 from model.timing.coarse import BIN_S, MAX_SLOPE, coarse_lines, lines_like
-from model.timing.consensus import Line, fitted, log_odds
+from model.timing.consensus import Fit, Line, fitted, log_odds
 from model.timing.fine import APART_S, RATE, REACH_S, Chunk, Place, chunks_near, places_of
 from model.timing.listening import Ear, camera_channels, track_channels
 from model.wording import GAUSSIAN_REACH, percent
@@ -69,14 +68,12 @@ class Belonging(StrEnum):
     UNDECIDABLE = "undecidable"
 
 
-@dataclass(frozen=True)
-class Synchronisation:
-    """How a track's time runs against a camera's.
+@dataclass(frozen=True, kw_only=True)
+class Synchronisation(Clock):
+    """How a track's time runs against that of a camera's sound.
 
     Attributes
     ----------
-    offset_s : camera's time at which the track begins.
-    drift_ppm : by how many millionths a second of the track is longer on the camera's clock.
     offset_std_s, drift_std_ppm : standard deviations of both, from the chunks' scatter; the
         offset's is that at the middle of the overlap.
     confidence : probability that the track belongs and the line is right.
@@ -85,22 +82,12 @@ class Synchronisation:
     """
 
     belonging: Belonging
-    offset_s: float
-    drift_ppm: float
     offset_std_s: float
     drift_std_ppm: float
     confidence: float
     inverted: bool
     reason: str
     chunks: tuple[Chunk, ...]
-
-    def camera_time(self, track_s: float) -> float:
-        """The camera's time of a time of the track."""
-        return self.offset_s + (1 + self.drift_ppm / 1e6) * track_s
-
-    def track_time(self, camera_s: float) -> float:
-        """The track's time of a time of the camera; inverse of `camera_time`."""
-        return (camera_s - self.offset_s) / (1 + self.drift_ppm / 1e6)
 
 
 def synchronise(
@@ -202,47 +189,39 @@ def _judged(
     """By the line near the coarse one that chunks agree on, or by that of all of them together."""
     times = np.array([chunk.camera_s for chunk in chunks])
     delays = np.array([chunk.delay_s for chunk in chunks])
-    line, agrees, level_std, slope_std = _line_near(times, delays, coarse, _NEAR_S)
-    odds = log_odds(times, delays - line.delays(times), reach_s=REACH_S, search_s=search_s)
-    strengths = [c.strength for c, agree in zip(chunks, agrees, strict=True) if agree]
+    fit = _fit_near(times, delays, coarse, _NEAR_S)
+    odds = log_odds(times, delays - fit.line.delay(times), reach_s=REACH_S, search_s=search_s)
+    strengths = [c.strength for c, agrees in zip(chunks, fit.agrees, strict=True) if agrees]
     by_all = together is not None and odds < _SURE_ODDS and together.odds > 0
     if together is not None:
         odds = max(odds, together.odds)
     if together is not None and by_all:
-        line, agrees, level_std, slope_std = _line_near(times, delays, together.line, _NEAR_STACK_S)
+        fit = _fit_near(times, delays, together.line, _NEAR_STACK_S)
         strengths = [together.height]
-        if agrees.sum() < 2:  # the stack's own line: to a sample, its slope to what clocks do
-            level_std, slope_std = 1 / RATE, MAX_SLOPE
+        if fit.agrees.sum() < 2:  # the stack's own line: to a sample, its slope to what clocks do
+            fit = replace(fit, level_std_s=1 / RATE, slope_std=MAX_SLOPE)
     confidence = float(expit(odds))
     belonging, reason = _verdict(
-        len(chunks), int(agrees.sum()), confidence, search_s, by_all=by_all
+        len(chunks), int(fit.agrees.sum()), confidence, search_s, by_all=by_all
     )
-    stretch = 1 / (1 - line.slope)
+    stretch = 1 / (1 - fit.line.slope)
     return Synchronisation(
         belonging=belonging,
-        offset_s=line.at_zero_s * stretch,
+        offset_s=fit.line.at_zero_s * stretch,
         drift_ppm=(stretch - 1) * 1e6,
-        offset_std_s=level_std,
-        drift_std_ppm=slope_std * 1e6,
+        offset_std_s=fit.level_std_s,
+        drift_std_ppm=fit.slope_std * 1e6,
         confidence=confidence,
         inverted=bool(strengths) and float(np.median(strengths)) < 0,
         reason=reason,
-        chunks=tuple(replace(c, agrees=bool(a)) for c, a in zip(chunks, agrees, strict=True)),
+        chunks=tuple(replace(c, agrees=bool(a)) for c, a in zip(chunks, fit.agrees, strict=True)),
     )
 
 
-def _line_near(
-    times: FloatArray, delays: FloatArray, about: Line, near_s: float
-) -> tuple[Line, NDArray[np.bool_], float, float]:
-    """The line through the delays near another, which of them agree, and its deviations.
-
-    Fewer than two leave the other line as it is.
-    """
-    agrees = np.abs(delays - about.delays(times)) < near_s
-    if agrees.sum() < 2:
-        return about, agrees, math.inf, math.inf
-    fit = fitted(times, delays, agrees)
-    return fit.line, fit.agrees, fit.level_std_s, fit.slope_std
+def _fit_near(times: FloatArray, delays: FloatArray, about: Line, near_s: float) -> Fit:
+    """The line through the delays near another; fewer than two leave that one as it is."""
+    near = np.abs(delays - about.delay(times)) < near_s
+    return fitted(times, delays, near) if near.sum() >= 2 else Fit(about, near, math.inf, math.inf)
 
 
 def _verdict(
@@ -301,7 +280,7 @@ def draw(sync: Synchronisation, path: Path) -> None:
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots()
     middle = float(np.mean([c.camera_s for c in sync.chunks])) if sync.chunks else 0.0
-    level = middle - sync.track_time(middle)
+    level = middle - sync.track_s(middle)
     for agrees, colour, label in ((True, "#2e8b57", "agree"), (False, "#c8501e", "rejected")):
         chosen = [c for c in sync.chunks if c.agrees == agrees]
         axes.scatter(
@@ -310,8 +289,7 @@ def draw(sync: Synchronisation, path: Path) -> None:
             label=f"{len(chosen)} chunks {label}", zorder=3,
         )  # fmt: skip
     times = np.array([c.camera_s for c in sync.chunks])
-    line = times - (times - sync.offset_s) / (1 + sync.drift_ppm / 1e6)
-    axes.plot(times, 1e3 * (line - level), color="#1f5fa8", linewidth=1)
+    axes.plot(times, 1e3 * (times - sync.track_s(times) - level), color="#1f5fa8", linewidth=1)
     axes.set(xlabel="camera's time, s", ylabel=f"delay beyond {level:+.3f} s, ms")
     axes.set_title(sentence(sync), fontsize=9, wrap=True)
     axes.grid(alpha=0.3)

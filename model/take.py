@@ -184,7 +184,7 @@ class Take:
 
     def _overlap(self) -> tuple[float, float]:
         video, audio = self._video.info, self._audio.info
-        begins, ends = self.placement.offset_s, self.placement.picture_s(audio.duration_s)
+        begins, ends = self.placement.offset_s, self.placement.camera_s(audio.duration_s)
         start, end = max(0.0, begins), min(video.duration_s, ends)
         for path, duration in ((video.path, video.duration_s), (audio.path, audio.duration_s)):
             if duration < LEAST_DURATION_S:
@@ -244,7 +244,7 @@ class Take:
         if self.orientation:
             read = max(0, first)
             begins, ends = map(
-                self.placement.picture_s, (read / rate, (read + field.shape[1]) / rate)
+                self.placement.camera_s, (read / rate, (read + field.shape[1]) / rate)
             )
             at_s = np.linspace(begins, ends, field.shape[1], endpoint=False)
             field = turned_along(field, np.deg2rad(self.orientation.at(at_s)))

@@ -1,19 +1,13 @@
 """Files in and out: the only part of the project that touches FFmpeg and libsndfile."""
 
 from model.media.audio import AudioInfo, AudioReader, open_audio
-from model.media.clock import ClockResampler, on_camera_clock
-from model.media.correct import (
-    FLOAT32,
-    Clock,
-    Correction,
-    file_sha256,
-    write_corrected,
-)
+from model.media.clock import Clock, ClockResampler, on_camera_clock
+from model.media.correct import FLOAT32, Correction, Laying, file_sha256, write_corrected
 from model.media.declared import Carrier
 from model.media.embedded import is_embedded
 from model.media.spherical import Spherical
 from model.media.split import open_split_audio
-from model.media.suffixes import FUMA_SUFFIX, check_suffix, output_suffix
+from model.media.suffixes import FUMA_SUFFIX, Rewriting, check_suffix, output_suffix
 from model.media.video import Stereo, VideoInfo, VideoReader, VideoWindow
 
 __all__ = [
@@ -25,6 +19,8 @@ __all__ = [
     "Clock",
     "ClockResampler",
     "Correction",
+    "Laying",
+    "Rewriting",
     "Spherical",
     "Stereo",
     "VideoInfo",

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
+from typing import TypeVar
 
 import av
 import av.filter
@@ -19,6 +21,7 @@ from numpy.typing import NDArray
 from model.errors import OptionError
 
 FloatArray = NDArray[np.floating]
+Seconds = TypeVar("Seconds", float, FloatArray)
 
 MAX_DRIFT_PPM = 1000.0
 _OPTIONS = (
@@ -28,6 +31,28 @@ _OPTIONS = (
 # libswresample counts in 30 bits: rate times phases have to stay below.
 _MAX_RATE = 1_000_000
 _BLOCK = 1 << 15
+
+
+@dataclass(frozen=True)
+class Clock:
+    """A track's clock against a camera's: the track's time t is there offset_s + (1 + drift) t.
+
+    Attributes
+    ----------
+    offset_s : the camera's time at which the track begins.
+    drift_ppm : by how many millionths a second of the track is longer on the camera's clock.
+    """
+
+    offset_s: float = 0.0
+    drift_ppm: float = 0.0
+
+    def camera_s(self, track_s: Seconds) -> Seconds:
+        """The camera's time of a time of the track."""
+        return self.offset_s + (1 + self.drift_ppm / 1e6) * track_s
+
+    def track_s(self, camera_s: Seconds) -> Seconds:
+        """The track's time of a time of the camera; inverse of `camera_s`."""
+        return (camera_s - self.offset_s) / (1 + self.drift_ppm / 1e6)
 
 
 class ClockResampler:
@@ -103,17 +128,15 @@ class _ChannelResampler:
 def on_camera_clock(
     blocks: Iterable[FloatArray],
     n_channels: int,
+    clock: Clock,
     *,
     samplerate: int,
-    offset_s: float,
-    drift_ppm: float,
     n_samples: int,
 ) -> Iterator[FloatArray]:
     """A track laid on the camera's clock: sample n is what the track holds at camera time n / rate.
 
-    The track's time t is the camera's time offset_s + (1 + drift_ppm / 10⁶) t. Silence where the
-    track has not begun or has ended; whole samples of shift (the rest, under half a sample, is
-    left). Every channel is treated alike; memory is that of a block.
+    Silence where the track has not begun or has ended; whole samples of shift (the rest, under half
+    a sample, is left). Every channel is treated alike; memory is that of a block.
 
     blocks : the whole track from its beginning, [shape=(n_channels, N)] each.
     n_samples : length of the result. Yields blocks [shape=(n_channels, M)] of that sum.
@@ -122,14 +145,14 @@ def on_camera_clock(
     ------
     OptionError : a drift beyond 1000 ppm.
     """
-    if not math.isfinite(offset_s) or not abs(drift_ppm) <= MAX_DRIFT_PPM:
+    if not math.isfinite(clock.offset_s) or not abs(clock.drift_ppm) <= MAX_DRIFT_PPM:
         raise OptionError(
-            f"A drift of {drift_ppm:g} ppm (offset {offset_s:g} s) is no clock's: it must lie "
-            f"within ±{MAX_DRIFT_PPM:.0f} ppm."
+            f"A drift of {clock.drift_ppm:g} ppm (offset {clock.offset_s:g} s) is no clock's: it "
+            f"must lie within ±{MAX_DRIFT_PPM:.0f} ppm."
         )
-    lead = round(offset_s * samplerate)
+    lead = round(clock.offset_s * samplerate)
     silence = _silence(n_channels, min(max(lead, 0), n_samples))
-    stretched = _stretched(blocks, n_channels, 1 + drift_ppm / 1e6)
+    stretched = _stretched(blocks, n_channels, 1 + clock.drift_ppm / 1e6)
     yield from silence
     written, to_skip = min(max(lead, 0), n_samples), max(-lead, 0)
     for block in stretched:

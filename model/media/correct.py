@@ -34,14 +34,20 @@ from numpy.typing import NDArray
 
 from model.media import flac, riff
 from model.media.audio import AudioInfo, AudioReader, open_audio
-from model.media.clock import on_camera_clock
+from model.media.clock import Clock, on_camera_clock
 from model.media.container import cut_short, reading
-from model.media.embedded import Laid, is_embedded, laid_among_frames, laid_in_one
+from model.media.embedded import Laid, laid_among_frames, laid_in_one
 from model.media.mixing import ChannelMix, Mixer, NotFinite, Written, not_finite, with_trim
 from model.media.pcm import PcmFile, read_pcm_file
 from model.media.samples import SampleBuffer, SampleFormat
 from model.media.split import open_split_audio
-from model.media.suffixes import FUMA_SUFFIX, keeps_format, own_suffixes
+from model.media.suffixes import (
+    FUMA_SUFFIX,
+    Rewriting,
+    changed_in_place,
+    keeps_format,
+    own_suffixes,
+)
 from model.output import WholeFile, whole_file
 
 FloatArray = NDArray[np.floating]
@@ -53,16 +59,10 @@ _COPY_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
-class Clock:
-    """The clock to lay a track on: its time t is there offset_s + (1 + drift_ppm / 10⁶) t.
+class Laying:
+    """On what a track is laid: a camera's clock from its 0 on, and the length of the result."""
 
-    Attributes
-    ----------
-    n_samples : length of the result, which begins at that clock's 0.
-    """
-
-    offset_s: float
-    drift_ppm: float
+    clock: Clock
     n_samples: int
 
 
@@ -97,7 +97,7 @@ def write_corrected(
     mix: ChannelMix,
     *,
     keep_channels: Sequence[int] | None = None,
-    clock: Clock | None = None,
+    laying: Laying | None = None,
     history: str = "",
     float_output: bool = False,
     progress: Progress = lambda _: None,
@@ -110,7 +110,7 @@ def write_corrected(
 
     mix : the changed channels.
     keep_channels : the channels to write, in this order (default: all as they are).
-    clock : lay the track on another clock, before mixing. The result is a new WAV without the
+    laying : lay the track on another clock, before mixing. The result is a new WAV without the
         track's chunks, whose times would not hold any more.
     history : a line for the CodingHistory of a Broadcast Wave file.
     float_output : write 32-bit floats, as WAV, instead of the input's sample format.
@@ -125,17 +125,13 @@ def write_corrected(
     """
     with open_audio(sources[0]) as reader:
         info = reader.info
-    joined, laid = len(sources) > 1, clock is not None
+    asked = Rewriting(joined=len(sources) > 1, laid=laying is not None, floats=float_output)
     in_own_format = (
         keep_channels is None
-        and keeps_format(info, joined=joined, laid=laid, floats=float_output)
+        and keeps_format(info, asked)
         and output.suffix.lower() in own_suffixes(info)
     )
-    in_place = (
-        is_embedded(info)
-        and not (joined or laid or float_output)
-        and output.suffix.lower() == info.path.suffix.lower()
-    )
+    in_place = changed_in_place(info, asked) and (output.suffix.lower() == info.path.suffix.lower())
     amb = output.suffix.lower() == FUMA_SUFFIX
     with whole(output) as part:
         if (in_own_format or in_place) and not mix and not float_output:
@@ -149,7 +145,7 @@ def write_corrected(
             written = _write_pcm(pcm, part, mix, stored, history, progress)
         else:
             written = _write_decoded(
-                sources, part, mix, keep_channels, clock, float_output, amb, progress
+                sources, part, mix, keep_channels, laying, float_output, amb, progress
             )
         digest = written.sha256 or file_sha256(part)
     mixer = written.mixer
@@ -298,15 +294,16 @@ def _in_blocks(laid: Laid) -> Iterator[tuple[int, int]]:
 
 
 def _mixed_blocks(
-    reader: AudioReader, mixer: Mixer, progress: Progress, clock: Clock | None = None
+    reader: AudioReader, mixer: Mixer, progress: Progress, laying: Laying | None = None
 ) -> Iterator[FloatArray]:
     """The track in blocks [shape=(n_channels, N)] on a clock, its own or another, after mixing."""
     done = 0
     blocks: Iterable[FloatArray] = reader.blocks(_BLOCK)
-    if clock is not None:
+    n_samples = laying.n_samples if laying else reader.info.n_samples
+    if laying is not None:
         blocks = on_camera_clock(
-            blocks, reader.info.n_channels, samplerate=reader.info.samplerate,
-            offset_s=clock.offset_s, drift_ppm=clock.drift_ppm, n_samples=clock.n_samples,
+            blocks, reader.info.n_channels, laying.clock,
+            samplerate=reader.info.samplerate, n_samples=n_samples,
         )  # fmt: skip
         blocks = (
             block[:, first : first + _BLOCK]
@@ -319,7 +316,6 @@ def _mixed_blocks(
         except NotFinite:
             raise not_finite(reader.info.path, done / reader.info.samplerate) from None
         done += block.shape[1]
-        n_samples = clock.n_samples if clock else reader.info.n_samples
         progress(min(1.0, done / max(1, n_samples)))
 
 
@@ -370,7 +366,7 @@ def _write_decoded(
     output: Path,
     mix: ChannelMix,
     keep_channels: Sequence[int] | None,
-    clock: Clock | None,
+    laying: Laying | None,
     float_output: bool,
     amb: bool,
     progress: Progress,
@@ -386,7 +382,7 @@ def _write_decoded(
         n_samples = 0
         with open_split_audio(sources) as reader, output.open("wb") as target:
             target.write(header(0))
-            for mixed in _mixed_blocks(reader, mixer, progress, clock):
+            for mixed in _mixed_blocks(reader, mixer, progress, laying):
                 buffer.resize(mixed.shape[1])
                 for place, channel in enumerate(channels):
                     buffer.set_channel(place, mixed[channel])

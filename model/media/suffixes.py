@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from model.errors import OptionError
@@ -23,20 +24,32 @@ _SUFFIXES = {
 _NEW_WAV = (".wav", ".wave", FUMA_SUFFIX)
 
 
-def keeps_format(
-    info: AudioInfo, *, joined: bool = False, laid: bool = False, floats: bool = False
-) -> bool:
-    """Whether a corrected file can be of the track's own format; it is a new WAV otherwise.
+@dataclass(frozen=True)
+class Rewriting:
+    """What is asked of a corrected file that the track's own format may not give.
 
+    Attributes
+    ----------
     joined : the track is spread over several files.
     laid : it is laid on another clock.
     floats : 32-bit floats are asked for.
     """
-    if joined or laid or info.codec not in ("pcm", "flac"):
+
+    joined: bool = False
+    laid: bool = False
+    floats: bool = False
+
+
+_NOTHING = Rewriting()
+
+
+def keeps_format(info: AudioInfo, asked: Rewriting = _NOTHING) -> bool:
+    """Whether a corrected file can be of the track's own format; it is a new WAV otherwise."""
+    if asked.joined or asked.laid or info.codec not in ("pcm", "flac"):
         return False
     if info.codec == "flac" and info.format and info.format.bits not in LIBSNDFILE_BITS:
         return False
-    return info.container in (RIFF_CONTAINERS if floats else _SUFFIXES)
+    return info.container in (RIFF_CONTAINERS if asked.floats else _SUFFIXES)
 
 
 def own_suffixes(info: AudioInfo) -> tuple[str, ...]:
@@ -44,23 +57,19 @@ def own_suffixes(info: AudioInfo) -> tuple[str, ...]:
     return _SUFFIXES[info.container] if keeps_format(info) else ()
 
 
-def output_suffix(
-    info: AudioInfo, *, joined: bool = False, laid: bool = False, floats: bool = False
-) -> str:
+def changed_in_place(info: AudioInfo, asked: Rewriting) -> bool:
+    """Whether a whole MP4 or MOV can be written with only the track's samples changed."""
+    return is_embedded(info) and asked == _NOTHING
+
+
+def output_suffix(info: AudioInfo, asked: Rewriting = _NOTHING) -> str:
     """Suffix of a corrected file: the input's own, or .wav where a new WAV is written."""
-    keeps = keeps_format(info, joined=joined, laid=laid, floats=floats)
-    true = own_suffixes(info) if keeps else _NEW_WAV
+    true = own_suffixes(info) if keeps_format(info, asked) else _NEW_WAV
     return info.path.suffix if info.path.suffix.lower() in true else ".wav"
 
 
 def check_suffix(
-    info: AudioInfo,
-    output: Path,
-    *,
-    joined: bool = False,
-    laid: bool = False,
-    floats: bool = False,
-    fuma: bool = False,
+    info: AudioInfo, output: Path, asked: Rewriting = _NOTHING, *, fuma: bool = False
 ) -> None:
     """Refuse an output name whose suffix promises what would not be in it.
 
@@ -70,9 +79,8 @@ def check_suffix(
     ------
     OptionError : naming the suffixes that would do.
     """
-    keeps = keeps_format(info, joined=joined, laid=laid, floats=floats)
-    true = {*_NEW_WAV, *(own_suffixes(info) if keeps else ())}
-    if is_embedded(info) and not (joined or laid or floats):
+    true = {*_NEW_WAV, *(own_suffixes(info) if keeps_format(info, asked) else ())}
+    if changed_in_place(info, asked):
         true.add(info.path.suffix.lower())
     if not (fuma or info.path.suffix.lower() == FUMA_SUFFIX):
         true.discard(FUMA_SUFFIX)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from scipy.stats import theilslopes
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
+Seconds = TypeVar("Seconds", float, FloatArray)
 
 _LEAST_TOLERANCE_S = 0.001  # paths of sound differ by this much between neighbouring microphones
 _MAX_ROUNDS = 10
@@ -29,13 +31,9 @@ class Line:
     at_zero_s: float
     slope: float
 
-    def delay(self, time_s: float) -> float:
-        """The delay at a time."""
+    def delay(self, time_s: Seconds) -> Seconds:
+        """The delay at a time, or at each of an array."""
         return self.at_zero_s + self.slope * time_s
-
-    def delays(self, times_s: FloatArray) -> FloatArray:
-        """The delay at each time, [shape=(N,)]."""
-        return self.at_zero_s + self.slope * times_s
 
 
 @dataclass(frozen=True)

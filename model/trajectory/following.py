@@ -99,8 +99,8 @@ def angle_along(
     else:
         knots = trajectory.times_s
         degrees = trajectory.rotate_field_ccw_deg - trajectory.rotate_field_ccw_deg[0]
-    times = knots if on_picture else [take.placement.track_s(float(t)) for t in knots]
-    samples = np.asarray(times) * take.audio.samplerate
+    times = knots if on_picture else take.placement.track_s(knots)
+    samples = times * take.audio.samplerate
 
     def angle_rad(at: FloatArray) -> FloatArray:
         degrees_now: FloatArray = first_deg + np.interp(at, samples, degrees)

@@ -816,7 +816,7 @@ def test_the_coding_history_tells_the_width_that_is_written(
     track = Track((take.audio,))
 
     with Take(take.video, track) as opened:
-        correct(opened, track, tmp_path / "out.wav", 30.0, floats)
+        correct(opened, tmp_path / "out.wav", 30.0, float_output=floats)
 
     written = (tmp_path / "out.wav").read_bytes()
     assert f"A=PCM,F=48000,W={bits},M=multi,T=avsa-align".encode() in written

@@ -120,7 +120,7 @@ def test_a_clock_that_drifts_is_laid_on_the_pictures(take: TakeFiles, tmp_path: 
     track = Track((tmp_path / "t.wav",))
     with Take(take.video, track) as opened:
         opened.placement = Placement(offset_s=-0.25, drift_ppm=1000.0)
-        correct(opened, track, tmp_path / "out.wav", 0.0, lay_on_picture=True)
+        correct(opened, tmp_path / "out.wav", 0.0, lay_on_picture=True)
         at_s = np.array([opened.placement.track_s(t) for t in np.arange(RATE, 5 * RATE) / RATE])
 
     laid = field_of(tmp_path / "out.wav")[0, RATE : 5 * RATE]
@@ -133,7 +133,7 @@ def test_an_aligned_track_is_laid_in_float_if_that_is_asked(
     track = Track((take.audio,))
     with Take(take.video, track) as opened:
         for laid in (True, False):
-            correct(opened, track, tmp_path / f"{laid}.wav", 0.0, True, lay_on_picture=laid)
+            correct(opened, tmp_path / f"{laid}.wav", 0.0, float_output=True, lay_on_picture=laid)
 
     assert soundfile.info(tmp_path / "True.wav").subtype == "FLOAT"
     assert (tmp_path / "False.wav").read_bytes() == take.audio.read_bytes()
@@ -149,6 +149,15 @@ def _lag(reference: np.ndarray, other: np.ndarray) -> int:
 def test_what_the_user_says_comes_first(take: TakeFiles, camera: Path) -> None:
     with Take(camera, Track((take.audio,), offset_s=1.0)) as opened:
         assert (opened.placement.offset_s, opened.placement.sync) == (1.0, None)
+
+
+def synchronisation(
+    belonging: Belonging, offset_s: float, drift_ppm: float, reason: str
+) -> Synchronisation:
+    return Synchronisation(
+        belonging=belonging, offset_s=offset_s, drift_ppm=drift_ppm, offset_std_s=1e-4,
+        drift_std_ppm=1.0, confidence=1.0, inverted=False, reason=reason, chunks=(),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("late_s", [0.5, -0.5])
@@ -169,16 +178,14 @@ def test_the_cameras_sound_may_begin_beside_its_picture(
                 packet.dts += round(1 / packet.time_base)
                 packet.stream = picture
                 target.mux(packet)
-    found = Synchronisation(
-        Belonging.SYNCHRONISED, 2.0, 100.0, 1e-4, 1.0, 1.0, False, "All agree.", ()
-    )
+    found = synchronisation(Belonging.SYNCHRONISED, 2.0, 100.0, "All agree.")
     monkeypatch.setattr("model.placement.synchronise", lambda *_, **__: found)
 
     with VideoReader(path) as video, open_audio(take.audio) as track:
         placement = placed(video.info, track, w_channel=0, shared=False, offset_s=None)
 
-    assert placement.picture_s(3.0) == pytest.approx(2.0 + 1.0001 * 3.0 + late_s, abs=2e-3)
-    assert placement.track_s(placement.picture_s(3.0)) == pytest.approx(3.0)
+    assert placement.camera_s(3.0) == pytest.approx(2.0 + 1.0001 * 3.0 + late_s, abs=2e-3)
+    assert placement.track_s(placement.camera_s(3.0)) == pytest.approx(3.0)
 
 
 @pytest.mark.parametrize("belonging", Belonging)
@@ -191,7 +198,7 @@ def test_only_a_track_that_is_sure_to_belong_is_moved(
     told: bool,
 ) -> None:
     """Which is told where it moves the beginning or the end by more than 20 ms."""
-    found = Synchronisation(belonging, 0.001, drift_ppm, 1e-4, 1.0, 0.5, False, "So it is.", ())
+    found = synchronisation(belonging, 0.001, drift_ppm, "So it is.")
     monkeypatch.setattr("model.placement.synchronise", lambda *_, **__: found)
 
     with VideoReader(take.video) as video, open_audio(take.audio) as track:
@@ -201,7 +208,7 @@ def test_only_a_track_that_is_sure_to_belong_is_moved(
     belongs = belonging is Belonging.SYNCHRONISED
     moved_s = 0.001 + 10 * drift_ppm / 1e6 if belongs else 0.0
     assert placement.sync is found
-    assert placement.picture_s(10.0) == pytest.approx(10 + moved_s)
+    assert placement.camera_s(10.0) == pytest.approx(10 + moved_s)
     assert placement.foreign is (belonging is Belonging.FOREIGN)
     note = placement.note or ""
     assert ("its clock drifts by +4000.0 ppm" in note) is (belongs and told)

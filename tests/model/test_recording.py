@@ -9,11 +9,10 @@ import pytest
 import soundfile
 
 from model.ambisonics import ChannelLayout, Convention, Fix
-from model.media import open_audio
+from model.media import Clock, open_audio
 from model.recordings.echoes import LONGEST_S
 from model.recordings.intensity import RATE
 from model.reference import Recording, _heard
-from model.sync import Belonging, Synchronisation
 
 
 @pytest.mark.parametrize("rate", [32_000, 44_100, 48_000])
@@ -69,10 +68,10 @@ def test_a_drifting_track_is_read_by_its_own_clock() -> None:
             read[self.name].append(start_s)
             return np.zeros((4, round(duration_s * RATE)))
 
-    drifting = Synchronisation(Belonging.SYNCHRONISED, 2.5, 300.0, 0.001, 1.0, 1.0, False, "", ())
+    drifting = Clock(2.5, 300.0)
     starts = np.array([10.0, 600.0])
     _heard(Silent("reference"), Silent("track"), drifting, starts, 1.0)  # type: ignore[arg-type]
 
     assert read["reference"][:2] == pytest.approx(starts - LONGEST_S)
-    at_s = [drifting.track_time(at) for at in read["reference"]]
+    at_s = [drifting.track_s(at) for at in read["reference"]]
     assert read["track"] == pytest.approx(at_s, abs=0.006)

@@ -110,8 +110,8 @@ def test_offset_and_drift_are_recovered_in_noise_and_rooms(
     assert sync.confidence > 0.99
     middle_s = DURATION_S / 2
     truth = offset_s + float(clock) * middle_s
-    assert sync.camera_time(middle_s) == pytest.approx(truth, abs=2e-4)
-    assert sync.track_time(sync.camera_time(12.3)) == pytest.approx(12.3)
+    assert sync.camera_s(middle_s) == pytest.approx(truth, abs=2e-4)
+    assert sync.track_s(sync.camera_s(12.3)) == pytest.approx(12.3)
     drift = (float(clock) - 1) * 1e6
     assert abs(sync.drift_ppm - drift) < max(4 * sync.drift_std_ppm, 4.0) < 20
     assert not sync.inverted
@@ -133,7 +133,7 @@ def test_noise_hides_chunks_and_not_all_of_them_together(tmp_path: Path, seed: i
 
     assert sync.belonging is Belonging.SYNCHRONISED
     assert sync.inverted
-    assert sync.camera_time(5.0) == pytest.approx(5.4, abs=1e-3)
+    assert sync.camera_s(5.0) == pytest.approx(5.4, abs=1e-3)
     assert 0 < sync.offset_std_s < 1e-3
     assert ("all of them laid over each other" in sync.reason) is (seed == 4)
 

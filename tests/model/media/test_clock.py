@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from model.errors import OptionError
-from model.media import ClockResampler, on_camera_clock
+from model.media import Clock, ClockResampler, on_camera_clock
 
 RATE = 48_000
 N = 2 * RATE
@@ -29,11 +29,11 @@ def in_blocks(signal: np.ndarray, size: int) -> Iterator[np.ndarray]:
 
 
 def conformed(signal: np.ndarray, *, size: int = 4096, **options: float) -> np.ndarray:
-    settings = {"offset_s": 0.0, "drift_ppm": 0.0, **options}
-    n_samples = int(settings.pop("n_samples", signal.shape[1]))
+    n_samples = int(options.pop("n_samples", signal.shape[1]))
     blocks = on_camera_clock(
-        in_blocks(signal, size), len(signal), samplerate=RATE, n_samples=n_samples, **settings
-    )
+        in_blocks(signal, size), len(signal), Clock(**options),
+        samplerate=RATE, n_samples=n_samples,
+    )  # fmt: skip
     return np.concatenate(list(blocks), axis=1)
 
 
@@ -80,9 +80,7 @@ def test_memory_is_that_of_a_block() -> None:
         while True:
             yield np.ones((4, 1024))
 
-    blocks = on_camera_clock(
-        endless(), 4, samplerate=RATE, offset_s=-1.0, drift_ppm=100.0, n_samples=20 * RATE
-    )
+    blocks = on_camera_clock(endless(), 4, Clock(-1.0, 100.0), samplerate=RATE, n_samples=20 * RATE)
     sizes = [block.shape[1] for block in blocks]
 
     assert sum(sizes) == 20 * RATE

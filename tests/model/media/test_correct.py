@@ -21,6 +21,8 @@ from model.ambisonics import ChannelLayout, YawRotation
 from model.errors import DiskFull, MediaError, OptionError, OutputError
 from model.media import (
     Clock,
+    Laying,
+    Rewriting,
     check_suffix,
     file_sha256,
     open_audio,
@@ -626,9 +628,8 @@ def test_a_file_beyond_four_gigabytes_becomes_rf64(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("subtype", "n_channels"), [("PCM_U8", 5), ("PCM_24", 4)])
 def test_a_new_wav_is_as_long_as_it_says(tmp_path: Path, subtype: str, n_channels: int) -> None:
     soundfile.write(tmp_path / "a.wav", np.zeros((1001, n_channels)), RATE, subtype=subtype)
-    lain = Clock(0.0, 0.0, 777)
 
-    write_corrected([tmp_path / "a.wav"], tmp_path / "b.wav", {}, clock=lain)
+    write_corrected([tmp_path / "a.wav"], tmp_path / "b.wav", {}, laying=Laying(Clock(), 777))
 
     data = (tmp_path / "b.wav").read_bytes()
     pcm = read_pcm_file(tmp_path / "b.wav")
@@ -668,19 +669,17 @@ def test_a_suffix_that_would_lie(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "asked", "right"),
     [
-        ("a.flac", {}, ".flac"),
-        ("a.caf", {}, ".caf"),
-        ("a.flac", {"floats": True}, ".wav"),
-        ("a.caf", {"floats": True}, ".wav"),
-        ("a.aiff", {"laid": True}, ".wav"),
-        ("a.w64", {"joined": True}, ".wav"),
-        ("alac.caf", {}, ".wav"),
-        ("a.amb", {"floats": True}, ".amb"),
+        ("a.flac", Rewriting(), ".flac"),
+        ("a.caf", Rewriting(), ".caf"),
+        ("a.flac", Rewriting(floats=True), ".wav"),
+        ("a.caf", Rewriting(floats=True), ".wav"),
+        ("a.aiff", Rewriting(laid=True), ".wav"),
+        ("a.w64", Rewriting(joined=True), ".wav"),
+        ("alac.caf", Rewriting(), ".wav"),
+        ("a.amb", Rewriting(floats=True), ".amb"),
     ],
 )
-def test_a_new_wav_is_called_one(
-    tmp_path: Path, name: str, asked: dict[str, bool], right: str
-) -> None:
+def test_a_new_wav_is_called_one(tmp_path: Path, name: str, asked: Rewriting, right: str) -> None:
     kinds = {".amb": "WAVEX"}
     path = tmp_path / name
     kind = kinds.get(path.suffix, path.suffix[1:].upper())
@@ -688,11 +687,11 @@ def test_a_new_wav_is_called_one(
     soundfile.write(path, np.zeros((100, 4)), 48000, format=kind, subtype=subtype)
 
     with open_audio(path) as reader:
-        assert output_suffix(reader.info, **asked) == right
-        check_suffix(reader.info, tmp_path / f"b{right}", **asked)
+        assert output_suffix(reader.info, asked) == right
+        check_suffix(reader.info, tmp_path / f"b{right}", asked)
         if right == ".wav":
             with pytest.raises(OptionError, match="new WAV"):
-                check_suffix(reader.info, tmp_path / f"b{path.suffix}", **asked)
+                check_suffix(reader.info, tmp_path / f"b{path.suffix}", asked)
 
 
 def test_only_fuma_is_called_amb(tmp_path: Path) -> None:
@@ -707,7 +706,7 @@ def test_a_new_amb_declares_itself(tmp_path: Path) -> None:
     production_wav(tmp_path / "a.wav")
 
     write_corrected(
-        [tmp_path / "a.wav"], tmp_path / "b.amb", rotation(30), clock=Clock(0.0, 0.0, 500)
+        [tmp_path / "a.wav"], tmp_path / "b.amb", rotation(30), laying=Laying(Clock(), 500)
     )
     (tmp_path / "b.amb").rename(tmp_path / "b.wav")
 

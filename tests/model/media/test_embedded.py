@@ -11,7 +11,7 @@ import pytest
 
 from model.ambisonics import ChannelLayout, YawRotation
 from model.errors import MediaError, OptionError
-from model.media import check_suffix, file_sha256, open_audio, write_corrected
+from model.media import Rewriting, check_suffix, file_sha256, open_audio, write_corrected
 from tests.model.media.boxes import add_boxes, sv3d, v1_uuid
 from tests.model.media.test_audio import RATE, encode, tones
 
@@ -163,7 +163,7 @@ def test_a_name_promises_what_is_written(
     else:
         with pytest.raises(OptionError, match="should end in"):
             check_suffix(info, tmp_path / asked)
-    for given in ({"joined": True}, {"laid": True}, {"floats": True}):
+    for given in (Rewriting(joined=True), Rewriting(laid=True), Rewriting(floats=True)):
         if asked != "b.wav":
             with pytest.raises(OptionError, match="should end in"):
-                check_suffix(info, tmp_path / asked, **given)
+                check_suffix(info, tmp_path / asked, given)

@@ -85,7 +85,7 @@ def test_votes_find_the_line_that_most_share(slope: float, delay: float, seed: i
     line, other = voted(votes, times, least_s=-10.0, bin_s=0.002, max_slope=300e-6, n_lines=2)
 
     truth = delay + slope * (times - 300)
-    assert np.abs(line.delays(times) - truth).max() < 0.005
+    assert np.abs(line.delay(times) - truth).max() < 0.005
     middle = (times[0] + times[-1]) / 2
     assert abs(other.delay(middle) - line.delay(middle)) >= 0.05 - 1e-9
 

@@ -82,8 +82,8 @@ def test_a_drift_within_a_chunk_is_followed(
 
     times_s = np.array([each.chunk.camera_s for each in heard])
     delays_s = np.array([each.chunk.delay_s for each in heard])
-    np.testing.assert_allclose(delays_s, line.delays(times_s), atol=3e-5)
-    np.testing.assert_allclose(place.line.delays(times_s), line.delays(times_s), atol=1.5 / RATE)
+    np.testing.assert_allclose(delays_s, line.delay(times_s), atol=3e-5)
+    np.testing.assert_allclose(place.line.delay(times_s), line.delay(times_s), atol=1.5 / RATE)
 
 
 @pytest.mark.parametrize("off_s", [REACH_S, -REACH_S])

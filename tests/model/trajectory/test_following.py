@@ -67,7 +67,7 @@ def test_the_output_turns_as_the_curve_does_and_steps_within_50_ms(
 
     turned = np.rad2deg(angle(samples))
 
-    at_s = np.array([clock.picture_s(sample / RATE) for sample in samples])
+    at_s = np.array([clock.camera_s(sample / RATE) for sample in samples])
     expected = curve_at(trajectory)(at_s) - 30.0 - 70.0
     away_s = np.min([np.abs(at_s - step.at_s) for step in STEPS], axis=0)
     smooth = (away_s > 0.0251) | (trajectory is MOVING)
