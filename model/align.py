@@ -17,7 +17,6 @@ from threading import Event
 from typing import Any
 
 from model.ambisonics import Convention, YawRotation
-from model.arcs import wrapped_deg
 from model.decision import Decision, Watch, decide
 from model.errors import MediaError
 from model.interruption import command
@@ -45,6 +44,7 @@ from model.take import Progress, Take, Track
 from model.trajectory import following
 from model.trajectory.kinds import Trajectory
 from model.turning import YawAlong
+from model.wording import angle
 
 VERSION = metadata.version("avsa-align")
 
@@ -208,8 +208,8 @@ def _notes_on_output(take: Take, correction: Correction | None, options: Options
         )
     if correction and options.apply_deg is not None:
         notes.append(
-            f"The output is turned by {wrapped_deg(options.apply_deg):+z.1f}°, whatever was found, "
-            "as --apply-deg says."
+            f"The output is turned by {angle(options.apply_deg)}, whatever was found, as "
+            "--apply-deg says."
         )
     if correction and correction.new_wav and _declares_no_more(take, correction.path):
         name = take.layout.convention.value

@@ -9,6 +9,7 @@ rotator (`calcParams`).
 from __future__ import annotations
 
 from model.arcs import told_deg, wrapped_deg
+from model.wording import angle
 
 _LEFT = {"IEM SceneRotator": "yaw", "ATK Rotate": "angle"}
 _RIGHT = {"SPARTA Rotator": "yaw", "ambiX rotator": "yaw"}
@@ -28,4 +29,4 @@ def words(told: list[dict[str, str | float]]) -> str:
     names: dict[float, list[str]] = {}
     for one in told:
         names.setdefault(float(one["value_deg"]), []).append(str(one["name"]))
-    return "; ".join(f"{', '.join(same)} {degrees:+z.1f}°" for degrees, same in names.items())
+    return "; ".join(f"{', '.join(same)} {angle(degrees)}" for degrees, same in names.items())

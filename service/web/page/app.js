@@ -196,6 +196,8 @@ async function render(result) {
   $("results").append(view);
 }
 
+// As model/wording.py has it: rounded down, and never certain.
+const percent = (share) => `${Math.floor(100 * Math.min(share, 0.99) + 1e-9)} %`;
 const signed = (degrees) => `${degrees > 0 ? "+" : ""}${degrees.toFixed(1)}°`;
 
 function words(report) {
@@ -204,7 +206,7 @@ function words(report) {
   const arcs = [report.interval_deg, report.second_interval_deg].filter(Boolean).map(span);
   const side = degrees > 0 ? "left (counter-clockwise)" : "right (clockwise)";
   const turn = `${Math.abs(degrees).toFixed(1)}° to the ${side} seen from above`;
-  const sure = `90 % interval ${arcs.join(" or ")}, confidence ${(100 * report.confidence).toFixed(0)} %`;
+  const sure = `90 % interval ${arcs.join(" or ")}, confidence ${percent(report.confidence)}`;
   const state = report.fix ? `with the fix "${report.fix}"` : "as it is";
   if (report.verdict === "aligned") return `The sound fits ${state} (${sure}).`;
   if (report.verdict === "misaligned") return `Turn the sound field ${turn} (${sure}).`;
