@@ -20,6 +20,7 @@ from scipy.ndimage import minimum_filter
 from torch.nn.functional import interpolate
 
 from model import features
+from model.media import VideoWindow
 from model.media.encode import write_film
 from model.output import WholeFile, whole_file
 from model.picture import AS_IT_IS, FRAME_SIZE, Snapshot, energy_map, title_turned, turned_deg
@@ -29,7 +30,8 @@ from model.turning import turned_along
 FloatArray = NDArray[np.float64]
 Pixels = NDArray[np.uint8]
 
-_RATE_HZ = 12.5
+_RATES_HZ = 10.0, 12.5  # of frames: slower ones are shown more than once, faster ones left out
+_CLOCK_S = 1e-3  # what clocks of containers round to
 _TITLE_HEIGHT = 28
 _FAINT_DB = 30.0  # so far below the loudest moment nothing is drawn
 _OPACITY = 0.7
@@ -54,27 +56,29 @@ def write_preview(
     MediaError : the stretch cannot be decoded any more.
     OutputError, DiskFull : the file cannot be written; nothing is left behind.
     """
-    snapshots = list(_snapshots(take, *place))
-    times_s = np.array([snapshot.at_s for snapshot in snapshots])
-    rate_hz = 1 / float(np.median(np.diff(times_s)))
+    least_hz, most_hz = _RATES_HZ
+    seen = take.picture.read(*place, size=FRAME_SIZE, max_rate_hz=most_hz, colour=True)
+    apart_s = float(np.median(np.diff(seen.times_s)))
+    rate_hz = max(least_hz, 1 / apart_s)
+    length_s = seen.times_s[-1] + apart_s - seen.times_s[0]
+    times_s = seen.times_s[0] + np.arange(round(length_s * rate_hz)) / rate_hz
+    snapshots = list(_snapshots(take, seen, times_s))
     sound = _stereo(take, report, times_s[0], len(times_s) / rate_hz)
     with whole(path) as part:
         frames = _frames(report, snapshots)
         write_film(part, frames, sound, take.audio.samplerate, rate_hz=rate_hz)
 
 
-def _snapshots(take: Take, start_s: float, duration_s: float) -> Iterator[Snapshot]:
-    """Every shown moment of a stretch, with the sound from the moment before to the one after."""
-    seen = take.picture.read(
-        start_s, duration_s, size=FRAME_SIZE, max_rate_hz=_RATE_HZ, colour=True
-    )
-    ends_s = [*seen.times_s, seen.times_s[-1] + np.median(np.diff(seen.times_s))]
-    covariance = take.covariance(seen.times_s[0], np.array(ends_s)).cpu()
-    microphone_deg = _microphone_deg(take, seen.times_s)
-    for index, at_s in enumerate(seen.times_s):
+def _snapshots(take: Take, seen: VideoWindow, times_s: FloatArray) -> Iterator[Snapshot]:
+    """What is seen at times, with the sound from the time before to the one after."""
+    ends_s = np.append(times_s, 2 * times_s[-1] - times_s[-2])
+    covariance = take.covariance(times_s[0], ends_s).cpu()
+    shown = np.searchsorted(seen.times_s, times_s + _CLOCK_S, side="right") - 1
+    microphone_deg = _microphone_deg(take, times_s)
+    for index, at_s in enumerate(times_s):
         back = math.radians(take.video.pose_yaw_deg - microphone_deg[index])
         around = features.rotated(covariance[max(0, index - 1) : index + 2], back)
-        frame = take.as_played(seen.frames[index])
+        frame = take.as_played(seen.frames[shown[index]])
         yield Snapshot(float(at_s), frame, around, float(microphone_deg[index]))
 
 

@@ -109,6 +109,23 @@ def test_the_sound_is_drawn_where_the_output_has_it(
     assert panels(frames[-5])[1][0].max() < 0.1 * panels(frames[10])[1][0].max()  # silence
 
 
+def test_a_slow_picture_is_shown_for_as_long_as_it_lasts(tmp_path: Path) -> None:
+    """A frame a second, each lighter than the one before, beside sound that goes on."""
+    levels = [np.full((128, 256, 3), level, np.uint8) for level in (40, 90, 140, 190)]
+    write_video(tmp_path / "v.mp4", levels, rate_hz=1)
+    track = recorded(tmp_path / "t.wav", 0.0)
+
+    with Take(tmp_path / "v.mp4", Track((track,))) as take:
+        write_preview(take, told(0.0), (0.0, 4.0), tmp_path / "p.mp4")
+
+    frames, sound = watched(tmp_path / "p.mp4")
+    assert sound.shape[1] / 48_000 == pytest.approx(4, abs=0.1)
+    assert len(frames) == 40
+    for level, second in zip((40, 90, 140, 190), range(4), strict=True):
+        for frame in frames[10 * second : 10 * second + 10]:
+            assert np.median(frame[_TITLE_HEIGHT : FRAME_SIZE[0]]) == pytest.approx(level, abs=3)
+
+
 def test_it_sounds_from_the_side_where_it_is_seen(video: Path, tmp_path: Path) -> None:
     """From 80 degrees to the left, by cardioids of the sine of that."""
     track = recorded(tmp_path / "t.wav", 0.0)
