@@ -7,7 +7,7 @@ turned sound in stereo, the picture's left half on the left.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from model import features
 from model.media import VideoWindow
 from model.media.encode import write_film
 from model.output import WholeFile, whole_file
-from model.picture import AS_IT_IS, FRAME_SIZE, Snapshot, energy_map, title_turned, turned_deg
+from model.picture import AS_IT_IS, FRAME_SIZE, energy_map, title_turned, turned_deg
 from model.take import Take
 from model.turning import turned_along
 
@@ -62,24 +62,10 @@ def write_preview(
     rate_hz = max(least_hz, 1 / apart_s)
     length_s = seen.times_s[-1] + apart_s - seen.times_s[0]
     times_s = seen.times_s[0] + np.arange(round(length_s * rate_hz)) / rate_hz
-    snapshots = list(_snapshots(take, seen, times_s))
     sound = _stereo(take, report, times_s[0], len(times_s) / rate_hz)
     with whole(path) as part:
-        frames = _frames(report, snapshots)
+        frames = _frames(take, report, seen, times_s)
         write_film(part, frames, sound, take.audio.samplerate, rate_hz=rate_hz)
-
-
-def _snapshots(take: Take, seen: VideoWindow, times_s: FloatArray) -> Iterator[Snapshot]:
-    """What is seen at times, with the sound from the time before to the one after."""
-    ends_s = np.append(times_s, 2 * times_s[-1] - times_s[-2])
-    covariance = take.covariance(times_s[0], ends_s).cpu()
-    shown = np.searchsorted(seen.times_s, times_s + _CLOCK_S, side="right") - 1
-    microphone_deg = _microphone_deg(take, times_s)
-    for index, at_s in enumerate(times_s):
-        back = math.radians(take.video.pose_yaw_deg - microphone_deg[index])
-        around = features.rotated(covariance[max(0, index - 1) : index + 2], back)
-        frame = take.as_played(seen.frames[shown[index]])
-        yield Snapshot(float(at_s), frame, around, float(microphone_deg[index]))
 
 
 def _microphone_deg(take: Take, times_s: FloatArray) -> FloatArray:
@@ -106,22 +92,35 @@ def _stereo(take: Take, report: dict[str, Any], start_s: float, duration_s: floa
 # --- picture -------------------------------------------------------------------------------------
 
 
-def _frames(report: dict[str, Any], snapshots: Sequence[Snapshot]) -> Iterator[Pixels]:
-    """Both panoramas of each moment, one above the other, [shape=(H, W, 3)]."""
-    levels = np.array([float(s.covariance[..., features.WW].mean()) for s in snapshots])
-    below_db = 10 * np.log10(levels / max(levels.max(), 1e-20) + 1e-20)
-    strengths = np.clip(1 + below_db / _FAINT_DB, 0, 1)
-    for snapshot, strength in zip(snapshots, strengths, strict=True):
-        degrees = float(turned_deg(report, snapshot.at_s, snapshot.turned_deg))
-        coarse = energy_map(snapshot.covariance)[None, None]
+def _frames(
+    take: Take, report: dict[str, Any], seen: VideoWindow, times_s: FloatArray
+) -> Iterator[Pixels]:
+    """Both panoramas at each time, one above the other, [shape=(H, W, 3)].
+
+    What is heard at a time is the sound from the time before to the one after.
+    """
+    covariance = take.covariance(
+        times_s[0], np.append(times_s, 2 * times_s[-1] - times_s[-2])
+    ).cpu()
+    levels = covariance[..., features.WW].mean(1)
+    below_db = 10 * (levels / levels.max().clamp(min=1e-20) + 1e-20).log10()
+    strengths = (1 + below_db / _FAINT_DB).clamp(0, 1).tolist()
+    shown = np.searchsorted(seen.times_s, times_s + _CLOCK_S, side="right") - 1
+    microphones_deg = _microphone_deg(take, times_s)
+    turns_deg = turned_deg(report, times_s, microphones_deg)
+    for index, turn_deg in enumerate(turns_deg.tolist()):
+        back = math.radians(take.video.pose_yaw_deg - microphones_deg[index])
+        around = features.rotated(covariance[max(0, index - 1) : index + 2], back)
+        coarse = energy_map(around)[None, None]
         energy = interpolate(coarse, FRAME_SIZE, mode="bilinear")[0, 0].numpy()
-        columns = round(-degrees / 360 * FRAME_SIZE[1])  # azimuth grows to the left
-        shown = {AS_IT_IS: energy, title_turned(report, degrees): np.roll(energy, columns, axis=1)}
+        columns = round(-turn_deg / 360 * FRAME_SIZE[1])  # azimuth grows to the left
+        heard = {AS_IT_IS: energy, title_turned(report, turn_deg): np.roll(energy, columns, axis=1)}
+        frame = take.as_played(seen.frames[shown[index]])
         yield np.concatenate(
             [
                 part
-                for title, heard in shown.items()
-                for part in (_title(title), _heard_over(snapshot.frame, heard, strength))
+                for title, one in heard.items()
+                for part in (_title(title), _heard_over(frame, one, strengths[index]))
             ]
         )
 
