@@ -207,7 +207,7 @@ async def append(
         "requestBody": {"required": True, "content": {"application/octet-stream": _BYTES}}
     },
     responses={
-        400: described("a header is malformed, or the body breaks off"),
+        400: described("a header is malformed, or the body is a part, or breaks off"),
         409: described("there is a finished upload of this id"),
         460: described("the body does not have its digest"),
         **_UNKNOWN, **_TAKEN, **_REFUSED,
@@ -228,6 +228,7 @@ async def put_upload(
 
     It is there as a whole or not at all; after a break, send it again under the same id.
     """
+    _refuse_part(request)
     check = Check("sha256", _content_digest(content_digest))
     length = content_length(request)
     label, exists = safe_label(name), False
@@ -339,6 +340,14 @@ def _refuse_beforehand(request: Request, store: UploadStore, upload: Upload) -> 
         detail = f"The body has {size} bytes; the upload has {limit - upload.offset} left."
         raise Problem(413, "too_large", detail)
     store.check_space(size)
+
+
+def _refuse_part(request: Request) -> None:
+    """Refuse the rest of a file, as clients send it that resume (RFC 9110, 14.5)."""
+    part = request.headers.get("content-range")
+    if part is not None:
+        detail = f"Content-Range is {part[:80]!r}; send the whole file, or go on with PATCH (tus)."
+        raise Problem(400, "invalid_header", detail)
 
 
 def _filename(metadata: str) -> str:

@@ -136,6 +136,10 @@ def test_one_put_with_curl(server: Server, tmp_path: Path) -> None:
         ).stdout.rpartition("\n")
         return int(status), json.loads(body)
 
+    status, problem = curl("-C", "4000000")  # which sends the rest, as if some were there
+    assert (status, problem["code"]) == (400, "invalid_header")
+    assert "bytes 4000000-4999999/5000000" in problem["detail"]
+
     wrong = f"Content-Digest: sha-256=:{base64.b64encode(bytes(32)).decode()}:"
     status, problem = curl("-H", wrong)
     assert (status, problem["code"]) == (460, "checksum_mismatch")
