@@ -12,7 +12,6 @@ import json
 import re
 import secrets
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
@@ -24,6 +23,7 @@ from typing import ParamSpec, Protocol, TypeVar
 import redis
 
 from service.jobs import TableUnreachable
+from service.jobs.connections import Connections
 from service.jobs.sqlite_schema import told_if_damaged
 
 PREFIX = "avsa_"
@@ -153,8 +153,7 @@ class SqliteKeys:
     """Keys in an SQLite file; raises `ValueError` if it is a damaged one, or none."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._local = threading.local()
+        self._connections = Connections(path, busy_s=30)
         path.parent.mkdir(parents=True, exist_ok=True)
         with told_if_damaged(path):
             self._begin()
@@ -169,13 +168,7 @@ class SqliteKeys:
 
     @property
     def _db(self) -> sqlite3.Connection:
-        """The connection of the calling thread."""
-        db: sqlite3.Connection | None = getattr(self._local, "db", None)
-        if db is None:
-            db = sqlite3.connect(self._path, timeout=30, isolation_level=None)
-            db.execute("PRAGMA journal_mode=WAL")
-            self._local.db = db
-        return db
+        return self._connections.own
 
     @_reaching
     def add(self, key: Key) -> None:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from service.jobs.connections import Connections
 from service.jobs.group_commit import GroupCommit
 from service.jobs.record import (
     Delivery,
@@ -29,7 +30,7 @@ from service.jobs.record import (
     WorkerInfo,
     new_id,
 )
-from service.jobs.sqlite_schema import connect, job_of, migrate, told_if_damaged
+from service.jobs.sqlite_schema import job_of, migrate, told_if_damaged
 
 _BUSY_S = 10.0
 
@@ -51,7 +52,7 @@ class SqliteJobTable:
         self._path = path
         self._busy_s = busy_s
         self._clock, self._steady = clock, steady
-        self._local = threading.local()
+        self._connections = Connections(path, busy_s)
         # Threads take turns here: SQLite lets a writer that has to wait sleep, longer and longer.
         self._writing = threading.Lock()
         self._together = GroupCommit(self._turn, self._begun)
@@ -59,18 +60,10 @@ class SqliteJobTable:
         with told_if_damaged(path), self._transaction() as db:
             migrate(db)
 
-    @property
-    def _db(self) -> sqlite3.Connection:
-        """The connection of the calling thread."""
-        db: sqlite3.Connection | None = getattr(self._local, "db", None)
-        if db is None:
-            self._local.db = db = connect(self._path, self._busy_s)
-        return db
-
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
         try:
-            yield self._db
+            yield self._connections.own
         except sqlite3.OperationalError as error:
             raise TableUnreachable(f"The job table {self._path}: {error}.") from error
 

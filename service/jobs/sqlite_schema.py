@@ -82,15 +82,6 @@ VERSIONS = (
 )
 
 
-def connect(path: Path, busy_s: float) -> sqlite3.Connection:
-    """A connection that loses nothing in a power cut, and waits for others for `busy_s`."""
-    db = sqlite3.connect(path, timeout=busy_s, isolation_level=None)
-    db.row_factory = sqlite3.Row
-    db.execute("PRAGMA journal_mode=WAL")
-    db.execute("PRAGMA synchronous=FULL")
-    return db
-
-
 @contextmanager
 def told_if_damaged(path: Path) -> Iterator[None]:
     """Say in a sentence that a file is none of SQLite's, or a damaged one.

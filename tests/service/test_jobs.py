@@ -161,9 +161,9 @@ def test_what_is_asked_often_costs_no_more_where_many_jobs_have_ended(tmp_path: 
 
     def cost(ask: Callable[[], object]) -> int:
         steps[0] = 0
-        table._db.set_progress_handler(count, 1)
+        table._connections.own.set_progress_handler(count, 1)
         ask()
-        table._db.set_progress_handler(None, 0)
+        table._connections.own.set_progress_handler(None, 0)
         return steps[0]
 
     def costs(n_more: int) -> list[int]:
@@ -423,7 +423,7 @@ def test_what_was_submitted_is_there_for_another_process(tmp_path: Path) -> None
     job = table.submit(NewJob({"a": 1}))
 
     assert SqliteJobTable(tmp_path / "jobs.sqlite").get(job.id) == job
-    synchronous = table._db.execute("PRAGMA synchronous").fetchone()
+    synchronous = table._connections.own.execute("PRAGMA synchronous").fetchone()
     assert tuple(synchronous) == (2,)  # FULL: a power cut takes nothing that was committed
 
 
