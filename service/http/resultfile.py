@@ -69,7 +69,8 @@ class ResultFile(FileResponse):
         except FileNotFoundError as error:
             raise _gone() from error
         self.set_stat_headers(self.stat_result)
-        if _has(Headers(scope=scope).get("if-none-match", ""), self.headers["etag"]):
+        known = ",".join(Headers(scope=scope).getlist("if-none-match"))
+        if _has(known, self.headers["etag"]):
             kept = {name: self.headers[name] for name in ("etag", "last-modified")}
             await Response(None, 304, kept)(scope, receive, send)
         else:

@@ -233,8 +233,9 @@ async def _submitted(request: Request, service: Service, caller: Caller, key: st
 
 
 def _preferred_wait(request: Request) -> float | None:
-    """Seconds of a `Prefer: wait=N` header (RFC 7240)."""
-    match = re.search(r"(?:^|[,;\s])wait\s*=\s*\"?(\d+)", request.headers.get("prefer", ""))
+    """Seconds of a `Prefer: wait=N` header (RFC 7240), which may come in several, in any case."""
+    preferred = ", ".join(request.headers.getlist("prefer"))
+    match = re.search(r"(?:^|[,;\s])wait\s*=\s*\"?(\d+)", preferred, re.IGNORECASE)
     return float(match[1]) if match else None
 
 

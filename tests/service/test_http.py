@@ -104,6 +104,8 @@ def test_what_a_caller_has_is_not_sent_again(polite: Server, ended: str) -> None
     for known in (etag, f'W/{etag}, "other"', "*"):
         again = httpx.get(url, headers={"If-None-Match": known})
         assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", etag)
+    two = [("If-None-Match", '"other"'), ("If-None-Match", etag)]  # lines are one list
+    assert httpx.get(url, headers=two).status_code == 304
     assert httpx.get(url, headers={"If-None-Match": '"other"'}).content == AUDIO
 
 
@@ -127,6 +129,18 @@ def test_a_request_that_waits_for_a_result_that_the_disk_has_lost_is_told(polite
     job_id = done.headers["content-location"].removeprefix("/jobs/")
     (polite.data_dir / "results" / job_id / "1" / "report-0.json").unlink()
     refused(ask(), 404, "result_gone")
+
+
+@pytest.mark.parametrize(
+    "preferred",
+    [["wait=30"], ["respond-async, wait=30"], ["respond-async", "wait=30"], ['Wait="30"']],
+)
+def test_a_preference_to_wait_is_seen(polite: Server, preferred: list[str]) -> None:
+    """As RFC 7240 lets it be written: in lines that are one list, its name in any case."""
+    files = {"video": ("take.mp4", b"v"), "audio": ("take.wav", b"a")}
+    lines = [("Prefer", line) for line in preferred]
+    answer = httpx.post(f"{polite.url}/align", files=files, headers=lines, timeout=60)
+    assert (answer.status_code, answer.headers.get("preference-applied")) == (200, "wait")
 
 
 def test_a_body_in_a_coding_is_refused_and_nothing_of_it_is_kept(polite: Server) -> None:
