@@ -23,7 +23,7 @@ from service.http.middleware import RequestLog, SafeHeaders, SameSite, is_loopba
 from service.http.object_routes import router as objects_router
 from service.http.result_routes import router as results_router
 from service.http.routes import Service, router
-from service.http.upload_routes import TusVersion
+from service.http.upload_routes import Tus
 from service.http.upload_routes import router as uploads_router
 from service.http.webhook_routes import router as webhooks_router
 from service.jobs import open_table
@@ -146,7 +146,7 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
     """What every request passes, the last first."""
     app.add_middleware(BodyLimit)
     app.add_middleware(PlainBody)
-    app.add_middleware(TusVersion)
+    app.add_middleware(Tus)
     app.add_middleware(SameSite, loopback=is_loopback(settings.host), origins=settings.cors_origins)
     app.add_middleware(
         RequestLog, observe=app.state.metrics.observe, going_down=app.state.going_down

@@ -98,12 +98,12 @@ class _Counted:
 
 
 def _sends_files(scope: Scope) -> bool:
-    """Whether a request's body is streamed to the disk; of uploads POST may stand for PATCH."""
+    """Whether a request's body is streamed to the disk."""
     if scope["path"] == "/align":
         kind = Headers(scope=scope).get("content-type", "")
         return kind.lower().startswith("multipart/form-data")
     of_upload: bool = scope["path"].startswith("/uploads/")
-    return of_upload and scope["method"] in ("PATCH", "POST", "PUT")
+    return of_upload and scope["method"] in ("PATCH", "PUT")
 
 
 async def pour(request: Request, write: Callable[[bytearray], None], *, idle_s: float) -> None:

@@ -20,6 +20,7 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.concurrency import contextmanager_in_threadpool
 from fastapi.responses import JSONResponse
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.http.access import Owner
@@ -42,8 +43,12 @@ _CHUNK_TYPE = "application/offset+octet-stream"
 router = APIRouter(prefix="/uploads", tags=["uploads"])
 
 
-class TusVersion:
-    """ASGI middleware: every answer under /uploads names the version of the protocol."""
+class Tus:
+    """ASGI middleware: what tus asks of every request under /uploads.
+
+    A method that a client cannot send is named in a header of a POST, and is then the request's.
+    Every answer names the version of the protocol.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -58,7 +63,12 @@ class TusVersion:
             await send(message)
 
         path = scope["path"] if scope["type"] == "http" else ""
-        of_uploads = path == "/uploads" or path.startswith("/uploads/")
+        of_one = path.startswith("/uploads/")
+        if of_one and scope["method"] == "POST":
+            method = Headers(scope=scope).get("x-http-method-override", "").upper()
+            if method in ("PATCH", "HEAD", "DELETE"):
+                scope["method"] = method  # in place: the log reads the same scope
+        of_uploads = of_one or path == "/uploads"
         await self._app(scope, receive, send_with_version if of_uploads else send)
 
 
@@ -268,34 +278,6 @@ async def delete_upload(upload_id: str, store: Store, owner: Owner) -> Response:
     async with _held(store, upload_id, owner) as upload:
         await run_sync(store.delete, upload)
     return Response(None, 204)
-
-
-@router.post("/{upload_id}", include_in_schema=False)
-async def overridden(
-    request: Request,
-    upload_id: str,
-    store: Store,
-    owner: Owner,
-    idle_s: IdleS,
-    x_http_method_override: Annotated[str, Header()] = "",
-    tus_resumable: Annotated[str, Header()] = "",
-) -> Response:
-    """For clients that cannot send PATCH, HEAD or DELETE (tus)."""
-    method = x_http_method_override.upper()
-    if method not in ("PATCH", "HEAD", "DELETE"):
-        detail = f"X-HTTP-Method-Override is {method[:20]!r}; send PATCH, HEAD or DELETE."
-        allowed = {"Allow": "GET, HEAD, PATCH, PUT, DELETE"}
-        raise Problem(405, "method_not_allowed", detail, headers=allowed)
-    await _speaks_tus(tus_resumable)
-    if method == "PATCH":
-        headers = request.headers
-        return await append(
-            request, upload_id, store, owner, idle_s,
-            headers.get("upload-offset", ""), headers.get("upload-checksum", ""),
-        )  # fmt: skip
-    if method == "HEAD":
-        return await get_offset(upload_id, store, owner)
-    return await delete_upload(upload_id, store, owner)
 
 
 @asynccontextmanager
