@@ -200,8 +200,9 @@ def safe_suffix(label: str) -> str:
 def safe_label(name: str) -> str:
     """A user's file name as a label: its last part, without control characters, of sane length.
 
+    Those of bidirectional text go too: one turns around all that follows it, as a sentence's rest.
     The names of a folder and the one above it name no file.
     """
     last = re.split(r"[/\\]", name)[-1]
-    label = re.sub(r"[\x00-\x1f\x7f]", "", last)[-200:]
+    label = re.sub(r"[\x00-\x1f\x7f\u202a-\u202e\u2066-\u2069]", "", last)[-200:]
     return "unnamed" if label in ("", ".", "..") else label

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -141,6 +142,16 @@ def test_a_preference_to_wait_is_seen(polite: Server, preferred: list[str]) -> N
     lines = [("Prefer", line) for line in preferred]
     answer = httpx.post(f"{polite.url}/align", files=files, headers=lines, timeout=60)
     assert (answer.status_code, answer.headers.get("preference-applied")) == (200, "wait")
+
+
+@pytest.mark.parametrize("sent", ["takes\u202egpj.wav", "\u2067takes\u2066gpj.wav\u202d"])
+def test_a_name_turns_no_text_around(polite: Server, sent: str) -> None:
+    """All that follows it, as the rest of an error's sentence, would be read from the right."""
+    files = {"video": ("take.mp4", b"v"), "audio": (sent, b"a")}
+    assert httpx.post(f"{polite.url}/align", files=files).json()["label"] == "takesgpj.wav"
+    url = f"{polite.url}/uploads/{os.urandom(16).hex()}"
+    put = httpx.put(url, params={"name": sent}, content=b"a").json()
+    assert put["name"] == "takesgpj.wav"
 
 
 def test_a_body_in_a_coding_is_refused_and_nothing_of_it_is_kept(polite: Server) -> None:
