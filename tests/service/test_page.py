@@ -471,6 +471,21 @@ def test_what_is_dropped(page: Page) -> None:
     expect(page.locator("#drop-audio .chosen")).to_have_text("one.wav, two.wav")
 
 
+def test_a_folder_that_is_dropped_is_no_file(page: Page, tmp_path: Path) -> None:
+    """A browser passes it on as one, of some bytes that cannot be read."""
+    (tmp_path / "takes").mkdir()
+    page.reload()
+    box = page.locator("#drop-audio").bounding_box()
+    assert box is not None
+    data = {"items": [], "files": [str(tmp_path / "takes")], "dragOperationsMask": 1}
+    where = {"x": box["x"] + 9, "y": box["y"] + 9, "data": data}
+    browser = page.context.new_cdp_session(page)
+    for kind in ("dragEnter", "dragOver", "drop"):
+        browser.send("Input.dispatchDragEvent", {"type": kind, **where})
+    expect(page.locator("#error")).to_contain_text("takes is a folder")
+    assert page.evaluate("document.getElementById('audio').files.length") == 0
+
+
 @pytest.mark.parametrize("field", ["#offset", "#turn"])
 def test_what_is_no_number_is_told(page: Page, take: TakeFiles, field: str) -> None:
     page.reload()

@@ -23,6 +23,12 @@ export function choosing(input, drop, refuse) {
     drop.classList.remove("over");
     const { files } = event.dataTransfer;
     if (!files.length) return;  // text, or an image of another page
+    const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry());
+    const folder = entries.find((entry) => entry?.isDirectory);  // among the files as if it were one
+    if (folder) {
+      refuse(`${folder.name} is a folder: drop the files that are in it.`);
+      return;
+    }
     if (files.length > 1 && !input.multiple) {
       refuse(`Drop one file here, and not ${files.length}: tracks have a field of their own.`);
       return;
