@@ -11,8 +11,9 @@ import gc
 import re
 import sys
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 
 import uvicorn
@@ -39,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings = Settings.load()
         arguments = _parser(settings).parse_args(argv)
-        _make_data_dir(settings)
+        with _told_of(settings.data_dir, "made"):
+            settings.data_dir.mkdir(parents=True, exist_ok=True)
         status: int = arguments.run(settings, arguments)
         return status
     except ValidationError as error:
@@ -59,20 +61,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 2
 
 
-def _make_data_dir(settings: Settings) -> None:
+@contextmanager
+def _told_of(folder: Path, what: str) -> Iterator[None]:
+    """What the system refuses of the data folder, as a sentence."""
     try:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        yield
     except OSError as error:
-        words = f"{settings.data_dir} cannot be made ({error.strerror})"
-        raise ValueError(f"The data folder {words}: set AVSA_DATA_DIR to another.") from error
+        raise ValueError(
+            f"The data folder {folder} cannot be {what} ({error.strerror}): set AVSA_DATA_DIR to "
+            "another."
+        ) from error
 
 
 def _check_data_dir(settings: Settings) -> None:
-    try:
+    with _told_of(settings.data_dir, "written"):
         Storage(settings.data_dir).check()
-    except OSError as error:
-        words = f"{settings.data_dir} cannot be written ({error.strerror})"
-        raise ValueError(f"The data folder {words}: set AVSA_DATA_DIR to another.") from error
 
 
 def _parser(settings: Settings) -> argparse.ArgumentParser:

@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
 
@@ -176,7 +177,8 @@ def _purge_job(settings: Settings, arguments: argparse.Namespace) -> int:
     job = _known(table, arguments.id)
     if not job.state.final:
         raise ValueError(f"The job {job.id} is {job.state}: cancel it first.")
-    Purge(table, Storage(settings.data_dir), ObjectStore(settings), settings)(job)
+    with closing(ObjectStore(settings)) as objects:
+        Purge(table, Storage(settings.data_dir), objects, settings)(job)
     return 0
 
 

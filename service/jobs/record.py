@@ -168,6 +168,14 @@ class Summary:
     totals: dict[str, float]
 
 
+LOST_AGAIN = "its worker was lost again and again"
+
+
+def given_up(code: str, limit: int, words: str) -> dict[str, Any]:
+    """The error of a job that was tried as often as may be."""
+    return {"code": code, "detail": f"The job was given up after {limit} attempts: {words}."}
+
+
 class TableUnreachable(Exception):
     """The table cannot be read or written now; whether the change was made is not known."""
 

@@ -24,6 +24,7 @@ from redis.exceptions import (
 from redis.retry import Retry
 
 from service.jobs.record import (
+    LOST_AGAIN,
     Delivery,
     Job,
     KeyReused,
@@ -35,6 +36,7 @@ from service.jobs.record import (
     Summary,
     TableUnreachable,
     WorkerInfo,
+    given_up,
     new_id,
 )
 
@@ -245,7 +247,8 @@ class RedisJobTable:
 
     def crashed(self, job_id: str, attempt: int, *, limit: int, words: str) -> State | None:
         """See `JobTable`."""
-        return self._put_back(job_id, attempt, "crashes", limit, _given_up("crashed", limit, words))
+        error = json.dumps(given_up("crashed", limit, words))
+        return self._put_back(job_id, attempt, "crashes", limit, error)
 
     def _put_back(
         self, job_id: str, attempt: int, kind: str, limit: int | None = None, error: str = "null"
@@ -258,7 +261,7 @@ class RedisJobTable:
 
     def reclaim(self, *, limit: int) -> list[str]:
         """See `JobTable`."""
-        error = _given_up("worker_lost", limit, "its worker was lost again and again")
+        error = json.dumps(given_up("worker_lost", limit, LOST_AGAIN))
         queued = []
         while answer := self._call("reclaim", limit=limit, error=error, delivery=new_id()):
             job_id, state = answer
@@ -316,11 +319,6 @@ class RedisJobTable:
 def _unreachable(error: Exception) -> TableUnreachable:
     words = str(error).rstrip(".")
     return TableUnreachable(f"The job table in Redis is out of reach: {words}.")
-
-
-def _given_up(code: str, limit: int, words: str) -> str:
-    detail = f"The job was given up after {limit} attempts: {words}."
-    return json.dumps({"code": code, "detail": detail})
 
 
 def _of_hash(fields: Any) -> Job | None:

@@ -17,6 +17,7 @@ from typing import Any
 from service.jobs.connections import Connections
 from service.jobs.group_commit import GroupCommit
 from service.jobs.record import (
+    LOST_AGAIN,
     Delivery,
     Job,
     KeyReused,
@@ -28,6 +29,7 @@ from service.jobs.record import (
     Summary,
     TableUnreachable,
     WorkerInfo,
+    given_up,
     new_id,
 )
 from service.jobs.sqlite_schema import job_of, migrate, told_if_damaged
@@ -222,13 +224,12 @@ class SqliteJobTable:
     def crashed(self, job_id: str, attempt: int, *, limit: int, words: str) -> State | None:
         """See `JobTable`."""
         with self._transaction() as db:
-            error = {"code": "crashed", "detail": _given_up(limit, words)}
+            error = given_up("crashed", limit, words)
             return self._put_back(db, job_id, attempt, "crashes", limit, error)
 
     def reclaim(self, *, limit: int) -> list[str]:
         """See `JobTable`. A lease that ends too late is of before the machine was started again."""
-        words = _given_up(limit, "its worker was lost again and again")
-        error = {"code": "worker_lost", "detail": words}
+        error = given_up("worker_lost", limit, LOST_AGAIN)
         now, held = self._steady(), "lease_until BETWEEN ? AND ? + lease_s"
         query = f"SELECT id, attempt FROM jobs WHERE state = ? AND NOT {held}"  # noqa: S608 - ours
         with self._transaction() as db:
@@ -428,10 +429,6 @@ def _add(db: sqlite3.Connection, amounts: dict[str, float]) -> None:
         "INSERT INTO totals VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = value + ?",
         [(name, amount, amount) for name, amount in amounts.items()],
     )
-
-
-def _given_up(limit: int, words: str) -> str:
-    return f"The job was given up after {limit} attempts: {words}."
 
 
 def _find(db: sqlite3.Connection, job_id: str) -> Job | None:

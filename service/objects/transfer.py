@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -47,17 +48,18 @@ def fetch_inputs(job: dict[str, Any], notify: Callable[[float], None]) -> dict[s
     free = shutil.disk_usage(folder).free
     if free < total:
         raise DiskFull(f"No space is left to fetch {total} bytes of the job's files: {free} free.")
-    store = ObjectStore(Settings.load())
     paths = {}
-    for number, (uri, (entry, label)) in enumerate(wanted.items()):
+    with closing(ObjectStore(Settings.load())) as store:
+        for number, (uri, (entry, label)) in enumerate(wanted.items()):
 
-        def tell(fraction: float, size: int = entry["size"], before: int = before) -> None:
-            notify((before + fraction * size) / max(1, total))
+            def tell(fraction: float, size: int = entry["size"], before: int = before) -> None:
+                notify((before + fraction * size) / max(1, total))
 
-        path = folder / f"file-{number}{safe_suffix(label)}"
-        store.fetch(ObjectName.parse(uri), ObjectFacts(entry["size"], entry["etag"]), path, tell)
-        before += entry["size"]
-        paths[uri] = str(path)
+            path = folder / f"file-{number}{safe_suffix(label)}"
+            facts = ObjectFacts(entry["size"], entry["etag"])
+            store.fetch(ObjectName.parse(uri), facts, path, tell)
+            before += entry["size"]
+            paths[uri] = str(path)
     return {
         **job,
         **{name: _with_path(file, paths) for name, file in single.items()},
@@ -97,7 +99,7 @@ def store_outputs(job: dict[str, Any], index: int, result: dict[str, Any]) -> di
     """
     if not job.get("output"):
         return result
-    store, folder = ObjectStore(Settings.load()), Path(job["folder"])
+    folder = Path(job["folder"])
     target = ObjectName.parse(job["output"]).below(*folder.parts[-2:])
     files = {
         "audio": result["audio"],
@@ -106,8 +108,9 @@ def store_outputs(job: dict[str, Any], index: int, result: dict[str, Any]) -> di
         **({"preview": result["preview"]} if result.get("preview") else {}),
     }
     objects = {kind: target.below(name) for kind, name in files.items()}
-    for kind, name in files.items():
-        store.store(folder / name, objects[kind])
+    with closing(ObjectStore(Settings.load())) as store:
+        for kind, name in files.items():
+            store.store(folder / name, objects[kind])
     for name in files.values():
         (folder / name).unlink()
     return {**result, "objects": {kind: name.uri for kind, name in objects.items()}}

@@ -57,10 +57,7 @@ class DirectUploadState:
 
 
 class DirectUploads:
-    """Presigned multipart uploads: clients send parts to the store, past this service.
-
-    All state is in the store, so any process of the service can go on with it.
-    """
+    """Presigned multipart uploads below a folder of the store."""
 
     def __init__(self, store: ObjectStore, folder: ObjectName) -> None:
         self._store = store

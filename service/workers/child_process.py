@@ -135,12 +135,8 @@ class ChildProcess:
     def end(self) -> None:
         """Kill it if it runs."""
         if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            for pipe in (self._process.stdin, self._process.stdout):
-                if pipe is not None:
-                    with suppress(OSError):
-                        pipe.close()
+            with suppress(OSError), self._process:  # which closes its pipes and waits for it
+                self._process.kill()
             self._process = None
 
 

@@ -122,7 +122,8 @@ def _leave_logging_alone(**_: Any) -> None:
 def run_worker(settings: Settings) -> int:
     """Be a worker of a cluster until SIGTERM; returns the exit status."""
     table, storage = open_table(settings), Storage(settings.data_dir)
-    purge = Purge(table, storage, ObjectStore(settings), settings)
+    objects = ObjectStore(settings)
+    purge = Purge(table, storage, objects, settings)
     celery = make_celery(settings)
     pool = Pool(celery, table, storage, settings)
     reconciler = Reconciler(table, WakeUps(celery, table), settings, [pool.announce])
@@ -134,3 +135,4 @@ def run_worker(settings: Settings) -> int:
     finally:
         retention.stop()
         reconciler.stop()
+        objects.close()
