@@ -103,15 +103,16 @@ def load_calibration(path: Path | None = None, method: Method = Method.FUSED) ->
     ------
     MediaError : missing, or not a calibration.
     """
+    source = path or weights_path(method)
     try:
-        data = (weights_path(method) if path is None else path).read_bytes()
+        data = source.read_bytes()
     except OSError as error:
-        raise MediaError(f"The weights {path} cannot be read: {error.strerror}.") from error
+        raise MediaError(f"The weights {source} cannot be read: {error.strerror}.") from error
     try:
         fields = json.loads(data)
         return Calibration(**fields, sha256=hashlib.sha256(data).hexdigest())
     except (ValueError, TypeError) as error:
-        raise MediaError(f"{path} is not a calibration of this version: {error}.") from error
+        raise MediaError(f"{source} is not a calibration of this version: {error}.") from error
 
 
 def save_scorer(path: Path, network: EquivariantScorer, provenance: Mapping[str, Any]) -> None:

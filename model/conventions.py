@@ -176,6 +176,7 @@ def judge_channels(
     omni = omni_probabilities(stats)
     readings = reading_probabilities(stats, n_components_=n_components, declared=declared)
     sound = (1 - capsules) * omni[0]  # B-format with W in front
+    likely = {reading: p * sound for reading, p in readings.items()}
     findings += faults.one_signal(stats)
     findings += faults.capsules(capsules, closed=closed)
     findings += faults.omni_elsewhere(stats, omni * (1 - capsules))
@@ -187,12 +188,10 @@ def judge_channels(
         findings += faults.gain_errors(stats)
         findings += faults.higher_channels(stats, best, n_components)
     if declared is None or best != declared.value:
-        findings += faults.other_reading(
-            {r: p * sound for r, p in readings.items()}, declared, n_components
-        )
+        findings += faults.other_reading(likely, declared, n_components)
     selection = None
     if declared is None and not any(f.problem and f.spoils_reading for f in findings):
-        selection = _selection({r: p * sound for r, p in readings.items()}, n_components)
+        selection = _selection(likely, n_components)
     return Diagnosis(_told(findings), readings, selection, declared is not None)
 
 

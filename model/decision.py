@@ -99,8 +99,8 @@ def judge_take(
             scored.append(score(window, scorers, calibration))
             observe(window, scored[-1])
             progress(_READING + (1 - _READING) * (index + 1) / len(windows))
-    moment = _snapshot(take, windows[len(windows) // 2])
-    return judge(scored, calibration, tolerance_deg=tolerance_deg), scored, moment
+    snapshot = _snapshot(take, windows[len(windows) // 2])
+    return judge(scored, calibration, tolerance_deg=tolerance_deg), scored, snapshot
 
 
 def _snapshot(take: Take, window: Window) -> Snapshot:

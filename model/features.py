@@ -256,7 +256,7 @@ _NOISE, _FLOOR, _CEILING = 1.0, 4.0, 20.0
 # A coder that begins afresh at more of the frames than this (ProRes, Motion JPEG) leaves no pulse
 # there that tells them from the others.
 _MOST_REFRESHED = 0.4
-_STILL = 0.95  # of the change must be gone with a turn of the camera taken back
+_STILL = 0.95  # of the change: a turn of the camera, taken back, leaves less than that
 _CHANGE_SCALE = 4.0  # brings the first of the maps to unit size
 # Rows of the picture maps, top to bottom, each of 10 degrees.
 N_ELEVATIONS = 12

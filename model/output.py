@@ -14,7 +14,7 @@ from typing import Self
 
 from model.errors import DiskFull, OptionError, OutputError
 
-# Of a path the temporary name to write to, within a block.
+# Gives the temporary name to write to in a path's place, for the length of a `with` block.
 WholeFile = Callable[[Path], AbstractContextManager[Path]]
 # How they begin; an MP4 as FFmpeg writes it, and hardly any camera.
 JSON, PNG, MP4 = b"{", b"\x89PNG\r\n\x1a\n", b"\0\0\0 ftypisom"

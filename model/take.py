@@ -29,6 +29,7 @@ from model.media import (
     Stereo,
     VideoInfo,
     VideoReader,
+    not_finite,
     open_split_audio,
 )
 from model.moments import FRAME_SIZE, Moment, crops_around, moment_starts, picture_span
@@ -162,7 +163,10 @@ class Take:
 
     @property
     def carrier(self) -> Carrier | None:
-        """What the field's channels are ordered by, if that is not theirs and lost without it."""
+        """The order that the track's container gives its channels, where the field is read in it.
+
+        Out of that container nothing tells of it.
+        """
         own, carrier = self.track.components, self._audio.info.carrier
         kept = own is None and carrier and self.layout.components == carrier.components
         return carrier if kept else None
@@ -236,10 +240,7 @@ class Take:
         count = round(duration_s * rate)
         block = self._audio.read(max(0, first), count + min(0, first))
         if not np.isfinite(block).all():
-            raise MediaError(
-                f"{self.audio.path} holds NaN or infinite samples near {start_s:.1f} s: repair "
-                "the track first."
-            )
+            raise not_finite(self.audio.path, start_s)
         field = self.layout.to_sn3d(block, order=1) * self._signs[:, None]
         if self.orientation:
             read = max(0, first)

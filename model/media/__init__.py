@@ -5,6 +5,7 @@ from model.media.clock import Clock, ClockResampler, on_camera_clock
 from model.media.correct import FLOAT32, Correction, Laying, file_sha256, write_corrected
 from model.media.declared import Carrier
 from model.media.embedded import is_embedded
+from model.media.mixing import not_finite
 from model.media.spherical import Spherical
 from model.media.split import open_split_audio
 from model.media.suffixes import FUMA_SUFFIX, Rewriting, check_suffix, output_suffix
@@ -29,6 +30,7 @@ __all__ = [
     "check_suffix",
     "file_sha256",
     "is_embedded",
+    "not_finite",
     "on_camera_clock",
     "open_audio",
     "open_split_audio",

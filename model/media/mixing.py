@@ -90,6 +90,7 @@ def with_trim(
 
 
 def not_finite(path: Path, at_s: float) -> MediaError:
+    """The error of a track with samples that are no numbers near a time."""
     return MediaError(
         f"{path} holds NaN or infinite samples near {at_s:.1f} s: repair the track first."
     )

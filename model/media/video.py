@@ -154,8 +154,7 @@ class VideoReader:
         """Frames in [start_s, start_s + duration_s), scaled to `size` = (height, width).
 
         They are grey, or RGB if `colour` is asked for. Faster pictures are thinned to at most
-        `max_rate_hz` by a whole factor. A window that
-        lies past the end is empty.
+        `max_rate_hz` by a whole factor. A window that lies past the end is empty.
 
         Raises
         ------

@@ -16,8 +16,35 @@ _FACTORISED_STRIDES = ((1, 1), (2, 2), (2, 2), (2, 2))  # in time and space, of 
 _AUDIO_STRIDES = (1, 2, 2, 1)
 
 
-class VideoEncoder(nn.Module):
+class Encoder(nn.Module):
+    """A stem and stages of convolutions, pooled by their maxima: [shape=(B, channels, ...)]."""
+
+    stem: nn.Sequential
+    stages: nn.ModuleList
+
+    def trace(self, inputs: Tensor) -> Iterator[Tensor]:
+        """What leaves the stem and each stage."""
+        maps: Tensor = self.stem(inputs)
+        yield maps
+        for stage in self.stages:
+            maps = stage(maps)
+            yield maps
+
+    def feature_maps(self, inputs: Tensor) -> Tensor:
+        """The last stage, before pooling, [shape=(B, D, ...)]."""
+        *_, last = self.trace(inputs)
+        return last
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """One vector each, [shape=(B, D)]."""
+        maps = self.feature_maps(inputs)
+        return maps.amax(dim=tuple(range(2, maps.ndim)))
+
+
+class VideoEncoder(Encoder):
     """R(2+1)D-18 as in the supplement: every 3D kernel is a spatial one and then a temporal one.
+
+    Clips are standardised RGB [shape=(B, 3, T, H, W)], maps [shape=(B, D, T/8, H/16, W/16)].
 
     Against Tran et al. 2018: the width between the two is the block's output width, and a residual
     sum passes one batch normalisation and a ReLU.
@@ -35,23 +62,6 @@ class VideoEncoder(nn.Module):
             nn.Sequential(FactorisedBlock(n_in, n_out, *stride), FactorisedBlock(n_out, n_out))
             for n_in, n_out, stride in zip(inputs, widths, _FACTORISED_STRIDES, strict=True)
         )
-
-    def trace(self, clips: Tensor) -> Iterator[Tensor]:
-        """What leaves the stem and each stage."""
-        maps: Tensor = self.stem(clips)
-        yield maps
-        for stage in self.stages:
-            maps = stage(maps)
-            yield maps
-
-    def feature_maps(self, clips: Tensor) -> Tensor:
-        """The last stage, before pooling: [shape=(B, 3, T, H, W)] to (B, D, T/8, H/16, W/16)."""
-        *_, last = self.trace(clips)
-        return last
-
-    def forward(self, clips: Tensor) -> Tensor:
-        """Clips, standardised RGB [shape=(B, 3, T, H, W)], to [shape=(B, D)]."""
-        return self.feature_maps(clips).amax(dim=(2, 3, 4))
 
 
 class FactorisedBlock(nn.Module):
@@ -88,8 +98,10 @@ def _normalised(width: int) -> tuple[nn.Module, nn.Module]:
     return nn.BatchNorm3d(width), nn.ReLU(inplace=True)
 
 
-class AudioEncoder(nn.Module):
+class AudioEncoder(Encoder):
     """Nine convolutions over time and frequency, without shortcuts.
+
+    Sound is standardised [shape=(B, C, T, F)], maps [shape=(B, D, T/8, F/8)], rounded up.
 
     n_channels : of the input, what one viewpoint hears (see `model.viewpoints`).
     """
@@ -102,23 +114,6 @@ class AudioEncoder(nn.Module):
             nn.Sequential(_convolution(n_in, n_out, stride=stride), _convolution(n_out, n_out))
             for n_in, n_out, stride in zip(inputs, widths, _AUDIO_STRIDES, strict=True)
         )
-
-    def trace(self, sound: Tensor) -> Iterator[Tensor]:
-        """What leaves the stem and each stage."""
-        maps: Tensor = self.stem(sound)
-        yield maps
-        for stage in self.stages:
-            maps = stage(maps)
-            yield maps
-
-    def feature_maps(self, sound: Tensor) -> Tensor:
-        """The last stage, before pooling: [shape=(B, C, T, F)] to (B, D, T/8, F/8), rounded up."""
-        *_, last = self.trace(sound)
-        return last
-
-    def forward(self, sound: Tensor) -> Tensor:
-        """Standardised sound [shape=(B, C, T, F)] to [shape=(B, D)]."""
-        return self.feature_maps(sound).amax(dim=(2, 3))
 
 
 def _convolution(n_in: int, n_out: int, *, kernel: int = 3, stride: int = 1) -> nn.Sequential:

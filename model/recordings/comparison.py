@@ -111,10 +111,12 @@ class Comparison:
 
 def unsynchronised(aligned: Synchronisation) -> Comparison:
     """Nothing can be said of tracks that could not be laid on each other in time."""
+    reason = f"The track could not be laid on the reference in time ({aligned.reason})"
     return Comparison(
-        Outcome.UNDECIDABLE, 0.0, (-180.0, 180.0), None, None, None, None, None, 0.0, 0.0,
-        (0.0, 0.0, 0.0),
-        (f"The track could not be laid on the reference in time ({aligned.reason})",), (), aligned,
+        outcome=Outcome.UNDECIDABLE, rotate_field_ccw_deg=0.0, interval_deg=(-180.0, 180.0),
+        rotation=None, tilt_deg=None, tilt_interval_deg=None, flip=None, mirrored=None,
+        agreement=0.0, coherence=0.0, singular_values=(0.0, 0.0, 0.0),
+        reasons=(reason,), windows=(), synchronisation=aligned,
     )  # fmt: skip
 
 

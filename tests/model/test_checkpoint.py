@@ -109,3 +109,12 @@ def test_a_calibration_of_another_scorer_is_refused() -> None:
         scorers_for(replace(shipped, scorer="0" * 64))
     with pytest.raises(MediaError, match=r"\(none\)"):
         scorers_for(replace(shipped, scorer=""))
+
+
+def test_a_shipped_calibration_that_is_not_there_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("model.checkpoint.weights_path", lambda _method: tmp_path / "fused.json")
+
+    with pytest.raises(MediaError, match=r"fused\.json cannot be read"):
+        load_calibration()
