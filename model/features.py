@@ -209,6 +209,11 @@ def remapped(
     return cov[..., index] * factors.to(cov.device)
 
 
+def mirrored(cov: Tensor) -> Tensor:
+    """The covariance terms with left and right exchanged (Y negated), [shape=(..., 10)]."""
+    return remapped(cov, signs=(1, -1, 1))
+
+
 def without_clicks(cov: Tensor) -> Tensor:
     """Covariance terms without what a few intervals have above all others, [shape=(T, F, 10)].
 

@@ -61,7 +61,7 @@ def undone(cov: Tensor, hypothesis: Hypothesis) -> Tensor:
     if hypothesis is Hypothesis.INVERTED:
         return features.remapped(cov, signs=(1, -1, -1))
     if hypothesis is Hypothesis.MIRRORED:
-        return features.remapped(cov, signs=(1, -1, 1))
+        return features.mirrored(cov)
     if hypothesis is Hypothesis.FUMA_READ:
         # X, Y, Z were read as Y, Z, X.
         return features.remapped(cov, axes=(1, 2, 0), omni_gain=math.sqrt(2))

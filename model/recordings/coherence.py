@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.signal import ShortTimeFFT
 from scipy.signal.windows import hann
 
-from model.recordings.intensity import RATE
+from model.recordings.intensity import RATE, XYZ
 
 FloatArray = NDArray[np.float64]
 
@@ -28,7 +28,6 @@ _LOWEST_HZ, _HIGHEST_HZ = 60.0, 2000.0
 _N_FFT, _HOP = 512, 256
 _TINY = 1e-20
 _LEAST_NOISE = 1e-3  # of 1 - g²: no band counts without end
-_XYZ = [3, 1, 2]  # of W, Y, Z, X
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ def cross_spectra(pairs: Iterable[tuple[FloatArray, FloatArray]]) -> CrossSpectr
     powers = np.zeros((2, int(chosen.sum())))
     for pair in pairs:
         n = min(field.shape[1] for field in pair)
-        ref, own = (transform.stft(field[_XYZ, :n])[:, chosen] for field in pair)
+        ref, own = (transform.stft(field[XYZ, :n])[:, chosen] for field in pair)
         cross.append(np.einsum("ift,jft->fij", ref, own.conj()))
         powers += [np.sum(np.abs(dipoles) ** 2, axis=(0, 2)) for dipoles in (ref, own)]
     return CrossSpectra(np.array(cross), *powers)

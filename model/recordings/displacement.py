@@ -23,13 +23,12 @@ from scipy.signal import ShortTimeFFT
 from scipy.signal.windows import hann
 
 from model.recordings.echoes import Pair
-from model.recordings.intensity import RATE
+from model.recordings.intensity import RATE, XYZ
 
 FloatArray = NDArray[np.float64]
 ComplexArray = NDArray[np.complex128]
 
 SPEED_OF_SOUND = 343.0
-_XYZ = [3, 1, 2]  # of W, Y, Z, X
 _N_FFT, _HOP = 1024, 256  # to move a field
 _N_FFT_SEEN, _HOP_SEEN = 512, 256  # to find its place
 _LOWEST_HZ = 80.0
@@ -79,7 +78,7 @@ def displacement_m(pairs: Sequence[Pair], turn: FloatArray, *, way_m: float) -> 
 
 def _directions(spectra: ComplexArray) -> FloatArray:
     """Unit vectors (x, y, z) to where each bin's intensity points, [shape=(3, F, T)]."""
-    intensity = np.stack([(spectra[0].conj() * spectra[i]).real for i in _XYZ])
+    intensity = np.stack([(spectra[0].conj() * spectra[i]).real for i in XYZ])
     return np.asarray(intensity / (np.linalg.norm(intensity, axis=0) + _TINY))
 
 
@@ -128,7 +127,7 @@ def _match(pairs: Sequence[Pair], turn: FloatArray) -> _Match:
         for i in range(2)
     )
     common = ref[0].conj() * own[0]
-    common += np.einsum("ift,ij,jft->ft", ref[_XYZ].conj(), turn, own[_XYZ])
+    common += np.einsum("ift,ij,jft->ft", ref[XYZ].conj(), turn, own[XYZ])
     powers = [np.sum(np.abs(spectra) ** 2, axis=(0, 2)) for spectra in (ref, own)]
     common /= np.sqrt(powers[0] * powers[1] + _TINY)[:, None]
     waves = 2 * math.pi * transform.f[chosen] / SPEED_OF_SOUND

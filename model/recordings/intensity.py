@@ -15,6 +15,7 @@ FloatArray = NDArray[np.float64]
 
 LOWEST_HZ, HIGHEST_HZ = 200.0, 4_000.0  # between handling and spatial aliasing
 RATE = 16_000
+XYZ = [3, 1, 2]  # channels of W, Y, Z, X
 _N_FFT, _HOP = 256, 128  # 16 ms: longer than what 30 cm delay, shorter than most echoes
 _FADING_S, _ECHO = 0.05, 2.0  # of a room's answer: time constant, and share of the past's mean
 _DIRECTNESS_POWER = 4
@@ -76,8 +77,7 @@ def _new_intensity(spectra: NDArray[np.complex128]) -> tuple[FloatArray, FloatAr
 
     spectra : of W, Y, Z, X, [shape=(4, F, T)]; returns [shape=(3, F, T)] and [shape=(F, T)].
     """
-    w, y, z, x = spectra
-    intensity = np.stack([(w.conj() * v).real for v in (x, y, z)])
+    intensity = np.stack([(spectra[0].conj() * spectra[i]).real for i in XYZ])
     energy = np.sum(np.abs(spectra) ** 2, axis=0) / 2 + _TINY
     new = intensity - _ECHO * _past(intensity)
     novelty = np.clip(1 - _ECHO * _past(energy) / energy, 0, None)

@@ -16,7 +16,7 @@ from model.scoring import Judgement, ScoredWindow, Verdict, judge
 from model.take import Progress, Take
 from model.trajectory.course import read_course
 from model.trajectory.kinds import Kind, Trajectory, curve_at, trace
-from model.trajectory.steps import STEP_DEG
+from model.trajectory.steps import STEP_DEG, offsets_deg
 from model.wording import angle
 
 FloatArray = NDArray[np.floating]
@@ -93,7 +93,7 @@ def angle_along(
     """
     if trajectory.kind is Kind.STEPS:
         edges = np.array([step.at_s for step in trajectory.steps])
-        offsets = np.cumsum([0.0, *(step.by_deg for step in trajectory.steps)])
+        offsets = offsets_deg(trajectory.steps)
         knots = np.ravel(np.column_stack([edges - _RAMP_S / 2, edges + _RAMP_S / 2]))
         degrees = np.ravel(np.column_stack([offsets[:-1], offsets[1:]]))
     else:

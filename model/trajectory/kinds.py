@@ -25,7 +25,7 @@ from model.checkpoint import Calibration
 from model.evidence import N_YAWS, yaws_deg
 from model.posterior import answer_deg
 from model.trajectory.course import HOP_S, VIEW_S, Course, FloatArray, Views, level_shares, views
-from model.trajectory.steps import HISTOGRAMS, STEP_DEG, Step, find_steps
+from model.trajectory.steps import HISTOGRAMS, STEP_DEG, Step, find_steps, offsets_deg
 
 Path = NDArray[np.intp]
 
@@ -188,7 +188,7 @@ def _bins(rotation_deg: FloatArray) -> Path:
 def _stepped(seen: Views, steps: Sequence[Step], times_s: FloatArray) -> FloatArray:
     """The rotation over time when it steps: the parts' evidence is turned together and pooled."""
     edges = [-math.inf, *(step.at_s for step in steps), math.inf]
-    offsets = np.cumsum([0.0, *(step.by_deg for step in steps)])
+    offsets = offsets_deg(steps)
     pooled = torch.zeros(N_YAWS, dtype=torch.float64)
     for offset, (start_s, end_s) in zip(offsets, pairwise(edges), strict=True):
         pooled += seen.of(start_s, end_s).roll(-round(offset / STEP_DEG))
@@ -200,7 +200,7 @@ def curve_at(trajectory: Trajectory) -> Callable[[FloatArray], FloatArray]:
     """The rotation in degrees at any times: steps at once, curves by lines, ends held."""
     if trajectory.kind is Kind.STEPS:
         edges = [step.at_s for step in trajectory.steps]
-        offsets = np.cumsum([0.0, *(step.by_deg for step in trajectory.steps)])
+        offsets = offsets_deg(trajectory.steps)
         first = trajectory.rotate_field_ccw_deg[0]
         return lambda times_s: first + offsets[np.searchsorted(edges, times_s, side="right")]
     return lambda times_s: np.interp(times_s, trajectory.times_s, trajectory.rotate_field_ccw_deg)

@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from model.arcs import wrapped_deg
@@ -66,6 +67,11 @@ class Step:
     gain: float
     in_picture: bool = False
     sudden: float = 0.0
+
+
+def offsets_deg(steps: Sequence[Step]) -> NDArray[np.float64]:
+    """How far the rotation is from its first, before, between and after steps, [shape=(n + 1,)]."""
+    return np.cumsum([0.0, *(step.by_deg for step in steps)])
 
 
 class Histograms:

@@ -15,16 +15,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from model import features
 from model.evidence import N_YAWS
-from model.features import Motion
 from model.learned import sound_input
 from model.scoring import Window
 from training.data.microphones import Microphone, draw_microphone, heard_by
 from training.data.overlays import Overlay, draw_laying, laid_over
 from training.data.windows import load_window, n_intervals
-
-# Covariance terms that change sign when left and right are exchanged: WY, XY, YZ.
-_ODD_TERMS = [5, 7, 9]
 
 
 @dataclass(frozen=True)
@@ -129,13 +126,10 @@ def _example(
     if microphone is not None:
         covariance = heard_by(microphone, covariance)
     if mirrored:
-        maps = maps.flip(-1)
-        covariance = covariance.clone()
-        covariance[..., _ODD_TERMS] *= -1
+        maps, covariance = maps.flip(-1), features.mirrored(covariance)
     return maps, sound_input(covariance)
 
 
 def inputs(window: Window) -> Batch:
     """A whole window as a batch of one."""
-    motion: Motion = window.motion
-    return Batch(motion.maps.float()[None], sound_input(window.covariance)[None])
+    return Batch(window.motion.maps.float()[None], sound_input(window.covariance)[None])

@@ -99,7 +99,7 @@ def test_the_border_goes_around_and_so_does_its_gradient() -> None:
 def test_the_mirrored_field_is_heard_in_reverse() -> None:
     cov = covariance()
 
-    mirrored = sound_input(features.remapped(cov, signs=(1, -1, 1)))
+    mirrored = sound_input(features.mirrored(cov))
 
     torch.testing.assert_close(mirrored, sound_input(cov).flip(0), atol=2e-4, rtol=0)
 
