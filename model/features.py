@@ -289,6 +289,19 @@ class Motion:
     cuts: Tensor
     pan_rad: Tensor
 
+    @property
+    def interval_s(self) -> float:
+        """Mean length of an interval."""
+        return float(self.edges_s[-1] - self.edges_s[0]) / (len(self.edges_s) - 1)
+
+    def part(self, first: int, last: int) -> Motion:
+        """The intervals from `first` to before `last`."""
+        inside = slice(first, last)
+        return Motion(
+            self.energy[inside], self.maps[inside], self.edges_s[first : last + 1],
+            self.cuts[inside], self.pan_rad[inside],
+        )  # fmt: skip
+
 
 def motion(
     frames: Tensor, times_s: Tensor, refreshed: Tensor | None = None, *, n_azimuths: int = 72

@@ -50,7 +50,7 @@ from model.checkpoint import (
     weights_path,
 )
 from model.errors import AvsaError, OptionError
-from model.evidence import yaws_deg
+from model.evidence import N_YAWS, yaws_deg
 from model.interruption import command
 from model.judges import calibration_beside, load_avsa_scorer
 from model.learned import LearnedScorer
@@ -103,7 +103,7 @@ def fit_weights(takes: Sequence[ScoredTake], *, steps: int = 500) -> Fit:
     cues = torch.cat([take.cues for take in takes])
     statistics = torch.cat([take.statistics for take in takes])
     fits = torch.cat([torch.full((len(take.cues),), take.matched) for take in takes])
-    target = torch.where(fits[:, None], _soft_target(), torch.full_like(cues[:, 0], 1 / 72))
+    target = torch.where(fits[:, None], _soft_target(), torch.full_like(cues[:, 0], 1 / N_YAWS))
     is_learned = torch.tensor([name in (LEARNED, AVSA) for name in names])
     weights = torch.zeros(len(names), dtype=cues.dtype, requires_grad=True)
     parameters = [weights]

@@ -20,7 +20,7 @@ from scipy.special import expit, log_expit, logsumexp
 from tqdm import tqdm
 
 from model.channels.measures import ChannelStatistics
-from model.channels.readings import capsule_features
+from model.channels.readings import LEAST_SHARE, capsule_features
 from model.interruption import command
 from training.data.scenes import Conditions, draw_scene, render_sound
 from training.evaluate.conventions import TURNS, measured
@@ -32,7 +32,6 @@ _RATE = 24_000
 _FIRST_SEED = 910_000
 _B_FORMAT = ("true", "fuma", "n3d", "swapped W, Y")
 _OTHERS = ("A-format", "quad")
-_LEAST_SHARE = 3e-3  # a vertical channel that is not there says nothing of one that is
 _PENALTY = 0.02
 
 
@@ -51,7 +50,7 @@ def miscoloured(field: FloatArray, rng: np.random.Generator) -> FloatArray:
 
 def vertical_exponent(shares: FloatArray) -> float:
     """Of the likeliest conditional logit; shares of Y, Z, X in the velocity's power, (K, 3)."""
-    logs = np.log(np.clip(shares, _LEAST_SHARE, None))
+    logs = np.log(np.clip(shares, LEAST_SHARE, None))
 
     def loss(exponent: FloatArray) -> float:
         utility = -exponent[0] * logs
@@ -84,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         rng = np.random.default_rng(seed)
         field = miscoloured(render_sound(scene, samplerate=_RATE).numpy(), rng)
         power = np.diag(measured(field, _RATE).whitened_covariance.sum(0))[1:]
-        if power[1] > _LEAST_SHARE * power.sum():
+        if power[1] > LEAST_SHARE * power.sum():
             shares.append(power / power.sum())
         for name in (*_B_FORMAT, *_OTHERS):
             stats: ChannelStatistics = measured(TURNS[name][0](field), _RATE)

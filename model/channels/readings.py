@@ -47,7 +47,7 @@ _SOFTWARE_ERROR, _MICROPHONE_ERROR = 0.04, 0.2
 _RATIO_TAIL = 6.0  # degrees of freedom of Student's t
 _PLANAR_FACTOR, _PLANAR_ERROR = 1.1, 0.1  # without Z diffuse sound has 2/3 of it, a plane wave all
 _VERTICAL_EXPONENT = 2.7
-_LEAST_SHARE = 3e-3
+LEAST_SHARE = 3e-3  # a vertical channel that is not there says nothing of one that is
 _OMNI_PRIOR = 0.97
 _OMNI_SAMPLES, _OMNI_SCATTER, _OMNI_ERROR = 12.0, 0.15, 0.25
 _HIGHER_SAMPLES, _HIGHER_ERROR = 12.0, 0.01
@@ -144,7 +144,7 @@ def vertical_log_probability(stats: ChannelStatistics) -> FloatArray:
     A conditional logit of the logarithm of each channel's share of the velocity's power.
     """
     power = np.diagonal(stats.whitened_covariance.sum(0))[1:4]
-    share = np.clip(power / (power.sum() + _EPS), _LEAST_SHARE, None)
+    share = np.clip(power / (power.sum() + _EPS), LEAST_SHARE, None)
     utility = -_VERTICAL_EXPONENT * np.log(share)
     return np.asarray(utility - logsumexp(utility))
 

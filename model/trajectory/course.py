@@ -154,15 +154,8 @@ def _maps_of(window: Window) -> Course:
 def _after(window: Window, time_s: float) -> Window:
     """The intervals of a window whose middles lie at `time_s` or later."""
     first = int(np.searchsorted(_middles_s(window), time_s))
-    motion = window.motion
-    return replace(
-        window,
-        covariance=window.covariance[first:],
-        motion=Motion(
-            motion.energy[first:], motion.maps[first:], motion.edges_s[first:], motion.cuts[first:],
-            motion.pan_rad[first:],
-        ),
-    )  # fmt: skip
+    motion = window.motion.part(first, len(window.motion.cuts))
+    return replace(window, covariance=window.covariance[first:], motion=motion)
 
 
 def _joined(first: Window, second: Window) -> Window:

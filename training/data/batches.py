@@ -21,25 +21,16 @@ from model.learned import sound_input
 from model.scoring import Window
 from training.data.microphones import Microphone, draw_microphone, heard_by
 from training.data.overlays import Overlay, draw_laying, laid_over
+from training.data.tensors import Tensors
 from training.data.windows import load_window, n_intervals
 
 
 @dataclass(frozen=True)
-class Batch:
+class Batch(Tensors):
     """Scenes that fit at a rotation of 0: the network's inputs, [shape=(B, ...)]."""
 
     maps: Tensor
     sound: Tensor
-
-    def to(self, device: torch.device) -> Batch:
-        """The same on a device, without waiting where memory is pinned."""
-        return Batch(
-            self.maps.to(device, non_blocking=True), self.sound.to(device, non_blocking=True)
-        )
-
-    def pin_memory(self) -> Batch:
-        """What a data loader calls."""
-        return Batch(self.maps.pin_memory(), self.sound.pin_memory())
 
 
 class WindowBatches(Dataset[Batch]):

@@ -11,10 +11,10 @@ import logging
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol, Self, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -42,6 +42,7 @@ from training.data.crops import (
     sound_interest,
     unit_vectors,
 )
+from training.data.tensors import Tensors
 
 _ATTEMPTS = 10  # clips of an item that may fail one after the other
 _LEAST_GAP_S = 0.5  # between moments of one clip
@@ -152,7 +153,7 @@ class Cropping:
 
 
 @dataclass(frozen=True)
-class Crops:
+class Crops(Tensors):
     """Items as a network takes them, [shape=(B, ...)]; a single one has no B.
 
     Attributes
@@ -170,20 +171,6 @@ class Crops:
     moments: Tensor
     recordings: Tensor
     rotations_rad: Tensor
-
-    @classmethod
-    def stack(cls, items: Sequence[Self]) -> Self:
-        """A batch of single items; a data loader's `collate_fn`."""
-        return cls(*(torch.stack([getattr(i, f.name) for i in items]) for f in fields(cls)))
-
-    def to(self, device: torch.device) -> Self:
-        """The same on a device, without waiting where memory is pinned."""
-        moved = (getattr(self, f.name).to(device, non_blocking=True) for f in fields(self))
-        return type(self)(*moved)
-
-    def pin_memory(self) -> Self:
-        """What a data loader calls."""
-        return type(self)(*(getattr(self, f.name).pin_memory() for f in fields(self)))
 
 
 class ClipDraws:

@@ -28,14 +28,9 @@ def with_microphone(window: Window, seed: int) -> Window:
 
 def cut(window: Window, first: int, last: int) -> Window:
     """A stretch of a window, in intervals."""
-    motion = window.motion
-    edges = motion.edges_s[first : last + 1]
-    part = features.Motion(
-        motion.energy[first:last], motion.maps[first:last], edges, motion.cuts[first:last],
-        motion.pan_rad[first:last],
-    )  # fmt: skip
-    duration_s = float(edges[-1] - edges[0])
-    return Window(float(edges[0]), duration_s, window.covariance[first:last], part)
+    motion = window.motion.part(first, last)
+    start_s, end_s = motion.edges_s[0], motion.edges_s[-1]
+    return Window(float(start_s), float(end_s - start_s), window.covariance[first:last], motion)
 
 
 def beginning(window: Window, duration_s: float) -> Window:

@@ -7,9 +7,8 @@ together. Items are pure functions of seed, epoch and index.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 import torch
@@ -32,10 +31,11 @@ from training.data.clips import (
 )
 from training.data.crops import Views, coloured_otherwise, cut_crops, draw_views
 from training.data.segmentation import FOLDER, LabelMap, has_maps, read_labels
+from training.data.tensors import Tensors
 
 
 @dataclass(frozen=True)
-class Labelled:
+class Labelled(Tensors):
     """Items as a network takes them, [shape=(B, ...)]; a single one has no B.
 
     Attributes
@@ -47,15 +47,6 @@ class Labelled:
     pictures: Tensor
     sounds: Tensor
     labels: Tensor
-
-    @classmethod
-    def stack(cls, items: Sequence[Self]) -> Self:
-        """A batch of single items; a data loader's `collate_fn`."""
-        return cls(*(torch.stack([getattr(i, f.name) for i in items]) for f in fields(cls)))
-
-    def to(self, device: torch.device | str) -> Self:
-        """The same on a device."""
-        return type(self)(*(getattr(self, f.name).to(device) for f in fields(self)))
 
 
 class LabelledCrops(ClipDraws, Dataset[Labelled]):

@@ -25,7 +25,7 @@ import tempfile
 import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -186,10 +186,7 @@ class ShardMedia:
 
     def _here(self, clip: Clip) -> Clip:
         folder = self._own_folder()
-        return Clip(
-            clip.name, clip.recording, folder / clip.video, folder / clip.audio, clip.duration_s,
-            clip.components, clip.planar,
-        )  # fmt: skip
+        return replace(clip, video=folder / clip.video, audio=folder / clip.audio)
 
     def _own_folder(self) -> Path:
         folder = self._root / str(os.getpid())
