@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar
 
 import pytest
 
@@ -17,8 +17,8 @@ from service.settings import Settings
 class Store:
     """A store in memory that counts its connections."""
 
-    objects: dict[str, bytes]
-    connected: list[Self]
+    objects: ClassVar[dict[str, bytes]] = {"s3://takes/in/a.mp4": b"video"}
+    connected: ClassVar[list[object]] = []
 
     def __init__(self, _settings: Settings) -> None:
         self.connected.append(self)
@@ -38,7 +38,6 @@ class Store:
 
 def test_a_job_gives_back_its_connections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A child does hundreds of jobs."""
-    Store.objects, Store.connected = {"s3://takes/in/a.mp4": b"video"}, []
     monkeypatch.setattr(transfer, "ObjectStore", Store)
     folder = tmp_path / "results" / "job" / "1"
     folder.mkdir(parents=True)
