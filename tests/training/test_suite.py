@@ -80,8 +80,8 @@ def test_conditions_are_of_what_their_names_say(bodies: str) -> None:
     own, other = flickering(300), flickering(300)
     other = replace(other, covariance=other.covariance + 1)
 
-    def made(name: str) -> list[Window]:
-        return SUITE[f"{bodies}: {name}"].windows(own, other, 5)
+    def made(name: str, seed: int = 5) -> list[Window]:
+        return SUITE[f"{bodies}: {name}"].windows(own, other, seed)
 
     for name, durations_s in {
         "SNR 10, 2 silent bodies, 2 s": [2.0], "the same, 5 s": [5.0], "the same, 10 s": [10.0],
@@ -96,6 +96,10 @@ def test_conditions_are_of_what_their_names_say(bodies: str) -> None:
         assert window.motion.energy.equal(own.motion.energy)
         assert window.covariance.equal(other.covariance) is (name == "foreign sound")
         assert not window.covariance.equal(own.covariance)
+    # Intervals are over scenes: each has a noise and a microphone of its own.
+    for name in ("noise", "a microphone with faults"):
+        (one,), (two,) = made(name), made(name, seed=6)
+        assert not one.covariance.allclose(two.covariance, rtol=0.1)
 
 
 def test_from_scenes_to_the_table(

@@ -88,7 +88,7 @@ def _conditions(*, plain: bool) -> dict[str, Condition]:
         ),
         "noise": Condition(
             one,
-            lambda window, _other, _seed: [with_sound(window, diffuse(1, window.motion.edges_s))],
+            lambda window, _other, seed: [with_sound(window, diffuse(seed, window.motion.edges_s))],
             fits=False,
         ),
     }  # fmt: skip
