@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from model.errors import MediaError, UnusableContent
 from model.media import VideoReader
 from model.media.encode import write_avi
 from model.networks.avsa import NARROW, AvsaNetwork
-from training.data import actions_synthetic
+from training.data import action_clips, actions_synthetic
 from training.data.action_clips import DrawnClips, WholeVideo, WholeVideos, clip_frames, draw_region
 from training.data.actions import ActionVideo, read_hmdb51, read_ucf101
 from training.evaluate.__main__ import main
@@ -177,6 +178,27 @@ def test_drawn_clips_are_functions_of_seed_epoch_and_index(ucf101: Path) -> None
     assert not first.equal(clips[4][0])
     clips.set_epoch(1)
     assert not first.equal(clips[5][0])
+
+
+def test_what_takes_a_broken_videos_place_is_the_same_whoever_finds_it(
+    ucf101: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of several workers one may have found it broken before: some of it was drawn, or nothing."""
+    split = read_ucf101(ucf101, 1)
+    read = action_clips._read
+
+    def reading(reader: VideoReader, *place: Any) -> Any:
+        if reader.info.path == split.train[2].path:
+            raise MediaError("It breaks off.")
+        return read(reader, *place)
+
+    monkeypatch.setattr(action_clips, "_read", reading)
+    finding, knowing = (DrawnClips(split.train, NETWORK, draws=2, seed=0) for _ in range(2))
+    assert knowing[4][0].isfinite().all()
+    assert [path.name for path in knowing.broken] == [split.train[2].path.name]
+
+    for one, other in zip(finding[5], knowing[5], strict=True):
+        assert torch.equal(torch.as_tensor(one), torch.as_tensor(other))
 
 
 def test_broken_videos_are_left_out_and_counted_once(ucf101: Path, tmp_path: Path) -> None:

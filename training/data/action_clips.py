@@ -82,16 +82,16 @@ class DrawnClips(_Videos, Dataset[tuple[Tensor, int]]):
         self._epoch.fill_(epoch)
 
     def __getitem__(self, item: int) -> tuple[Tensor, int]:
-        rng = np.random.default_rng([self._seed, int(self._epoch), item])
-        index = item // self._draws
-        for _ in range(_ATTEMPTS):
+        for attempt in range(_ATTEMPTS):
+            # A generator for each: what is known of a video to come must not tell in the next one.
+            rng = np.random.default_rng([self._seed, int(self._epoch), item, attempt])
+            index = int(rng.integers(len(self._videos))) if attempt else item // self._draws
             video = self._videos[index]
             if not self._is_broken[index]:
                 try:
                     return self._clip(rng, video), video.label
                 except InputError as error:
                     self._leave_out(index, error)
-            index = int(rng.integers(len(self._videos)))
         raise MediaError(
             f"{_ATTEMPTS} videos one after the other cannot be read, {video.path} last."
         )
