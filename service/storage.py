@@ -60,6 +60,13 @@ class Storage:
         """Where a job's uploaded files lie."""
         return self._uploads / job_id
 
+    def found(self, job_id: str, path: str) -> str:
+        """Where a job's file lies: one that was sent in the job's folder, which may have been
+        moved since, or have another name on another host; any other where it was.
+        """
+        sent = Path(path).parent.name == job_id
+        return str(self.upload_folder(job_id) / Path(path).name) if sent else path
+
     def result_folder(self, job_id: str, attempt: int) -> Path:
         """Where an attempt writes."""
         return self._results / job_id / str(attempt)

@@ -15,10 +15,12 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 from model.errors import DiskFull
 from service import tracing
+from service.companions import COMPANIONS
 from service.jobs import Job, JobTable, State, TableUnreachable
 from service.logs import bound_contextvars
 from service.settings import Settings
@@ -67,6 +69,19 @@ class _Attempt:
             self.stages[self.stage] = round(self.stages.get(self.stage, 0.0) + spent, 3)
             tracing.passed(self.stage, spent)
             self.stage, self.stage_began = stage, now
+
+
+def _located(spec: dict[str, Any], found: Callable[[str], str]) -> dict[str, Any]:
+    """A job's spec with its files where they are found; objects of a store have no path yet."""
+    located = dict(spec)
+    for name in {"video", *COMPANIONS} & spec.keys():
+        path = spec[name]["path"]
+        located[name] = {**spec[name], "path": path and found(path)}
+    located["tracks"] = [
+        {**track, "paths": [path and found(path) for path in track["paths"]]}
+        for track in spec.get("tracks", [])
+    ]
+    return located
 
 
 class Worker:
@@ -192,8 +207,9 @@ class Worker:
             return
         device = self._device.partition(":")[0]
         checkpoint = self._settings.checkpoint and str(self._settings.checkpoint.absolute())
+        spec = _located(job.spec, partial(self._storage.found, job.id))
         self._child.send(
-            {**job.spec, "folder": str(folder), "device": device, "checkpoint": checkpoint}
+            {**spec, "folder": str(folder), "device": device, "checkpoint": checkpoint}
         )
         for message in self._child.messages(wait_s=min(_LOOK_S, self._settings.beat_s)):
             if message:

@@ -16,7 +16,7 @@ import pytest
 
 from model.errors import DiskFull
 from service.companions import COMPANIONS
-from service.jobs import Job, NewJob, State
+from service.jobs import Job, NewJob, State, new_id
 from service.jobs.sqlite import SqliteJobTable
 from service.objects.transfer import fetch_inputs
 from service.schemas import AlignOptions
@@ -45,6 +45,31 @@ def stored(table: SqliteJobTable, folder: Path, do: str = "work") -> str:
     audio.write_bytes(b"a sound")
     spec = {"video": {"path": str(video)}, "tracks": [{"paths": [str(audio)]}]}
     return table.submit(NewJob(spec)).id
+
+
+def test_a_job_is_done_where_the_data_folder_is_now(table: SqliteJobTable, tmp_path: Path) -> None:
+    """It was moved while the job waited, or is another path on the worker's host; what was named
+    outside of it stays where it is.
+    """
+    before, now, root = tmp_path / "before", tmp_path / "now", tmp_path / "root"
+    settings = Settings(data_dir=now, child_module="tests.service.quick_child")
+    job_id, sent = new_id(), Storage(before).upload_folder
+    sent(job_id).mkdir()
+    root.mkdir()
+    (sent(job_id) / "order.json").write_text('{"do": "work"}')
+    (root / "a.wav").write_bytes(b"a sound")
+    tracks = [{"paths": [str(root / "a.wav")]}]
+    spec = {"video": {"path": str(sent(job_id) / "order.json")}, "tracks": tracks}
+    table.submit(NewJob(spec, id=job_id))
+    before.rename(now)
+
+    worker = Worker(table, Storage(now), settings, name="here", device="cpu")
+    worker.run_next()
+    worker.close()
+    job = table.get(job_id)
+    assert job is not None
+    assert job.state is State.SUCCEEDED
+    assert (now / "results" / job_id / "1" / "audio-0.wav").exists()
 
 
 def test_users_names_stand_in_place_of_ours_once() -> None:
