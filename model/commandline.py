@@ -21,6 +21,7 @@ from model.checkpoint import Method
 from model.errors import AvsaError, OptionError, in_one_line
 from model.media import Stereo
 from model.options import Options
+from model.output import check_folder
 from model.report import one_turn_corrects, sentence
 from model.take import Track
 
@@ -244,8 +245,7 @@ def _outputs(arguments: argparse.Namespace, paths: tuple[Path, ...], options: Op
     stem = folder / f"{paths[0].stem}_aligned"
     outputs = replace(outputs, audio=stem.with_name(stem.name + suffix))
     if arguments.output_dir is not None:
-        if not folder.is_dir():
-            raise OptionError(f"The output folder {folder} does not exist.")
+        check_folder(folder)
         outputs = replace(
             outputs,
             report=outputs.report or stem.with_name(stem.name + ".json"),

@@ -117,6 +117,18 @@ def check_output(path: Path, inputs: Iterable[Path], *, begins: bytes = b"") -> 
         raise _output_error(path, error) from error
 
 
+def check_folder(path: Path) -> None:
+    """Refuse a folder for results that is not there.
+
+    Raises
+    ------
+    OptionError, OutputError : it is not, or is out of reach.
+    """
+    with writing(path):
+        if not path.is_dir():
+            raise OptionError(f"The output folder {path} does not exist.")
+
+
 def make_folder(path: Path) -> None:
     """Have a folder there, with those above it.
 

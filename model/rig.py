@@ -18,9 +18,11 @@ import argparse
 import csv
 import io
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +37,9 @@ from model.decision import judge_take
 from model.errors import AvsaError, OptionError, UnusableContent, in_one_line
 from model.interruption import command
 from model.learned import scorers_for
-from model.media import output_suffix
+from model.media import output_suffix, reading
 from model.options import check_tolerance
-from model.output import check_output, whole_file
+from model.output import check_folder, check_output, whole_file
 from model.posterior import answer_deg, confidence_of, credible_arcs
 from model.scoring import Scorer, Verdict, verdict_of
 from model.take import Take, Track
@@ -172,23 +174,12 @@ def find_takes(places: Sequence[Path]) -> list[RigTake]:
     Raises
     ------
     OptionError : nothing is there, a video has several tracks of its name, or two takes share one.
+    MediaError : a folder or a file is out of reach.
     """
     takes: list[RigTake] = []
     for place in places:
-        if place.is_dir():
-            videos = sorted(
-                path
-                for path in place.iterdir()
-                # Macs put "._take.mp4" beside "take.mp4" on disks of others: no picture, but notes.
-                if path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
-            )
-            if not videos:
-                raise OptionError(f"The folder {place} holds no videos.")
-            takes += [_with_track(video) for video in videos]
-        elif place.suffix == ".jsonl":
-            takes += _listed(place)
-        else:
-            takes.append(_with_track(place))
+        with reading(place):
+            takes += _takes_at(place)
     names = [take.name for take in takes]
     for name in names:
         if names.count(name) > 1:
@@ -198,10 +189,24 @@ def find_takes(places: Sequence[Path]) -> list[RigTake]:
     return takes
 
 
+def _takes_at(place: Path) -> list[RigTake]:
+    if place.is_dir():
+        videos = sorted(
+            path
+            for path in place.iterdir()
+            # Macs put "._take.mp4" beside "take.mp4" on disks of others: no picture, but notes.
+            if path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
+        )
+        if not videos:
+            raise OptionError(f"The folder {place} holds no videos.")
+        return [_with_track(video) for video in videos]
+    return _listed(place) if place.suffix == ".jsonl" else [_with_track(place)]
+
+
 def _with_track(video: Path) -> RigTake:
     beside = [
         path
-        for path in sorted(video.parent.glob(f"{_escaped(video.stem)}.*"))
+        for path in sorted(video.parent.glob(f"{escape(video.stem)}.*"))
         if path.suffix.lower() in _AUDIO_SUFFIXES
     ]
     if len(beside) > 1:
@@ -210,11 +215,6 @@ def _with_track(video: Path) -> RigTake:
             "say which in a manifest."
         )
     return RigTake(video.stem, video, beside[0] if beside else video)
-
-
-def _escaped(name: str) -> str:
-    """A name as a glob pattern that matches itself only."""
-    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
 
 
 def _listed(manifest: Path) -> list[RigTake]:
@@ -228,9 +228,11 @@ def _listed(manifest: Path) -> list[RigTake]:
             continue
         try:
             entry = json.loads(line)
-            video = manifest.parent / entry["video"]
-            audio = manifest.parent / entry.get("audio", entry["video"])
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            names = entry["video"], entry.get("audio", entry["video"])
+            video, audio = (manifest.parent / name for name in names)
+            if b"\0" in os.fsencode(video) + os.fsencode(audio):
+                raise ValueError("no file has such a name")
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise OptionError(
                 f"Line {number} of {manifest} is not a JSON object with `video` and `audio`."
             ) from error
@@ -367,8 +369,7 @@ def run(
     calibration = load_calibration()
     scorers = scorers_for(calibration)
     takes = find_takes(places)
-    if not folder.is_dir():
-        raise OptionError(f"The output folder {folder} does not exist.")
+    check_folder(folder)
     known = read_table(folder)
     rows: list[Row] = []
     for take in tqdm(takes, desc="judging", unit="take", disable=quiet or not sys.stderr.isatty()):

@@ -2,6 +2,7 @@
 
 from model.media.audio import AudioInfo, AudioReader, open_audio
 from model.media.clock import Clock, ClockResampler, on_camera_clock
+from model.media.container import reading
 from model.media.correct import FLOAT32, Correction, Laying, file_sha256, write_corrected
 from model.media.declared import Carrier
 from model.media.embedded import is_embedded
@@ -35,5 +36,6 @@ __all__ = [
     "open_audio",
     "open_split_audio",
     "output_suffix",
+    "reading",
     "write_corrected",
 ]

@@ -304,12 +304,14 @@ def test_a_report_does_not_take_the_place_of_a_calibration(
     assert listing(tmp_path) == {"mine.json"}
 
 
-@pytest.mark.parametrize("place", [0, 1, 3, 5])
+@pytest.mark.parametrize(
+    ("place", "option"), [(0, "-o"), (1, "-o"), (3, "-o"), (3, "--output-dir"), (5, "-o")]
+)
 def test_names_that_no_file_can_have(
-    take: TakeFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str], place: int
+    take: TakeFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str], place: int, option: str
 ) -> None:
     """Of which the system says so, as of files in a folder that is closed to the user."""
-    arguments = [take.video, take.audio, "-o", tmp_path / "o.wav", "--reference", take.audio]
+    arguments = [take.video, take.audio, option, tmp_path / "o.wav", "--reference", take.audio]
     arguments[place] = tmp_path / (300 * "x" + ".wav")
 
     assert main([str(argument) for argument in arguments]) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import math
 import shutil
@@ -181,6 +182,40 @@ def test_takes_that_cannot_be_told(tmp_path: Path) -> None:
     ):
         with pytest.raises(OptionError, match=words):
             find_takes(places)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('{"video": "a\\u0000b"}', "Line 1 of"),
+        ('{"video": "\\ud800.mp4"}', "Line 1 of"),
+        ("[" * 100_000, "Line 1 of"),
+        (None, "File name too long"),
+    ],
+)
+def test_what_no_file_can_be_called_is_bad_input(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str | None, words: str
+) -> None:
+    manifest = tmp_path / "m.jsonl"
+    manifest.write_text(line or "")
+    place = manifest if line else tmp_path / (300 * "x")
+
+    assert main([str(place), "--output-dir", str(tmp_path)]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert words in told
+
+
+def test_a_folder_that_is_closed_is_bad_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def closed(path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", closed)  # nothing is closed to root
+
+    assert main([str(tmp_path), "--output-dir", str(tmp_path)]) == 2
+    assert f"{tmp_path} cannot be read: Permission denied." in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
