@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import chain
@@ -30,6 +30,8 @@ Stereo = Literal["mono", "top-bottom", "left-right"]
 
 # A full sphere is 2:1; 16:9 frames that hold one (YouTube's) are squeezed.
 _MONO_ASPECTS = (1.6, 2.1)
+# Cameras' own files: what each lens saw, or faces of a cube, to be stitched by the maker's program.
+_UNSTITCHED = (".insv", ".360")
 _CLOCK_S = 1e-3  # what clocks of containers round to
 # How much earlier to seek, where that leads to a keyframe after the time that was asked for.
 _LEADS_S = (0.0, 1.0, 4.0, 16.0)
@@ -104,7 +106,8 @@ class VideoReader:
     ------
     MediaError : not a readable video.
     UnsupportedMedia : a declared projection or a frame shape that is not a full equirectangular
-        sphere (the sentence says how to convert it), or, if `flat`, a declared sphere.
+        sphere (the sentence says how to convert it), lenses' pictures that are not stitched, or,
+        if `flat`, a declared sphere.
     """
 
     def __init__(
@@ -125,6 +128,8 @@ class VideoReader:
                 _refuse_sphere(path, spherical)
             else:
                 _refuse_projection(path, spherical)
+                if spherical.projection == "undeclared":
+                    _refuse_unstitched(path, largest, videos)
                 stereo = stereo or _stereo(path, spherical, self._stream.width, self._stream.height)
             self.info = _video_info(
                 path, self._container, self._stream, spherical, stereo or "mono"
@@ -313,6 +318,20 @@ def _refuse_projection(path: Path, spherical: Spherical) -> None:
             f"{path} declares that its picture covers only a part of the sphere (VR180 or "
             f"cropped): convert it with ffmpeg -i {path.name} -vf "
             f'"{_CONVERSIONS["half-equirectangular"]}" -c:a copy converted.mp4.'
+        )
+
+
+def _refuse_unstitched(
+    path: Path, largest: av.VideoStream, videos: Sequence[av.VideoStream]
+) -> None:
+    """Raise for a picture that is in pieces: two of the same size, or by the name of its kind."""
+    width, height = largest.width, largest.height
+    n_alike = sum((video.width, video.height) == (width, height) for video in videos)
+    if n_alike > 1 or path.suffix.lower() in _UNSTITCHED:
+        pictures = f"{n_alike} pictures of {width}x{height}" if n_alike > 1 else "a picture"
+        raise UnsupportedMedia(
+            f"{path} holds {pictures}, not stitched into one sphere: export it as an "
+            "equirectangular video with the camera maker's program, and name that."
         )
 
 

@@ -280,6 +280,42 @@ def test_a_preview_is_not_the_picture(tmp_path: Path, suffix: str) -> None:
     np.testing.assert_allclose(window.frames.mean(axis=(1, 2)), 20 + 2 * np.arange(20), atol=2)
 
 
+def with_two_pictures(path: Path, sizes: list[tuple[int, int]]) -> Path:
+    with av.open(str(path), "w", format="mp4") as container:
+        streams = [container.add_stream("libx264", rate=10) for _ in sizes]
+        for stream, (height, width) in zip(streams, sizes, strict=True):
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for stream, size in zip(streams, sizes, strict=True):
+            picture = av.VideoFrame.from_ndarray(np.zeros(size, np.uint8), "gray")
+            container.mux([*stream.encode(picture), *stream.encode(None)])
+    return path
+
+
+@pytest.mark.parametrize("name", ["one.insv", "VID.INSV", "GS010001.360"])
+def test_a_cameras_own_picture_is_refused_by_its_name(tmp_path: Path, name: str) -> None:
+    """Two lenses side by side have the shape of a sphere."""
+    write_video(tmp_path / "v.mp4", [four_quarters()] * 3, rate_hz=10)
+
+    with pytest.raises(UnsupportedMedia, match="not stitched"):
+        VideoReader((tmp_path / "v.mp4").rename(tmp_path / name))
+
+
+def test_pictures_of_two_lenses_are_no_sphere(tmp_path: Path) -> None:
+    """Each is square, as is a sphere for each of two eyes."""
+    lenses = with_two_pictures(tmp_path / "lenses.mp4", [(64, 64), (64, 64)])
+    preview = with_two_pictures(tmp_path / "preview.mp4", [(64, 128), (32, 64)])
+
+    with pytest.raises(UnsupportedMedia, match="2 pictures of 64x64, not stitched"):
+        VideoReader(lenses)
+    with VideoReader(preview) as reader:
+        assert (reader.info.width, reader.info.height) == (128, 64)
+
+    add_boxes(lenses, entry=sv3d())  # of the first: who says so has stitched it
+
+    with VideoReader(lenses) as reader:
+        assert reader.info.spherical.projection == "equirectangular"
+
+
 def test_no_picture(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "a.mp4"), "w") as container:
         stream = container.add_stream("aac", rate=48000, layout="stereo")
