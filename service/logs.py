@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from typing import Literal
 
@@ -12,6 +13,15 @@ from structlog.contextvars import bound_contextvars, merge_contextvars
 __all__ = ["Form", "bound_contextvars", "configure"]
 
 Form = Literal["auto", "json", "text"]
+
+
+def _in_one_line(
+    _logger: object, _method: str, event: structlog.types.EventDict
+) -> structlog.types.EventDict:
+    """Escape what would begin a line, or order a terminal about: words may be a caller's."""
+    words = str(event["event"])
+    event["event"] = re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], words)
+    return event
 
 
 def configure(form: Form, *, level: str = "INFO") -> None:
@@ -31,7 +41,7 @@ def configure(form: Form, *, level: str = "INFO") -> None:
     ending: list[structlog.types.Processor] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
         if as_json
-        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        else [_in_one_line, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
