@@ -296,7 +296,7 @@ def test_a_memory_counts_by_direction_and_recording() -> None:
     ]
 
 
-@pytest.mark.parametrize("sizes", [[3, 3, 3], [2, 4, 5], [12], [5, 13]])
+@pytest.mark.parametrize("sizes", [[3, 3, 3], [2, 4, 5], [12], [5, 13], [2, 9, 1]])
 def test_a_memory_keeps_the_latest_keys(sizes: list[int]) -> None:
     memory = KeyMemory(5, 1)
     pushed: list[float] = []
