@@ -128,10 +128,9 @@ def align(
         with watch.stage("write", until=1.0) as progress:
             if outputs.audio is not None:
                 correction = correct(
-                    take, outputs.audio, decision.applied_deg,
+                    take, outputs.audio, decision.applied_deg, float_output=options.float_output,
                     along=decision.trajectory if decision.follows else None,
-                    float_output=options.float_output, lay_on_picture=options.lay_on_picture,
-                    progress=progress, whole=results.file,
+                    lay_on_picture=options.lay_on_picture, progress=progress, whole=results.file,
                 )  # fmt: skip
         video_sha256, *audio_sha256 = (future.result() for future in hashes)
         if correction and correction.copied and correction.sha256 != audio_sha256[0]:

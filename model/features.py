@@ -209,11 +209,6 @@ def remapped(
     return cov[..., index] * factors.to(cov.device)
 
 
-def mirrored(cov: Tensor) -> Tensor:
-    """The covariance terms with left and right exchanged (Y negated), [shape=(..., 10)]."""
-    return remapped(cov, signs=(1, -1, 1))
-
-
 def without_clicks(cov: Tensor) -> Tensor:
     """Covariance terms without what a few intervals have above all others, [shape=(T, F, 10)].
 
@@ -288,19 +283,6 @@ class Motion:
     edges_s: Tensor
     cuts: Tensor
     pan_rad: Tensor
-
-    @property
-    def interval_s(self) -> float:
-        """Mean length of an interval."""
-        return float(self.edges_s[-1] - self.edges_s[0]) / (len(self.edges_s) - 1)
-
-    def part(self, first: int, last: int) -> Motion:
-        """The intervals from `first` to before `last`."""
-        inside = slice(first, last)
-        return Motion(
-            self.energy[inside], self.maps[inside], self.edges_s[first : last + 1],
-            self.cuts[inside], self.pan_rad[inside],
-        )  # fmt: skip
 
 
 def motion(

@@ -31,6 +31,7 @@ from model.conventions import Diagnosis
 from model.evidence import following
 from model.posterior import answer_deg, pool
 from model.scoring import ScoredWindow, Scorer, Window, score
+from model.viewpoints import mirrored
 from model.wording import angle
 
 
@@ -61,7 +62,7 @@ def undone(cov: Tensor, hypothesis: Hypothesis) -> Tensor:
     if hypothesis is Hypothesis.INVERTED:
         return features.remapped(cov, signs=(1, -1, -1))
     if hypothesis is Hypothesis.MIRRORED:
-        return features.mirrored(cov)
+        return mirrored(cov)
     if hypothesis is Hypothesis.FUMA_READ:
         # X, Y, Z were read as Y, Z, X.
         return features.remapped(cov, axes=(1, 2, 0), omni_gain=math.sqrt(2))

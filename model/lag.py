@@ -93,7 +93,7 @@ class LagTest:
         """Take a window into account, unless it is too short for that."""
         if window.duration_s < LEAST_WINDOW_S:
             return
-        interval_s = window.motion.interval_s
+        interval_s = window.interval_s
         reach = math.ceil(REACH_S / interval_s)
         given = self._scorer.over_lags(window, reach).numpy()
         given = given - given.mean(axis=1, keepdims=True)

@@ -52,6 +52,21 @@ class Window:
     motion: Motion
     moments: Sequence[Moment] = ()
 
+    @property
+    def interval_s(self) -> float:
+        """Mean length of an interval."""
+        edges_s = self.motion.edges_s
+        return float(edges_s[-1] - edges_s[0]) / (len(edges_s) - 1)
+
+    def part(self, first: int, last: int) -> Window:
+        """The intervals from `first` to before `last`, told at the place of all."""
+        motion, inside = self.motion, slice(first, last)
+        part = Motion(
+            motion.energy[inside], motion.maps[inside], motion.edges_s[first : last + 1],
+            motion.cuts[inside], motion.pan_rad[inside],
+        )  # fmt: skip
+        return replace(self, covariance=self.covariance[inside], motion=part)
+
 
 @dataclass(frozen=True)
 class Evidence:

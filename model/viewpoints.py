@@ -177,3 +177,8 @@ def steering(azimuths_rad: ArrayLike, elevations_rad: ArrayLike = 0.0) -> Tensor
         for azimuth, elevation in zip(azimuths.ravel(), elevations.ravel(), strict=True)
     ]
     return torch.tensor(np.stack(matrices)).view(*azimuths.shape, 3, 3)
+
+
+def mirrored(cov: Tensor) -> Tensor:
+    """The covariance terms with left and right exchanged (Y negated), [shape=(..., 10)]."""
+    return features.remapped(cov, signs=(1, -1, 1))

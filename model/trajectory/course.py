@@ -154,8 +154,7 @@ def _maps_of(window: Window) -> Course:
 def _after(window: Window, time_s: float) -> Window:
     """The intervals of a window whose middles lie at `time_s` or later."""
     first = int(np.searchsorted(_middles_s(window), time_s))
-    motion = window.motion.part(first, len(window.motion.cuts))
-    return replace(window, covariance=window.covariance[first:], motion=motion)
+    return window.part(first, len(window.covariance))
 
 
 def _joined(first: Window, second: Window) -> Window:

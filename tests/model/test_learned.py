@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from model import features
+from model import viewpoints
 from model.checkpoint import LEARNED, load_scorer
 from model.evidence import yaws_deg
 from model.features import Motion
@@ -28,7 +28,7 @@ def mirrored(window: Window) -> Window:
     motion = window.motion
     return replace(
         window,
-        covariance=features.mirrored(window.covariance),
+        covariance=viewpoints.mirrored(window.covariance),
         motion=Motion(
             motion.energy.flip(-1), motion.maps.flip(-1), motion.edges_s, motion.cuts,
             -motion.pan_rad,
@@ -51,7 +51,7 @@ def test_a_mirrored_scene_gets_the_mirrored_answer(window: Window) -> None:
 
 def test_a_mirrored_field_has_the_opposite_odds(window: Window) -> None:
     scorer = LearnedScorer(load_scorer())
-    covariance = features.mirrored(window.covariance)
+    covariance = viewpoints.mirrored(window.covariance)
 
     as_is, other = scorer(window), scorer(replace(window, covariance=covariance))
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from model import features
 from model.ambisonics import encode, plane_wave_gains, rotate, steering_matrix
-from model.features import HOP, N_FFT, SAMPLERATE, covariance, mirrored
-from model.viewpoints import Sound, SoundInput, slaney, steering, turned
+from model.features import HOP, N_FFT, SAMPLERATE, covariance
+from model.viewpoints import Sound, SoundInput, mirrored, slaney, steering, turned
 
 VIEWS = [(0.0, 0.0), (2.0, 0.6), (-1.2, -0.9), (math.pi, 0.3)]
 

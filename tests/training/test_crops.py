@@ -14,9 +14,9 @@ from model import features
 from model.ambisonics import encode
 from model.detections import read_detections
 from model.errors import MediaError
-from model.features import N_ELEVATIONS, SAMPLERATE, covariance, mirrored
+from model.features import N_ELEVATIONS, SAMPLERATE, covariance
 from model.sphere import direction_to_pixel
-from model.viewpoints import Sound, SoundInput, steering
+from model.viewpoints import Sound, SoundInput, mirrored, steering
 from training.data.crops import (
     FIELDS_OF_VIEW_RAD,
     MAX_ELEVATION_RAD,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from model import features
+from model import viewpoints
 from model.evidence import N_YAWS
 from model.learned import sound_input
 from model.scoring import Window
@@ -117,7 +117,7 @@ def _example(
     if microphone is not None:
         covariance = heard_by(microphone, covariance)
     if mirrored:
-        maps, covariance = maps.flip(-1), features.mirrored(covariance)
+        maps, covariance = maps.flip(-1), viewpoints.mirrored(covariance)
     return maps, sound_input(covariance)
 
 

@@ -25,10 +25,9 @@ from torch.utils.data import Dataset
 from model import features
 from model.detections import Detection
 from model.errors import AvsaError, MediaError, UnusableContent
-from model.features import mirrored
 from model.media import VideoReader, open_audio
 from model.networks.avsa import AvsaConfig
-from model.viewpoints import steering
+from model.viewpoints import mirrored, steering
 from training.data.crops import (
     FIELDS_OF_VIEW_RAD,
     MAX_ELEVATION_RAD,

@@ -28,9 +28,9 @@ def with_microphone(window: Window, seed: int) -> Window:
 
 def cut(window: Window, first: int, last: int) -> Window:
     """A stretch of a window, in intervals."""
-    motion = window.motion.part(first, last)
-    start_s, end_s = motion.edges_s[0], motion.edges_s[-1]
-    return Window(float(start_s), float(end_s - start_s), window.covariance[first:last], motion)
+    part = window.part(first, last)
+    start_s, end_s = part.motion.edges_s[0], part.motion.edges_s[-1]
+    return replace(part, start_s=float(start_s), duration_s=float(end_s - start_s))
 
 
 def beginning(window: Window, duration_s: float) -> Window:

@@ -17,9 +17,8 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 
 from model.errors import UnusableContent
-from model.features import mirrored
 from model.networks.avsa import AvsaConfig
-from model.viewpoints import steering
+from model.viewpoints import mirrored, steering
 from training.data.clips import (
     Clip,
     ClipDraws,

@@ -79,7 +79,7 @@ def ask_windows(path: Path, scorer: LearnedScorer) -> Iterator[Answer]:
             f"{path} is of {window.duration_s:g} s: moved, its thirds are of {third_s:.1f} s, and "
             f"no lag is looked for in less than {LEAST_WINDOW_S:g} s. Give windows of 30 s."
         )
-    interval_s = window.motion.interval_s
+    interval_s = window.interval_s
     for shift_s in SHIFTS_S:
         intervals = round(shift_s / interval_s)
         test = LagTest(scorer)

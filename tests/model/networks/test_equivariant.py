@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from model import features
+from model import features, viewpoints
 from model.ambisonics import encode, rotate_yaw
 from model.checkpoint import load_scorer, save_scorer
 from model.errors import MediaError
@@ -99,7 +99,7 @@ def test_the_border_goes_around_and_so_does_its_gradient() -> None:
 def test_the_mirrored_field_is_heard_in_reverse() -> None:
     cov = covariance()
 
-    mirrored = sound_input(features.mirrored(cov))
+    mirrored = sound_input(viewpoints.mirrored(cov))
 
     torch.testing.assert_close(mirrored, sound_input(cov).flip(0), atol=2e-4, rtol=0)
 
