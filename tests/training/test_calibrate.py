@@ -138,6 +138,16 @@ def test_the_learned_cue_counts_at_any_scale_and_the_others_are_held_near_nothin
     assert sharpest("other", 0.4) < 0.9 * sharpest("other", 1.0)
 
 
+def test_without_the_learned_cue_no_statistic_is_asked_for() -> None:
+    """Nobody tells any then."""
+    takes = [replace(take("matched", cues_at([angle])[:, :1]), names=("other",))
+             for angle in (-5, 0, 5)]  # fmt: skip
+
+    kept = calibrate._weighed([*takes, *(replace(each, kind="long") for each in takes)])
+
+    assert kept.weight("other", {}) == kept.weights["other"] > 0
+
+
 SAME_AGAIN = [[(0, 8)] * 3, [(25, 8)] * 3, [(-30, 8)] * 3]
 INDEPENDENT = [[(9, 8), (-4, 8), (-7, 8)], [(-9, 8), (2, 8), (6, 8)], [(5, 8), (-8, 8), (4, 8)]]
 ONE_IS_SURE_OF_NONSENSE = [[(0, 1), (0, 1), (180, 60)], [(0, 1), (150, 60), (0, 1)]]
