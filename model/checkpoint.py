@@ -19,6 +19,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from scipy.special import expit
 from torch import Tensor, nn
 
 from model.errors import MediaError
@@ -40,6 +41,7 @@ SCORER = "scorer.safetensors"
 LEARNED = "learned"  # the cue of the learned scorer
 AVSA = "avsa"  # the cue of an AVSA network
 OBJECTS = "objects"  # the cue of a detector's boxes
+STATISTICS = ("bias", "belongs", "synchronous", "upright")  # of a window, which gates weigh
 _LONGEST_REASON = 200  # characters of another library's words in an error
 
 
@@ -80,7 +82,7 @@ class Calibration:
         """How much a cue counts in a window with these statistics; 0 without a weight."""
         gate = self.gates.get(cue if cue == LEARNED else "evidence", {})
         trust = sum(c * (1.0 if name == "bias" else statistics[name]) for name, c in gate.items())
-        share = 1 / (1 + math.exp(-trust)) if gate else 1.0
+        share = float(expit(trust)) if gate else 1.0
         return self.weights.get(cue, 0.0) * share
 
     def save(self, path: Path) -> None:
@@ -109,10 +111,30 @@ def load_calibration(path: Path | None = None, method: Method = Method.FUSED) ->
     except OSError as error:
         raise MediaError(f"The weights {source} cannot be read: {error.strerror}.") from error
     try:
-        fields = json.loads(data)
-        return Calibration(**fields, sha256=hashlib.sha256(data).hexdigest())
-    except (ValueError, TypeError) as error:
+        calibration = Calibration(**json.loads(data), sha256=hashlib.sha256(data).hexdigest())
+        _check(calibration)
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise MediaError(f"{source} is not a calibration of this version: {error}.") from error
+    return calibration
+
+
+def _check(calibration: Calibration) -> None:
+    """Raise a ValueError, TypeError or AttributeError where fields are not what they should be."""
+    c = calibration
+    tables = [c.weights, *c.gates.values()]
+    numbers = [
+        c.pooling_exponent, c.pooling_cap, c.confidence_slope, c.confidence_intercept,
+        c.arc_mass, c.least_confidence, *(value for table in tables for value in table.values()),
+    ]  # fmt: skip
+    if not all(math.isfinite(number) for number in numbers):
+        raise ValueError("not all of its numbers are finite")
+    unknown = {name for gate in c.gates.values() for name in gate} - set(STATISTICS)
+    if unknown:
+        raise ValueError(f"its gates weigh {min(unknown)}, which no window has")
+    if c.gates and LEARNED not in c.weights:
+        raise ValueError(f"its gates weigh what only the cue {LEARNED} tells, which has no weight")
+    if not isinstance(c.scorer, str):
+        raise TypeError(f"its scorer is {c.scorer}, no SHA-256")
 
 
 def save_scorer(path: Path, network: EquivariantScorer, provenance: Mapping[str, Any]) -> None:

@@ -43,6 +43,7 @@ from tqdm import tqdm
 from model.checkpoint import (
     AVSA,
     LEARNED,
+    STATISTICS,
     Calibration,
     Method,
     load_scorer,
@@ -62,7 +63,7 @@ from model.wording import INTERVAL_LEVEL
 from training.calibrate_avsa import judged_takes
 from training.data.windows import mixed_windows
 from training.options import a_share, at_least, none_or_more
-from training.scored_takes import STATISTICS, ScoredTake, scored, takes_of
+from training.scored_takes import ScoredTake, scored, takes_of
 
 _TARGET_CONCENTRATION = 60.0  # von Mises, 7.4 degrees
 _FOLDS = 4  # of the takes of either length

@@ -9,13 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from model.checkpoint import Calibration
+from model.checkpoint import STATISTICS, Calibration
 from model.posterior import pool
 from model.scoring import Scorer, Window
 from training.data.excerpts import beginning, diffuse, thirds, with_microphone, with_sound
 from training.data.windows import load_window
 
-STATISTICS = ("bias", "belongs", "synchronous", "upright")
 _SHORT_S = (2.0, 5.0)  # of every third window, in turns: a take may be as short
 
 

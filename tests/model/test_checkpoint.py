@@ -1,20 +1,26 @@
 """Networks and calibrations in files: they come back as they were, or are refused in a sentence."""
 
 import json
+import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from model.checkpoint import (
+    LEARNED,
+    Method,
     load_avsa,
     load_avsa_with_provenance,
     load_calibration,
     load_scorer,
     save_avsa,
     save_scorer,
+    weights_path,
 )
 from model.errors import MediaError
 from model.learned import scorers_for
@@ -118,3 +124,44 @@ def test_a_shipped_calibration_that_is_not_there_is_named(
 
     with pytest.raises(MediaError, match=r"fused\.json cannot be read"):
         load_calibration()
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda fields: fields.update(weights=[1]), "list"),
+        (lambda fields: fields["weights"].update(learned="1"), "str"),
+        (lambda fields: fields.update(confidence_slope=None), "NoneType"),
+        (lambda fields: fields.update(pooling_cap=math.nan), "not all of its numbers are finite"),
+        (lambda fields: fields.update(arc_mass=10**400), "too large"),
+        (lambda fields: fields["gates"]["evidence"].update(hum=1.0), "weigh hum"),
+        (lambda fields: fields.update(weights={}), "only the cue learned tells"),
+        (lambda fields: fields.update(scorer=5), "scorer is 5"),
+    ],
+)
+def test_a_damaged_calibration_is_refused(
+    tmp_path: Path, damage: Callable[[dict[str, Any]], None], words: str
+) -> None:
+    fields = json.loads(weights_path(Method.FUSED).read_bytes())
+    damage(fields)
+    path = tmp_path / "damaged.json"
+    path.write_text(json.dumps(fields))
+
+    with pytest.raises(MediaError, match=rf"damaged\.json is not a calibration.*{words}"):
+        load_calibration(path)
+
+
+def test_a_calibration_without_end_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "deep.json"
+    path.write_text("[" * 100_000)
+
+    with pytest.raises(MediaError, match="is not a calibration"):
+        load_calibration(path)
+
+
+@pytest.mark.parametrize(("bias", "share"), [(-1e9, 0.0), (0.0, 0.5), (1e9, 1.0)])
+def test_a_gate_may_be_as_sure_as_it_likes(bias: float, share: float) -> None:
+    shipped = load_calibration()
+    gated = replace(shipped, gates={LEARNED: {"bias": bias}})
+
+    assert gated.weight(LEARNED, {}) == share * shipped.weights[LEARNED]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.checkpoint import LEARNED, Calibration, load_calibration
+from model.checkpoint import LEARNED, STATISTICS, Calibration, load_calibration
 from model.errors import MediaError, OptionError, UnusableContent
 from model.evidence import CUES, N_YAWS, yaws_deg
 from model.learned import scorers_for
@@ -30,7 +30,7 @@ from training.evaluate import __main__ as command
 from training.evaluate import yaw
 from training.evaluate.conventions import ask_picture
 from training.evaluate.yaw import Answer, risk_coverage, summarise
-from training.scored_takes import STATISTICS, ScoredTake, scored, takes_of
+from training.scored_takes import ScoredTake, scored, takes_of
 
 
 @pytest.fixture

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import torch
 
+from model.checkpoint import STATISTICS
 from model.evidence import N_YAWS
 from model.scoring import Evidence, Window
 from tests.training.test_evaluate_lag import flickering
 from training.data.windows import load_window, save_window
-from training.scored_takes import STATISTICS, scored, takes_of
+from training.scored_takes import scored, takes_of
 
 
 def test_short_takes_and_foreign_sound_are_of_their_windows(tmp_path: Path) -> None:
