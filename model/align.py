@@ -40,6 +40,7 @@ from model.output import JSON, MP4, PNG, Together, WholeFile, check_output, whol
 from model.picture import draw
 from model.preview import write_preview
 from model.report import Inputs, build_report, reworded, write_json
+from model.side_by_side import check_reference
 from model.take import Progress, Take, Track
 from model.trajectory import following
 from model.trajectory.kinds import Trajectory
@@ -123,6 +124,8 @@ def align(
     ):
         if outputs.audio is not None:
             _check_name(take, outputs.audio, options)
+        if options.reference is not None:
+            check_reference(options.reference, track.paths)
         decision = decide(take, by, options, watch)
         correction = None
         with watch.stage("write", until=1.0) as progress:

@@ -8,6 +8,7 @@ picture's: what the picture says decides whether it is believed.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,29 @@ class SideBySide:
         }
 
 
+def check_reference(given: Path, track: Sequence[Path]) -> None:
+    """Refuse, before anything is judged, a recording that cannot be a track's reference.
+
+    Raises
+    ------
+    OptionError : it cannot be read, is not ambisonic, or is the track itself.
+    """
+    if any(same_file(given, path) for path in track):
+        raise OptionError(
+            f"The reference {given} is the track itself, which fits itself as it is: name another "
+            "recording, or leave --reference away."
+        )
+    try:
+        with open_audio(given) as opened:
+            reference.layout_of(opened)
+    except AvsaError as error:
+        raise _cannot_serve(given, error) from error
+
+
+def _cannot_serve(given: Path, error: AvsaError) -> OptionError:
+    return OptionError(f"The reference {given} cannot serve: {error}")
+
+
 def find_reference(take: Take, given: Path | None) -> Reference | None:
     """Compare a take's track with a reference, or with the camera's own track if that is ambisonic.
 
@@ -104,11 +128,8 @@ def find_reference(take: Take, given: Path | None) -> Reference | None:
         if take.orientation or take.shared or not take.video.has_sound:
             return None
         given = take.video.path
-    if any(same_file(given, path) for path in take.track.paths):
-        raise OptionError(
-            f"The reference {given} is the track itself, which fits itself as it is: name another "
-            "recording, or leave --reference away."
-        )
+    else:
+        check_reference(given, take.track.paths)
     own = same_file(given, take.video.path)
     try:
         with open_audio(given) as opened:
@@ -126,7 +147,7 @@ def find_reference(take: Take, given: Path | None) -> Reference | None:
         if unasked:
             take.warnings.append(f"The camera's own ambisonic track was left out: {error}")
             return None
-        raise OptionError(f"The reference {given} cannot serve: {error}") from error
+        raise _cannot_serve(given, error) from error
     return Reference(given, own, found, take.track.fix)
 
 

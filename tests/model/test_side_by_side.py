@@ -306,6 +306,19 @@ def test_another_recording_is_named(
     assert f"By the reference {upright}: rotated" in told
 
 
+def test_a_reference_that_cannot_serve_is_told_before_anything_is_judged(
+    take: TakeFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    soundfile.write(tmp_path / "stereo.wav", np.zeros((RATE * 4, 2)), RATE)
+    monkeypatch.delattr("model.align.decide")
+
+    for path in (tmp_path / "stereo.wav", tmp_path / "no.wav", take.video):
+        with pytest.raises(OptionError, match=f"reference {path} cannot serve"):
+            align(take.video, Track((take.audio,)), Outputs(), Options(reference=path))
+    with pytest.raises(OptionError, match="is the track itself"):
+        align(take.video, Track((take.audio,)), Outputs(), Options(reference=take.audio))
+
+
 def test_a_reference_that_cannot_serve_is_told(take: TakeFiles, tmp_path: Path) -> None:
     """The picture's own file too, where it is named: this one has no sound."""
     soundfile.write(tmp_path / "stereo.wav", np.zeros((RATE * 4, 2)), RATE)
