@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from model.checkpoint import LEARNED, Calibration
+from model.checkpoint import LEARNED, STATISTICS, Calibration
 from model.evidence import N_YAWS, yaws_deg
 from model.posterior import confidence_of, mass_to_reach
 from model.scoring import Evidence, Window, judge, score
@@ -23,7 +23,7 @@ from tests.model.test_scoring import CALIBRATION, bump
 from tests.training.test_evaluate_lag import flickering
 from training import calibrate
 from training.calibrate import Fit, Outcome
-from training.scored_takes import STATISTICS, ScoredTake, scored
+from training.scored_takes import ScoredTake, scored
 
 CUES = (LEARNED, "other")
 AT_0 = yaws_deg().index(0.0)
