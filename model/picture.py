@@ -29,6 +29,7 @@ FloatArray = NDArray[np.float64]
 FRAME_SIZE = (360, 720)
 AS_IT_IS = "Sound as it is"
 _MAP_SIZE = (36, 72)
+_OPACITY = 0.45
 _COLOURS = {
     Verdict.ALIGNED: "#2e8b57",
     Verdict.MISALIGNED: "#c8501e",
@@ -77,6 +78,14 @@ def energy_map(cov: Tensor, height: int = _MAP_SIZE[0], width: int = _MAP_SIZE[1
     energy = closeness.exp_() @ loudness.float()
     relative: Tensor = energy / energy.max().clamp(min=1e-20)
     return relative.view(height, width)
+
+
+def shade(energy: NDArray[np.floating]) -> FloatArray:
+    """Energy as colours with opacity, to be painted over a frame: [shape=(H, W, 4)], 0 to 1."""
+    shading = np.zeros((*energy.shape, 4))
+    shading[..., 0], shading[..., 1] = 1.0, 0.25 + 0.6 * energy
+    shading[..., 3] = np.clip((energy - 0.25) / 0.75, 0, 1)
+    return shading
 
 
 def _corrected(report: dict[str, Any]) -> bool:
@@ -149,10 +158,8 @@ def _panorama(axes: Axes, snapshot: Snapshot, cov: Tensor, title: str) -> None:
     """A frame with the sound's energy over it."""
     axes.imshow(snapshot.frame, extent=(180, -180, -90, 90), aspect="auto")
     energy = energy_map(cov).cpu().numpy()
-    shade = np.zeros((*energy.shape, 4))
-    shade[..., 0], shade[..., 1] = 1.0, 0.25 + 0.6 * energy
-    shade[..., 3] = 0.45 * np.clip((energy - 0.25) / 0.75, 0, 1)
-    axes.imshow(shade, extent=(180, -180, -90, 90), aspect="auto", interpolation="bicubic")
+    painted = shade(energy) * [1, 1, 1, _OPACITY]
+    axes.imshow(painted, extent=(180, -180, -90, 90), aspect="auto", interpolation="bicubic")
     axes.contour(
         energy, levels=[0.5, 0.8], colors="white", linewidths=[0.8, 1.4],
         extent=(180, -180, 90, -90),

@@ -23,7 +23,7 @@ from model import features
 from model.media import VideoWindow
 from model.media.encode import write_film
 from model.output import WholeFile, whole_file
-from model.picture import AS_IT_IS, FRAME_SIZE, energy_map, title_turned, turned_deg
+from model.picture import AS_IT_IS, FRAME_SIZE, energy_map, shade, title_turned, turned_deg
 from model.take import Take
 from model.turning import turned_along
 
@@ -127,9 +127,9 @@ def _frames(
 
 def _heard_over(frame: Pixels, energy: NDArray[np.float32], strength: float) -> Pixels:
     """A frame with the sound's energy [shape=(H, W)] over it, ringed at half of its peak."""
-    opacity = (strength * _OPACITY * np.clip((energy - 0.25) / 0.75, 0, 1))[..., None]
-    colour = np.stack([np.full_like(energy, 255), 64 + 153 * energy, np.zeros_like(energy)], -1)
-    shown: NDArray[np.float64] = (1 - opacity) * frame + opacity * colour
+    painted = shade(energy)
+    opacity = strength * _OPACITY * painted[..., 3:]
+    shown = (1 - opacity) * frame + opacity * 255 * painted[..., :3]
     within = energy > 0.5
     ring = within & ~minimum_filter(within, size=5, mode=("nearest", "wrap"))
     shown[ring] += strength * (255 - shown[ring])

@@ -191,9 +191,11 @@ def sentence(report: dict[str, Any]) -> str:
 
 
 def one_turn_corrects(report: dict[str, Any]) -> bool:
-    """Whether a rotator by itself does what is to be done: one constant rotation, and no more."""
-    followed = (report.get("trajectory") or {}).get("followed")
-    return report["verdict"] == Verdict.MISALIGNED and not followed and not report.get("fix")
+    """Whether a rotator by itself does what the output has: the rotation found, and no more."""
+    output, followed = report["output"], (report.get("trajectory") or {}).get("followed")
+    if report["verdict"] != Verdict.MISALIGNED or followed or report.get("fix"):
+        return False
+    return output is None or bool(output["applied_deg"] == report["rotate_field_ccw_deg"])
 
 
 def arcs(report: dict[str, Any]) -> list[list[float]]:

@@ -116,8 +116,9 @@ def _cannot_serve(given: Path, error: AvsaError) -> OptionError:
 def find_reference(take: Take, given: Path | None) -> Reference | None:
     """Compare a take's track with a reference, or with the camera's own track if that is ambisonic.
 
-    given : the file that the user names; None: the picture's own file, if it declares an ambisonic
-        track, the take's track is another, and the microphone is not known to have turned.
+    given : the file that the user names, if `check_reference` lets it pass; None: the picture's
+        own file, if it declares an ambisonic track, the take's track is another, and the microphone
+        is not known to have turned.
 
     Raises
     ------
@@ -128,8 +129,6 @@ def find_reference(take: Take, given: Path | None) -> Reference | None:
         if take.orientation or take.shared or not take.video.has_sound:
             return None
         given = take.video.path
-    else:
-        check_reference(given, take.track.paths)
     own = same_file(given, take.video.path)
     try:
         with open_audio(given) as opened:

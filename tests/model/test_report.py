@@ -1,10 +1,11 @@
 """What is told, in whose words."""
 
 import re
+from typing import Any
 
 import pytest
 
-from model.report import reworded, sentence
+from model.report import one_turn_corrects, reworded, sentence
 
 
 def test_all_texts_are_put_into_other_words() -> None:
@@ -32,6 +33,28 @@ def test_a_rotation_that_is_followed_is_told_as_that_of_the_beginning(
 
     followed = trajectory is not None and trajectory["followed"]
     assert ("from above at the beginning, and on as it changes (" in sentence(report)) is followed
+
+
+@pytest.mark.parametrize(
+    ("changed", "corrects"),
+    [
+        ({}, True),
+        ({"output": None}, True),
+        ({"verdict": "undecidable"}, False),
+        ({"fix": "mirror"}, False),
+        ({"trajectory": {"followed": True}}, False),
+        ({"output": {"applied_deg": 40.0}}, False),
+    ],
+)
+def test_a_plug_in_is_named_where_it_does_what_the_output_has(
+    changed: dict[str, Any], corrects: bool
+) -> None:
+    report = {
+        "verdict": "misaligned", "rotate_field_ccw_deg": -141.1, "fix": None, "trajectory": None,
+        "output": {"applied_deg": -141.1},
+    }  # fmt: skip
+
+    assert one_turn_corrects(report | changed) is corrects
 
 
 def test_what_rounds_to_nothing_has_no_sign() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from model.ambisonics import ChannelLayout, YawRotation, encode
-from model.rotators import settings
+from model.rotators import settings, words
 
 Matrix = NDArray[np.float64]
 
@@ -56,3 +56,10 @@ def test_every_plug_in_does_what_the_corrected_file_has(degrees: float, azimuth:
         matrix = PLUGINS[str(one["name"])](math.radians(float(one["value_deg"])))
         assert matrix @ field[[3, 1], 0] == pytest.approx([x, y], abs=1e-4)  # of a hundredth
         assert -180 < float(one["value_deg"]) <= 180
+
+
+def test_names_that_share_a_value_are_told_together() -> None:
+    left, right = "IEM SceneRotator, ATK Rotate", "SPARTA Rotator, ambiX rotator"
+
+    assert words(settings(-37.5)) == f"{left} -37.5°; {right} +37.5°"
+    assert words(settings(180.0)) == f"{left}, {right} +180.0°"

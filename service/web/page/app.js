@@ -213,9 +213,11 @@ function words(report) {
   return `The evidence does not suffice. Best guess: ${turn} (${sure}).`;
 }
 
-// What a rotator plug-in is set to that does the same, where one constant rotation is all.
+// What a rotator plug-in is set to that does the same, where the rotation found is all.
 function inPlugins(report) {
-  if (report.verdict !== "misaligned" || report.fix || report.trajectory?.followed) return [];
+  const { verdict, fix, trajectory, output, rotate_field_ccw_deg: found } = report;
+  const more = fix || trajectory?.followed || output.applied_deg !== found;
+  if (verdict !== "misaligned" || more) return [];
   const set = report.rotators.map((one) => `${one.name} ${signed(one.value_deg)}`);
   return [`In a plug-in instead of the corrected file: ${set.join(", ")}.`];
 }
