@@ -8,7 +8,7 @@ rotator (`calcParams`).
 
 from __future__ import annotations
 
-from model.arcs import told_deg, wrapped_deg
+from model.arcs import told_deg
 from model.wording import angle
 
 _LEFT = {"IEM SceneRotator": "yaw", "ATK Rotate": "angle"}
@@ -18,7 +18,7 @@ _RIGHT = {"SPARTA Rotator": "yaw", "ambiX rotator": "yaw"}
 def settings(rotate_field_ccw_deg: float) -> list[dict[str, str | float]]:
     """What to set in each: its name, the parameter, and its value in degrees in (-180, 180]."""
     return [
-        {"name": name, "parameter": parameter, "value_deg": told_deg(wrapped_deg(degrees))}
+        {"name": name, "parameter": parameter, "value_deg": told_deg(degrees)}
         for rotators, degrees in ((_LEFT, rotate_field_ccw_deg), (_RIGHT, -rotate_field_ccw_deg))
         for name, parameter in rotators.items()
     ]

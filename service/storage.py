@@ -61,12 +61,11 @@ class Storage:
         return self._uploads / job_id
 
     def found(self, job_id: str, path: str) -> str:
-        """Where a job's file lies: where it was put, or in the job's folder, if that has been moved
-        since or has another name on another host.
+        """Where a job's file lies: in the job's folder, which may have been moved since or have
+        another name on another host, or where it was put.
         """
         here = self.upload_folder(job_id) / Path(path).name
-        moved = Path(path).parent.name == job_id and not Path(path).exists() and here.exists()
-        return str(here) if moved else path
+        return str(here) if Path(path).parent.name == job_id and here.exists() else path
 
     def result_folder(self, job_id: str, attempt: int) -> Path:
         """Where an attempt writes."""

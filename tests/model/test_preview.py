@@ -25,7 +25,7 @@ RATE = 24_000
 SOURCE_DEG, SEEN_DEG, POSE_DEG = -70.0, 60.0, 20.0
 RIGHT_DEG = SEEN_DEG + POSE_DEG - SOURCE_DEG  # where the picture is played is where it is seen
 SWING_DEG_S = 15.0
-SILENT_S = 3.0
+FAINT_S = 3.0
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +41,10 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def recorded(path: Path, swing_deg_s: float) -> Path:
-    """Noise from SOURCE_DEG that ends at SILENT_S, by a microphone that turns to the left."""
+    """Noise from SOURCE_DEG, faint from FAINT_S on, by a microphone that turns to the left."""
     n = 4 * RATE
     noise = 0.1 * np.random.default_rng(0).standard_normal(n)
-    noise[round(SILENT_S * RATE) :] = 0
+    noise[round(FAINT_S * RATE) :] *= 0.01  # -40 dB
     field = encode(noise, math.radians(SOURCE_DEG), 0.0, 1)
     swung = turned_along(field, np.deg2rad(-swing_deg_s * np.arange(n) / RATE))
     soundfile.write(path, swung.T, RATE, subtype="FLOAT")
@@ -79,20 +79,24 @@ def azimuth_deg(columns: NDArray[np.float64]) -> float:
     return math.degrees(np.angle(np.sum(columns * np.exp(1j * angles))))
 
 
+def known_turns(swing_deg_s: float) -> tuple[Orientation | None, dict[str, Any]]:
+    """How the microphone turns, and the report of the right rotation along it."""
+    if not swing_deg_s:
+        return None, told(RIGHT_DEG)
+    ends = np.array([0.0, 4.0])
+    curve = (RIGHT_DEG + swing_deg_s * ends).tolist()
+    along = {"followed": True, "times_s": ends.tolist(), "rotate_field_ccw_deg": curve}
+    known = Orientation(Path("gyro.csv"), ends, swing_deg_s * ends)
+    return known, told(RIGHT_DEG, trajectory=along)
+
+
 @pytest.mark.parametrize("swing_deg_s", [0.0, SWING_DEG_S])
 def test_the_sound_is_drawn_where_the_output_has_it(
     video: Path, tmp_path: Path, swing_deg_s: float
 ) -> None:
     """With the right rotation on what is seen, and before it where the track has it."""
     track = recorded(tmp_path / "t.wav", swing_deg_s)
-    known, report = None, told(RIGHT_DEG)
-    if swing_deg_s:
-        ends = np.array([0.0, 4.0])
-        known = Orientation(tmp_path / "gyro.csv", ends, swing_deg_s * ends)
-        curve = (RIGHT_DEG + swing_deg_s * ends).tolist()
-        report["trajectory"] = {
-            "followed": True, "times_s": ends.tolist(), "rotate_field_ccw_deg": curve,
-        }  # fmt: skip
+    known, report = known_turns(swing_deg_s)
 
     with Take(video, Track((track,)), orientation=known) as take:
         write_preview(take, report, (1.0, 2.9), tmp_path / "p.mp4")
@@ -106,7 +110,7 @@ def test_the_sound_is_drawn_where_the_output_has_it(
         assert abs(math.remainder(azimuth_deg(before[0]) - as_it_is, 360)) <= 4
         assert abs(math.remainder(azimuth_deg(after[0]) - azimuth_deg(after[1]), 360)) <= 4
         assert azimuth_deg(after[1]) == pytest.approx(SEEN_DEG + POSE_DEG, abs=2)
-    assert panels(frames[-5])[1][0].max() < 0.1 * panels(frames[10])[1][0].max()  # silence
+    assert panels(frames[-5])[1][0].max() < 0.1 * panels(frames[10])[1][0].max()
 
 
 def test_a_slow_picture_is_shown_for_as_long_as_it_lasts(tmp_path: Path) -> None:
@@ -126,12 +130,16 @@ def test_a_slow_picture_is_shown_for_as_long_as_it_lasts(tmp_path: Path) -> None
             assert np.median(frame[_TITLE_HEIGHT : FRAME_SIZE[0]]) == pytest.approx(level, abs=3)
 
 
-def test_it_sounds_from_the_side_where_it_is_seen(video: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("swing_deg_s", [0.0, SWING_DEG_S])
+def test_it_sounds_from_the_side_where_it_is_seen(
+    video: Path, tmp_path: Path, swing_deg_s: float
+) -> None:
     """From 80 degrees to the left, by cardioids of the sine of that."""
-    track = recorded(tmp_path / "t.wav", 0.0)
+    track = recorded(tmp_path / "t.wav", swing_deg_s)
+    known, report = known_turns(swing_deg_s)
 
-    with Take(video, Track((track,))) as take:
-        write_preview(take, told(RIGHT_DEG), (1.0, 2.0), tmp_path / "p.mp4")
+    with Take(video, Track((track,)), orientation=known) as take:
+        write_preview(take, report, (1.0, 2.0), tmp_path / "p.mp4")
 
     left, right = watched(tmp_path / "p.mp4")[1].std(axis=1)
     sine = math.sin(math.radians(SEEN_DEG + POSE_DEG))
