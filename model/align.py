@@ -314,4 +314,4 @@ def correct(
 if __name__ == "__main__":
     from model.commandline import main
 
-    sys.exit(command(main))
+    sys.exit(command(main, in_a_line=True))

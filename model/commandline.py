@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from model.align import Outputs, align, corrected_suffix
 from model.ambisonics import Convention, Fix
 from model.checkpoint import Method
 from model.errors import AvsaError, OptionError, in_one_line
+from model.interruption import add_debug
 from model.media import Stereo
 from model.options import Options
 from model.output import check_folder
@@ -50,7 +50,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     _add_judging(parser)
     parser.add_argument("--json", action="store_true", help="print the report")
     parser.add_argument("--quiet", action="store_true", help="print errors only")
-    parser.add_argument("--debug", action="store_true", help="show a trace with our faults")
+    add_debug(parser)
     return parser.parse_args(argv)
 
 
@@ -170,11 +170,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         except AvsaError as error:
             print(f"error: {in_one_line(error)}", file=sys.stderr)
             status = max(status, 2)
-        except Exception as error:  # the boundary: our fault, whatever it is
-            print(f"internal error: {in_one_line(error)} (--debug shows more)", file=sys.stderr)
-            if arguments.debug:
-                traceback.print_exc()
-            return 1
         else:
             _tell(arguments, report, outputs)
     return status

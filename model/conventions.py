@@ -32,7 +32,7 @@ from model.channels.readings import (
     reading_probabilities,
 )
 from model.errors import AvsaError, UnsupportedMedia, UnusableContent, in_one_line
-from model.interruption import command
+from model.interruption import add_debug, command
 from model.media import AudioInfo, AudioReader, open_split_audio
 from model.wording import percent
 
@@ -228,6 +228,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--join", action="store_true", help="the files are one track, split by channels"
     )
     parser.add_argument("--json", action="store_true", help="print JSON, one object a track")
+    add_debug(parser)
     arguments = parser.parse_args(argv)
     tracks = [arguments.files] if arguments.join else [[path] for path in arguments.files]
     status = 0
@@ -262,4 +263,4 @@ def _in_words(name: str, diagnosis: Diagnosis) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(command(main))
+    sys.exit(command(main, in_a_line=True))

@@ -1,4 +1,4 @@
-"""What all command lines share as processes: told to stop, they leave nothing behind."""
+"""What all command lines share as processes: how they end, whatever ends them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,15 @@ import os
 import signal
 import sys
 import threading
+import traceback
+from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+from model.errors import in_one_line
+
+_DEBUG = "--debug"
 
 
 class Interrupted(BaseException):
@@ -69,11 +75,19 @@ def interruptible() -> Iterator[None]:
             signal.signal(name, handler)
 
 
-def command(main: Callable[[], int]) -> int:
+def add_debug(parser: ArgumentParser) -> None:
+    """The option of those who want to see more of a fault of ours than a line."""
+    parser.add_argument(_DEBUG, action="store_true", help="show a trace with our faults")
+
+
+def command(main: Callable[[], int], *, in_a_line: bool = False) -> int:
     """Run a command line to its exit status; 128 + the signal's number if it was told to stop.
 
     A pipe that nobody reads from any more tells so too, and so does a full disk that we print to.
     Names that the terminal's encoding does not have, or that are none, are printed all the same.
+    A fault of ours ends it with status 1 and a trace.
+
+    in_a_line : that fault is one line, and its trace is for those who ask (`add_debug`).
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as standard error is by itself
@@ -85,15 +99,20 @@ def command(main: Callable[[], int]) -> int:
     except BrokenPipeError:  # whoever read what we print has read enough (head, a closed pager)
         _print_no_more()
         return 128 + signal.SIGPIPE
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        _print_no_more()
-        sys.stderr.write(f"error: output cannot be written: {error.strerror}.\n")
-        return 2
     except Interrupted as stopped:
         sys.stderr.write(_sentence(stopped.number))
         return 128 + stopped.number
+    except Exception as error:  # the boundary: whatever it is
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            _print_no_more()
+            sys.stderr.write(f"error: output cannot be written: {error.strerror}.\n")
+            return 2
+        if in_a_line and _DEBUG not in sys.argv:
+            words = in_one_line(f"{type(error).__name__}: {error}")
+            sys.stderr.write(f"internal error: {words} ({_DEBUG} shows more)\n")
+        else:
+            traceback.print_exc()
+        return 1
 
 
 def _print_no_more() -> None:

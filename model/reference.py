@@ -33,7 +33,7 @@ from model import sync
 from model.ambisonics import ChannelLayout, Convention, Fix
 from model.arcs import told_deg
 from model.errors import AvsaError, OptionError, UnsupportedMedia, in_one_line
-from model.interruption import command
+from model.interruption import add_debug, command
 from model.media import AudioReader, Clock, open_audio
 from model.recordings.coherence import cross_spectra
 from model.recordings.comparison import Comparison, Outcome, solve, turn_of, unsynchronised
@@ -255,6 +255,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("track", type=Path, help="the track to rotate")
     parser.add_argument("--spacing-m", type=float, help="distance of the microphones, if known")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    add_debug(parser)
     arguments = parser.parse_args(argv)
     try:
         with open_audio(arguments.reference) as reference, open_audio(arguments.track) as track:
@@ -267,4 +268,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(command(main))
+    sys.exit(command(main, in_a_line=True))

@@ -35,7 +35,7 @@ from model.arcs import told_deg
 from model.checkpoint import Calibration, load_calibration
 from model.decision import judge_take
 from model.errors import AvsaError, OptionError, UnusableContent, in_one_line
-from model.interruption import command
+from model.interruption import add_debug, command
 from model.learned import scorers_for
 from model.media import output_suffix, reading
 from model.options import check_tolerance
@@ -407,6 +407,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output-dir", type=Path, required=True, help="for files and the table")
     parser.add_argument("--tolerance-deg", type=float, default=10.0, help="still aligned (10)")
     parser.add_argument("--quiet", action="store_true", help="print errors only")
+    add_debug(parser)
     options = parser.parse_args(argv)
     try:
         solution, rows = run(
@@ -446,4 +447,4 @@ def _tell(solution: RigSolution, rows: Sequence[Row], folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(command(main))
+    sys.exit(command(main, in_a_line=True))

@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from model.errors import AvsaError, OptionError, in_one_line
-from model.interruption import command
+from model.interruption import add_debug, command
 from model.media import AudioReader, Clock, open_audio
 from model.output import PNG, check_output, whole_file
 from model.timing.coarse import BIN_S, MAX_SLOPE, coarse_lines, lines_like
@@ -309,6 +309,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--search-s", type=float, default=SEARCH_S, help="how far from that (30)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument("--plot", type=Path, help="write the picture as PNG")
+    add_debug(parser)
     arguments = parser.parse_args(argv)
     try:
         if arguments.plot is not None:
@@ -327,4 +328,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(command(main))
+    sys.exit(command(main, in_a_line=True))

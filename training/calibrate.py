@@ -341,11 +341,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--scorer", type=Path, help="learned scorer (default: the shipped one)")
     parser.add_argument("--checkpoint", type=Path, help="AVSA network, for --method avsa")
     scenes = partial(at_least, _FOLDS)
-    parser.add_argument("--scenes", type=scenes, default=200, help="of 10 s, for avsa (200)")
-    parser.add_argument("--long-scenes", type=scenes, default=40, help="of 30 s, for avsa (40)")
-    parser.add_argument(
-        "--seed", type=none_or_more, default=800_000, help="of the first, for avsa (800000)"
-    )
+    parser.add_argument("--scenes", type=scenes, help="of 10 s, for avsa (200)")
+    parser.add_argument("--long-scenes", type=scenes, help="of 30 s, for avsa (40)")
+    parser.add_argument("--seed", type=none_or_more, help="of the first, for avsa (800000)")
     parser.add_argument("--output", type=Path, help="(default: shipped; avsa: by the checkpoint)")
     parser.add_argument(
         "--wrong", type=a_share, default=0.05, help="share of verdicts (default 0.05)"
@@ -369,15 +367,20 @@ _OF = {
     "long": (Method.FUSED, Method.EVIDENCE),
     "scorer": (Method.FUSED,),
     "checkpoint": (Method.AVSA,),
+    "scenes": (Method.AVSA,),
+    "long_scenes": (Method.AVSA,),
+    "seed": (Method.AVSA,),
 }
+_AVSA_SCENES = {"scenes": 200, "long_scenes": 40, "seed": 800_000}
 
 
 def _fitted(options: argparse.Namespace) -> Path:
     """Do what is asked for; where the calibration is kept."""
     for name, methods in _OF.items():
         if getattr(options, name) is not None and options.method not in methods:
+            option = "--" + name.replace("_", "-")
             raise OptionError(
-                f"--{name} is of --method {' and '.join(methods)}, not of {options.method}: leave "
+                f"{option} is of --method {' and '.join(methods)}, not of {options.method}: leave "
                 "it away, or say which method is meant."
             )
     if options.method is Method.AVSA and options.checkpoint is None:
@@ -404,11 +407,13 @@ def _fitted(options: argparse.Namespace) -> Path:
 def _scored_takes(options: argparse.Namespace) -> tuple[list[ScoredTake], Path | None, str]:
     """Takes, the network they were scored with if there is one, and what they are in words."""
     if options.method is Method.AVSA:
+        asked = {name: getattr(options, name) for name in _AVSA_SCENES}
+        drawn = _AVSA_SCENES | {name: value for name, value in asked.items() if value is not None}
         takes = avsa_takes(
-            options.checkpoint, seed=options.seed, n_scenes=options.scenes,
-            n_long=options.long_scenes,
+            options.checkpoint, seed=drawn["seed"], n_scenes=drawn["scenes"],
+            n_long=drawn["long_scenes"],
         )  # fmt: skip
-        told = f"{options.scenes} synthetic scenes and {options.long_scenes} long ones"
+        told = f"{drawn['scenes']} synthetic scenes and {drawn['long_scenes']} long ones"
         return takes, options.checkpoint, told
     if options.windows is None or options.long is None:
         raise OptionError(f"--method {options.method} needs --windows and --long.")

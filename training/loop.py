@@ -21,6 +21,7 @@ from pickle import UnpicklingError
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -35,7 +36,7 @@ from training.figures import as_json
 
 # What may change between a run and the one that takes it up: nothing that is learned.
 _FREE = {"workers", "report_every", "validate_every", "save_every"}
-_KEPT = {"settings", "step", "modules", "optimizer", "random"}
+_KEPT = {"settings", "step", "modules", "optimizer"}
 _STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -70,6 +71,14 @@ class Schedule:
     save_every: int = 100
 
 
+def _has_bf16(device: torch.device) -> bool:
+    """Whether bf16 is worth while: a processor that has to emulate it takes ten times as long."""
+    if device.type != "cpu":
+        return True
+    able = torch.cpu.get_capabilities()
+    return any(able.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
+
+
 def learning_rate(schedule: Schedule, step: int, *, begun: int = 0) -> float:
     """Linear warm-up from step `begun` on; half a cosine over the whole run to the last rate."""
     warm = min(1.0, (step + 1 - begun) / max(1, schedule.warmup_steps))
@@ -100,7 +109,7 @@ class Course(ABC):
     @property
     def precision(self) -> str:
         """What steps are computed in: the schedule's, where device and network bear it."""
-        return self.schedule.precision
+        return self.schedule.precision if _has_bf16(self.at.device) else "f32"
 
     @abstractmethod
     def loss(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
@@ -132,6 +141,7 @@ class Course(ABC):
         ------
         AvsaError : on a CPU, its gradients are not finite (`check`); no weight has moved.
         """
+        self._seed_step()
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate() * group.get("share", 1.0)
         with torch.autocast(self.at.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
@@ -147,6 +157,13 @@ class Course(ABC):
         self.stepped()
         self.at_step(self.step + 1)
         return dict(log)
+
+    def _seed_step(self) -> None:
+        """What a step draws (dropout, masks) is a function of seed, step and rank, as batches are:
+        ranks draw apart, and a resumed run draws what an uninterrupted one would.
+        """
+        drawn = np.random.SeedSequence([self.schedule.seed, self.step, self.at.rank, 11])
+        torch.manual_seed(int(drawn.generate_state(1, np.uint64)[0]))
 
     def check(self) -> None:
         """Refuse to go on where a step's gradients were not finite: no such weights are kept.
@@ -170,14 +187,11 @@ class Course(ABC):
         OutputError, DiskFull : it cannot be written. AvsaError : as `check`.
         """
         self.check()
-        cuda = self.at.device.type == "cuda"
         state = {
             "settings": self._settings(),
             "step": self.step,
             "modules": {name: module.state_dict() for name, module in self.modules().items()},
             "optimizer": self.optimizer.state_dict(),
-            "random": torch.get_rng_state(),
-            "random on device": torch.cuda.get_rng_state(self.at.device) if cuda else None,
         }
         written = io.BytesIO()
         torch.save(state, written)
@@ -211,9 +225,6 @@ class Course(ABC):
         for name, module in self.modules().items():
             module.load_state_dict(state["modules"][name])
         self.optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["random"].cpu())
-        if self.at.device.type == "cuda" and state["random on device"] is not None:
-            torch.cuda.set_rng_state(state["random on device"].cpu(), self.at.device)
 
     def _settings(self) -> str:
         return json.dumps(asdict(self.schedule) | self.conditions)
@@ -251,7 +262,6 @@ def run(course: Course, batches: Dataset[Any], output: Path) -> None:
         batches, batch_size=None, sampler=range(course.step, schedule.steps),
         num_workers=schedule.workers, pin_memory=at.device.type == "cuda",
         worker_init_fn=_leave_signals_to_parent,
-        generator=torch.Generator(),  # else it draws from the one that dropout draws from
     )  # fmt: skip
     log = _Log(output, course) if at.first else None
     try:

@@ -164,13 +164,12 @@ class AvsaCourse(loop.Course):
         sums: dict[str, float] = {}
         training = [module for module in self.pretext.modules() if module.training]
         self.pretext.eval()
-        with torch.random.fork_rng():
-            torch.manual_seed(self.config.seed)
-            count = self.config.validation_batches
-            for index in range(count):
-                loss, figures = self.pretext(self._held_out[index].to(self.at.device))
-                for name, value in {"loss": loss, **figures}.items():
-                    sums[name] = sums.get(name, 0.0) + float(value) / count
+        torch.manual_seed(self.config.seed)  # as every step, it draws what it always draws
+        count = self.config.validation_batches
+        for index in range(count):
+            loss, figures = self.pretext(self._held_out[index].to(self.at.device))
+            for name, value in {"loss": loss, **figures}.items():
+                sums[name] = sums.get(name, 0.0) + float(value) / count
         for module in training:
             module.training = True
         return {f"held-out {name}": value for name, value in self.at.mean(sums).items()}

@@ -183,7 +183,7 @@ def train(
     if at.first:
         provenance = {
             "command": "python -m training.pretrain",
-            "settings": asdict(config),
+            "settings": asdict(config) | {"precision": course.precision},
             "steps": course.step,
             "windows": len(windows),
         }

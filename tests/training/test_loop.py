@@ -192,6 +192,67 @@ def test_where_steps_do_not_ask_nothing_is_kept_either(
     assert not list(tmp_path.iterdir())
 
 
+# --- what steps draw ------------------------------------------------------------------------------
+
+
+class Drawing(Slope):
+    """Keeps what dropout and masks would draw at each step."""
+
+    def __init__(self, schedule: Schedule, at: Ranks = ALONE) -> None:
+        super().__init__(schedule, at)
+        self.drawn: list[float] = []
+
+    def loss(self, batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        self.drawn.append(float(torch.rand(())))
+        return super().loss(batch)
+
+
+def test_what_a_step_draws_depends_on_seed_step_and_rank_alone() -> None:
+    def drawn(seed: int, rank: int, begin: int, *, disturbed: bool = False) -> list[float]:
+        at = Ranks(rank, 2, torch.device("cpu"))
+        course = Drawing(replace(SCHEDULE, seed=seed), at)
+        course.at_step(begin)
+        for _ in range(begin, 4):
+            course.train_step(torch.ones(1))
+            if disturbed:  # as by a validation
+                torch.rand(7)
+        return course.drawn
+
+    whole = drawn(0, rank=0, begin=0)
+    assert drawn(0, rank=0, begin=2) == whole[2:]
+    assert drawn(0, rank=0, begin=0, disturbed=True) == whole
+    apart = [*whole, *drawn(0, rank=1, begin=0), *drawn(1, rank=0, begin=0)]
+    assert len(set(apart)) == len(apart)
+
+
+# --- what steps are computed in -------------------------------------------------------------------
+
+
+class Told(Slope):
+    """Keeps whether its loss was computed in bf16."""
+
+    def loss(self, batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        self.in_bf16 = torch.is_autocast_enabled("cpu")
+        return super().loss(batch)
+
+
+@pytest.mark.parametrize(
+    ("able", "asked", "in_bf16"),
+    [
+        ({"amx_bf16": True}, "bf16", True), ({"avx512_bf16": True}, "bf16", True),
+        ({"bf16": True}, "bf16", True), ({"amx_bf16": True}, "f32", False),
+        ({"amx_bf16": False, "avx512_f": True}, "bf16", False),
+    ],
+)  # fmt: skip
+def test_a_processor_without_bf16_does_not_emulate_it(
+    monkeypatch: pytest.MonkeyPatch, able: dict[str, bool], asked: str, in_bf16: bool
+) -> None:
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: able)
+    course = Told(replace(SCHEDULE, precision=asked))
+    course.train_step(torch.ones(1))
+    assert course.in_bf16 is in_bf16
+
+
 # --- told to stop ---------------------------------------------------------------------------------
 
 

@@ -135,6 +135,8 @@ def test_what_cannot_be_written_is_told_before_the_work(
          " and evidence, not of avsa"),
         (calibrate.main, "--method evidence --windows IN --long IN --scorer IN", "--scorer is of"
          " --method fused, not of evidence"),
+        (calibrate.main, "--windows IN --long IN --long-scenes 9", "--long-scenes is of --method"
+         " avsa, not of fused"),
         (evaluate, "yaw --suite synthetic --cache IN --plot P", "--plot is of the takes of a"),
         (evaluate, "sync --sounds IN --rooms IN", "IN holds one recording alone"),
     ],

@@ -230,8 +230,8 @@ def test_a_store_out_of_reach_is_told(bucket: S3Server, monkeypatch: pytest.Monk
     ):
         stranger.facts(ObjectName("takes", "in/a"))
     monkeypatch.setenv("AVSA_OBJECT_ENDPOINT", f"http://127.0.0.1:{free_port()}")
-    with pytest.raises(MediaError, match="connect"):
-        ObjectStore(Settings()).facts(ObjectName("takes", "in/a"))
+    with closing(ObjectStore(Settings())) as away, pytest.raises(MediaError, match="connect"):
+        away.facts(ObjectName("takes", "in/a"))
 
 
 def test_a_store_that_is_away_for_a_while_costs_no_job(
