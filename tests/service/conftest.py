@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ import httpx
 import pytest
 
 from tests.service.deployment import Deployment
-from tests.service.launcher import Launcher
+from tests.service.launcher import Forked, launcher
 from tests.service.ports import free_port
 from tests.service.redis_server import RedisServer
 
@@ -27,7 +26,7 @@ class Server:
     data_dir: Path
     port: int = field(default_factory=free_port)
     settings: dict[str, str] = field(default_factory=dict)
-    process: subprocess.Popen[bytes] | None = None
+    process: Forked | None = None
 
     @property
     def url(self) -> str:
@@ -43,11 +42,8 @@ class Server:
             "AVSA_RESERVE_BYTES": "1000000",
             **self.settings,
         }
-        with (self.data_dir.parent / "server.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "service", "--port", str(self.port)],
-                env=environment, stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
+        log = self.data_dir.parent / "server.log"
+        self.process = launcher().start(["--port", str(self.port)], environment, log)
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             try:
@@ -64,11 +60,11 @@ class Server:
         self.process.kill()
         self.process.wait()
 
-    def stop(self) -> int:
+    def stop(self) -> None:
         """SIGTERM, and wait."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=30)
+        self.process.wait(timeout=30)
 
     def log(self) -> str:
         return (self.data_dir.parent / "server.log").read_text(errors="replace")[-4000:]
@@ -117,24 +113,17 @@ def own_server(tmp_path: Path) -> Iterator[Server]:
         running.kill()
 
 
-@pytest.fixture(scope="module")
-def launcher() -> Iterator[Launcher]:
-    running = Launcher()
-    yield running
-    running.stop()
-
-
 Deploy = Callable[..., Deployment]
 
 
 @pytest.fixture
-def deploy(tmp_path: Path, launcher: Launcher) -> Iterator[Deploy]:
+def deploy(tmp_path: Path) -> Iterator[Deploy]:
     """Start a deployment; settings without their prefix."""
     started: list[Deployment] = []
 
     def start(workers: int = 0, **settings: object) -> Deployment:
         named = {f"AVSA_{name.upper()}": str(value) for name, value in settings.items()}
-        made = Deployment(tmp_path / "deployment", workers, named, launcher=launcher)
+        made = Deployment(tmp_path / "deployment", workers, named, launcher=launcher())
         started.append(made)
         return made.start()
 

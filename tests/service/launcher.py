@@ -6,12 +6,15 @@ processes are the real ones: their own session, environment and log, killed like
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 
@@ -23,11 +26,13 @@ class Forked:
 
     def poll(self) -> int | None:
         """None while it runs; its status is not known after."""
+        process = Path(f"/proc/{self.pid}")
         try:
-            state = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
+            state = (process / "stat").read_text().rpartition(")")[2].split()[0]
+            # Its first thread may have ended before others that hold files open.
+            return 0 if state == "Z" and len(list((process / "task").iterdir())) < 2 else None
         except OSError:
             return 0
-        return 0 if state == "Z" else None
 
     def wait(self, timeout: float = 60) -> int:
         deadline = time.monotonic() + timeout
@@ -38,7 +43,8 @@ class Forked:
         return 0
 
     def send_signal(self, number: int) -> None:
-        os.kill(self.pid, number)
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, number)
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
@@ -69,6 +75,14 @@ class Launcher:
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
             pipe.close()
+
+
+@cache
+def launcher() -> Launcher:
+    """The one of this process."""
+    made = Launcher()
+    atexit.register(made.stop)
+    return made
 
 
 def main() -> int:
