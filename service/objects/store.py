@@ -131,13 +131,15 @@ class ObjectStore:
                 Bucket=name.bucket, Key=name.key, Range=f"bytes={at}-{stop - 1}",
                 IfMatch=facts.etag,
             )  # fmt: skip
-        # Not every compatible store honours IfMatch.
-        if str(answer["ETag"]) != facts.etag:
-            raise MediaError(f"{name.uri} has changed since the job was submitted: submit again.")
-        breaks_off = f"{name.uri} breaks off after byte {at}"
-        with told(MediaError, breaks_off), closing(answer["Body"]) as body:
-            for chunk in body.iter_chunks(1 << 20):
-                write(chunk)
+        with closing(answer["Body"]) as body:
+            # Not every compatible store honours IfMatch.
+            if str(answer["ETag"]) != facts.etag:
+                raise MediaError(
+                    f"{name.uri} has changed since the job was submitted: submit again."
+                )
+            with told(MediaError, f"{name.uri} breaks off after byte {at}"):
+                for chunk in body.iter_chunks(1 << 20):
+                    write(chunk)
 
     def store(self, path: Path, name: ObjectName) -> None:
         """Copy a file to an object; it is there as a whole or not at all.
