@@ -68,13 +68,14 @@ endif
 serve: .venv/run
 	$(BIN)/python -m service
 
-# Four at a time, on two cores: tests of the service wait for each other's processes. A module's
-# stay together, for they share servers and takes; in order, so that what waits runs beside others.
+# Three at a time, on two cores: tests of the service wait for each other's processes. A module's
+# stay together, for they share servers and takes; large modules come first, whatever they do, so
+# that those that wait run beside those that compute.
 test: ready
 	$(BIN)/ruff format --check -q .
 	$(BIN)/ruff check -q .
 	$(BIN)/mypy -n 2
-	$(BIN)/pytest -n 4 --dist loadscope --no-loadscope-reorder --benchmark-disable
+	$(BIN)/pytest -n 3 --dist loadscope --benchmark-disable
 
 bench: .venv/dev
 	$(BIN)/pytest tests/benchmarks -s

@@ -77,7 +77,7 @@ def test_shapes_of_the_audio_encoder() -> None:
 
 
 def test_one_step_at_full_size_changes_every_parameter(published: AvsaNetwork) -> None:
-    crops = torch.rand(1, 2, 3, 8, 112, 112)
+    crops = torch.rand(1, 2, 3, 8, 56, 56)  # of a network of full size
     field = 0.1 * torch.randn(1, 4, 24_000)
     sound = published.config.sound.at(
         published.config.sound.covariance(field), steering([[0.0, 1.0]])
