@@ -69,13 +69,12 @@ serve: .venv/run
 	$(BIN)/python -m service
 
 # Three at a time, on two cores: tests of the service wait for each other's processes. A module's
-# stay together, for they share servers and takes; large modules come first, whatever they do, so
-# that those that wait run beside those that compute.
+# stay together, for they share servers and takes.
 test: ready
 	$(BIN)/ruff format --check -q .
 	$(BIN)/ruff check -q .
 	$(BIN)/mypy -n 2
-	$(BIN)/pytest -n 3 --dist loadscope --benchmark-disable
+	$(BIN)/pytest -n 3 --dist loadscope --no-loadscope-reorder --benchmark-disable
 
 bench: .venv/dev
 	$(BIN)/pytest tests/benchmarks -s

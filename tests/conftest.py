@@ -80,6 +80,26 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.skip(reason=f"{component} is not here"))
                 counts = config.stash[_not_run]
                 counts[component] = counts.get(component, 0) + 1
+    _interleave(items)
+
+
+def _interleave(items: list[pytest.Item]) -> None:
+    """Modules of the service, which wait, evenly among those of the rest, which compute: so they
+    run beside each other. The order within a module stays.
+    """
+    modules = list(dict.fromkeys(map(_module, items)))
+    waiting = [module for module in modules if module.startswith("tests/service/")]
+    computing = [module for module in modules if module not in waiting]
+    place = {
+        module: (index + 0.5) / len(kind)
+        for kind in (waiting, computing)
+        for index, module in enumerate(kind)
+    }
+    items.sort(key=lambda item: place[_module(item)])
+
+
+def _module(item: pytest.Item) -> str:
+    return item.nodeid.partition("::")[0]
 
 
 def pytest_terminal_summary(
