@@ -17,10 +17,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import ShortTimeFFT
-from scipy.signal.windows import hann
 
 from model.recordings.intensity import RATE, XYZ
+from model.spectra import ComplexArray, ShortTime
 
 FloatArray = NDArray[np.float64]
 
@@ -55,7 +54,7 @@ class CrossSpectra:
     power_ref, power_track : sum of |V|², [shape=(F,)].
     """
 
-    cross: NDArray[np.complex128]
+    cross: ComplexArray
     power_ref: FloatArray
     power_track: FloatArray
 
@@ -76,13 +75,14 @@ class CrossSpectra:
 
 def cross_spectra(pairs: Iterable[tuple[FloatArray, FloatArray]]) -> CrossSpectra:
     """Cross-spectra of pairs of aligned fields (reference, track), [shape=(4, N)], at 16 kHz."""
-    transform = ShortTimeFFT(hann(_N_FFT, sym=False), _HOP, RATE)
-    chosen = (transform.f >= _LOWEST_HZ) & (transform.f <= _HIGHEST_HZ)
+    transform = ShortTime(_N_FFT, _HOP, RATE)
+    hz = transform.frequencies_hz
+    chosen = (hz >= _LOWEST_HZ) & (hz <= _HIGHEST_HZ)
     cross = []
     powers = np.zeros((2, int(chosen.sum())))
     for pair in pairs:
         n = min(field.shape[1] for field in pair)
-        ref, own = (transform.stft(field[XYZ, :n])[:, chosen] for field in pair)
+        ref, own = (transform.spectra(field[XYZ, :n])[:, chosen] for field in pair)
         cross.append(np.einsum("ift,jft->fij", ref, own.conj()))
         powers += [np.sum(np.abs(dipoles) ** 2, axis=(0, 2)) for dipoles in (ref, own)]
     return CrossSpectra(np.array(cross), *powers)

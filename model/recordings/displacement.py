@@ -19,14 +19,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from scipy.signal import ShortTimeFFT
-from scipy.signal.windows import hann
 
 from model.recordings.echoes import Pair
 from model.recordings.intensity import RATE, XYZ
+from model.spectra import ComplexArray, ShortTime
 
 FloatArray = NDArray[np.float64]
-ComplexArray = NDArray[np.complex128]
 
 SPEED_OF_SOUND = 343.0
 _N_FFT, _HOP = 1024, 256  # to move a field
@@ -46,11 +44,11 @@ def moved(field: NDArray[np.floating], by_m: FloatArray, samplerate: int) -> Flo
     field : W, Y, Z, X (further channels are left out), [shape=(4, N)].
     by_m : displacement (x, y, z) in metres.
     """
-    transform = ShortTimeFFT(hann(_N_FFT, sym=False), _HOP, samplerate)
-    spectra = transform.stft(field[:4])
+    transform = ShortTime(_N_FFT, _HOP, samplerate)
+    spectra = transform.spectra(field[:4])
     earlier_s = np.einsum("i,ift->ft", by_m, _directions(spectra)) / SPEED_OF_SOUND
-    turned = spectra * np.exp(2j * np.pi * transform.f[:, None] * earlier_s)
-    return np.asarray(transform.istft(turned, k1=field.shape[1]).real)
+    turned = spectra * np.exp(2j * np.pi * transform.frequencies_hz[:, None] * earlier_s)
+    return transform.sound(turned, field.shape[1])
 
 
 def displacement_m(pairs: Sequence[Pair], turn: FloatArray, *, way_m: float) -> FloatArray:
@@ -118,17 +116,18 @@ class _Match:
 
 
 def _match(pairs: Sequence[Pair], turn: FloatArray) -> _Match:
-    transform = ShortTimeFFT(hann(_N_FFT_SEEN, sym=False), _HOP_SEEN, RATE)
-    chosen = (transform.f >= _LOWEST_HZ) & (transform.f <= _HIGHEST_HZ[-1])
+    transform = ShortTime(_N_FFT_SEEN, _HOP_SEEN, RATE)
+    hz = transform.frequencies_hz
+    chosen = (hz >= _LOWEST_HZ) & (hz <= _HIGHEST_HZ[-1])
     length_s = sum(ref.shape[1] for ref, _ in pairs) / RATE
     looked_at = pairs[:: math.ceil(length_s / _LONGEST_S) or 1]
     ref, own = (
-        np.concatenate([transform.stft(pair[i])[:, chosen] for pair in looked_at], axis=2)
+        np.concatenate([transform.spectra(pair[i])[:, chosen] for pair in looked_at], axis=2)
         for i in range(2)
     )
     common = ref[0].conj() * own[0]
     common += np.einsum("ift,ij,jft->ft", ref[XYZ].conj(), turn, own[XYZ])
     powers = [np.sum(np.abs(spectra) ** 2, axis=(0, 2)) for spectra in (ref, own)]
     common /= np.sqrt(powers[0] * powers[1] + _TINY)[:, None]
-    waves = 2 * math.pi * transform.f[chosen] / SPEED_OF_SOUND
+    waves = 2 * math.pi * hz[chosen] / SPEED_OF_SOUND
     return _Match(common, _directions(ref), waves)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import ShortTimeFFT, lfilter
-from scipy.signal.windows import hann
+from scipy.signal import lfilter
+
+from model.spectra import ComplexArray, ShortTime
 
 FloatArray = NDArray[np.float64]
 
@@ -46,14 +47,15 @@ def moments(
     pairs: Sequence[tuple[FloatArray, FloatArray]], *, lowest_hz: float = LOWEST_HZ
 ) -> Moments:
     """Moments of pairs of aligned fields (reference, track), [shape=(4, N)] each, at 16 kHz."""
-    transform = ShortTimeFFT(hann(_N_FFT, sym=False), _HOP, RATE)
-    chosen = (transform.f >= lowest_hz) & (transform.f <= HIGHEST_HZ)
+    transform = ShortTime(_N_FFT, _HOP, RATE)
+    hz = transform.frequencies_hz
+    chosen = (hz >= lowest_hz) & (hz <= HIGHEST_HZ)
     by_window, by_band = [], np.zeros((int(chosen.sum()), 3, 3))
     power_ref, power_track = [], []
     powers = np.zeros((2, 4))
     for pair in pairs:
         n = min(field.shape[1] for field in pair)
-        spectra = [transform.stft(field[:, :n])[:, chosen] for field in pair]
+        spectra = [transform.spectra(field[:, :n])[:, chosen] for field in pair]
         powers += [np.sum(np.abs(s) ** 2, axis=(1, 2)) for s in spectra]
         (ref, weight_ref), (own, weight_own) = (_new_intensity(s) for s in spectra)
         weight = weight_ref * weight_own
@@ -68,7 +70,7 @@ def moments(
     )
 
 
-def _new_intensity(spectra: NDArray[np.complex128]) -> tuple[FloatArray, FloatArray]:
+def _new_intensity(spectra: ComplexArray) -> tuple[FloatArray, FloatArray]:
     """Active intensity (x, y, z) of what newly begins in each bin, and the weight of that bin.
 
     A room answers a sound from other directions, and two places in it get other answers. What the

@@ -14,8 +14,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import irfft, next_fast_len, rfft
-from scipy.signal import ShortTimeFFT
-from scipy.signal.windows import hann
+
+from model.spectra import ShortTime
 
 FloatArray = NDArray[np.float64]
 
@@ -37,14 +37,14 @@ def whitened(sound: FloatArray, samplerate: float) -> FloatArray:
     sound : [shape=(..., N)], a frame at least, full scale 1.0, all finite; returns the same shape.
     """
     size = round(_FRAME_S * samplerate)
-    transform = ShortTimeFFT(hann(size, sym=False), size // 2, samplerate)
-    spectra = transform.stft(sound)
+    transform = ShortTime(size, size // 2, samplerate)
+    spectra = transform.spectra(sound)
     magnitude = np.abs(spectra)
     usual = np.sqrt(np.mean(magnitude**2, axis=-1, keepdims=True))
     floor = _FLOOR * usual.mean(axis=-2, keepdims=True) + _SILENCE * size
     spectra /= magnitude + _CONTRAST * usual + floor
-    spectra[..., transform.f < _LOWEST_HZ, :] = 0.0
-    return np.asarray(transform.istft(spectra, k1=sound.shape[-1]).real)
+    spectra[..., transform.frequencies_hz < _LOWEST_HZ, :] = 0.0
+    return transform.sound(spectra, sound.shape[-1])
 
 
 def correlated(needle: FloatArray, haystack: FloatArray) -> FloatArray:
