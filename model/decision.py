@@ -282,9 +282,9 @@ def _find(
     hypotheses = HandednessTest(by.calibration, scorers, prior_given(take.diagnosis))
 
     def observe(window: Window, scored: ScoredWindow) -> None:
-        hypotheses.add(window, scored)
-        if lags:
+        if lags:  # first: with the sound that was just scored
             lags.add(window)
+        hypotheses.add(window, scored)
 
     judgement, windows, snapshot = judge_take(
         take, by.calibration, scorers=scorers, n_windows=options.n_windows,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from model import features
 from model.checkpoint import LEARNED, Calibration, load_scorer, scorer_path
 from model.errors import MediaError
 from model.evidence import N_YAWS, acoustic_maps
+from model.features import Motion
 from model.media import file_sha256
 from model.networks.equivariant import EquivariantScorer, Scores
 from model.scoring import Evidence, Scorer, Window, training_free
@@ -45,6 +47,10 @@ class LearnedScorer:
     def __init__(self, network: EquivariantScorer, device: torch.device | str = "cpu") -> None:
         self._device = torch.device(device)
         self._network = network.to(self._device).eval()
+        # A window is scored several times: at other times of its sound, and with what may have been
+        # done to the sound undone.
+        self._picture = lru_cache(maxsize=2)(self._embedded_picture)
+        self._sound = lru_cache(maxsize=1)(self._embedded_sound)
 
     @torch.no_grad()
     def __call__(self, window: Window) -> Evidence:
@@ -52,11 +58,11 @@ class LearnedScorer:
         picture's, `synchronous`, that they run on one time, and `upright`, that left and right are
         not exchanged.
         """
-        maps, heard = self._maps(window), self._heard(window)
+        heard = self._sound(window.covariance)
         # One after the other: two at once no longer fit into a processor's cache. Of sound, each
         # azimuth is encoded by itself, so that of the mirrored field is known.
-        as_is = self._network.scores(self._network.picture(maps), heard)
-        other = self._network.scores(self._network.picture(maps.flip(-1)), heard.flip(1))
+        as_is = self._network.scores(self._picture(window.motion), heard)
+        other = self._network.scores(self._picture(window.motion, mirrored=True), heard.flip(1))
         return _evidence(
             Scores(
                 (as_is.yaw + _mirrored(other.yaw)) / 2,
@@ -73,8 +79,7 @@ class LearnedScorer:
         [shape=(2 reach + 1, R)], of the window as it is. All are of the same stretch of picture,
         which leaves `reach` intervals out at either end.
         """
-        seen = self._network.picture(self._maps(window))
-        heard = self._heard(window)
+        seen, heard = self._picture(window.motion), self._sound(window.covariance)
         n = seen.shape[-1] - 2 * reach
         seen = seen[..., reach : reach + n]
         by_lag = [
@@ -90,21 +95,21 @@ class LearnedScorer:
         Both encoders see the window once, so a stretch knows a little of what is around it. One
         without intervals, where a picture could not be read, says nothing.
         """
-        seen = self._network.picture(self._maps(window))
-        heard = self._heard(window)
+        seen, heard = self._picture(window.motion), self._sound(window.covariance)
         said = torch.zeros(len(stretches), N_YAWS, dtype=torch.float64)
         for row, part in zip(said, stretches, strict=True):
             if part.stop > part.start:
                 row.copy_(self._network.scores(seen[..., part], heard[..., part]).yaw[0])
         return said
 
-    def _maps(self, window: Window) -> Tensor:
-        return window.motion.maps.to(self._device, torch.float32)[None]
+    def _embedded_picture(self, motion: Motion, *, mirrored: bool = False) -> Tensor:
+        """Of a picture or of its mirror image."""
+        maps = motion.maps.to(self._device, torch.float32)[None]
+        seen: Tensor = self._network.picture(maps.flip(-1) if mirrored else maps)
+        return seen
 
-    def _heard(self, window: Window) -> Tensor:
-        """The sound's embedding."""
-        covariance = window.covariance.to(self._device)
-        heard: Tensor = self._network.sound(sound_input(covariance)[None])
+    def _embedded_sound(self, covariance: Tensor) -> Tensor:
+        heard: Tensor = self._network.sound(sound_input(covariance.to(self._device))[None])
         return heard
 
 

@@ -59,7 +59,7 @@ def _add_keys(parser: argparse.ArgumentParser) -> None:
     add.add_argument("--max-jobs", type=int, help="jobs that wait or run (the service's limit)")
     add.set_defaults(run=_add_key)
     verbs.add_parser("list", help="every key, without its secret").set_defaults(run=_list_keys)
-    revoke = verbs.add_parser("revoke", help="make a key useless, at once")
+    revoke = verbs.add_parser("revoke", help="make a key useless, within a second")
     revoke.add_argument("id", help="as `keys list` names it")
     revoke.set_defaults(run=_revoke_key)
     secret = verbs.add_parser("webhook-secret", help="print what an owner's webhooks are signed by")

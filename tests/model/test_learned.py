@@ -84,3 +84,24 @@ def test_along_a_window_it_is_the_networks_evidence_of_each_stretch(window: Wind
         first = network.scores(seen[..., : n // 2], heard[..., : n // 2])
     torch.testing.assert_close(half, first.yaw[0].double())
     assert not nothing.any()
+
+
+def test_a_picture_that_is_scored_again_is_not_looked_at_again(window: Window) -> None:
+    """With other sound, at other times of the sound; the answers are those of a fresh look."""
+    network = load_scorer()
+    looks = []
+    network.picture.register_forward_hook(lambda *_: looks.append(1))
+    scorer = LearnedScorer(network)
+    other_sound = replace(window, covariance=viewpoints.mirrored(window.covariance))
+    windows = [window, other_sound, mirrored(window), window]
+
+    answers = [scorer(each).cues[LEARNED] for each in windows[:2]]
+    lags = scorer.over_lags(window, 2)
+    n_looks = len(looks)
+    answers += [scorer(each).cues[LEARNED] for each in windows[2:]]
+
+    assert n_looks == 2  # at the picture and its mirror image
+    assert len(looks) == 6
+    for each, answer in zip(windows, answers, strict=True):
+        assert torch.equal(answer, LearnedScorer(network)(each).cues[LEARNED])
+    assert torch.equal(lags, LearnedScorer(network).over_lags(window, 2))

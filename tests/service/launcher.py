@@ -13,9 +13,13 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NoReturn
 
 
 class Forked:
@@ -60,10 +64,33 @@ class Launcher:
         )  # fmt: skip
 
     def start(self, arguments: list[str], environment: dict[str, str], log: Path) -> Forked:
-        """Run `python -m service ARGUMENTS`."""
+        """Run `python -m service ARGUMENTS`; what it prints goes into its log."""
+        return self._fork(arguments, environment, [str(log)] * 2)
+
+    def run(
+        self, arguments: Sequence[str], environment: dict[str, str], timeout: float = 120
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `python -m service ARGUMENTS` to its end."""
+        with TemporaryDirectory() as folder:
+            out, err, status = (Path(folder) / name for name in ("out", "err", "status"))
+            self._fork([*arguments], environment, [str(out), str(err)], str(status)).wait(timeout)
+            return subprocess.CompletedProcess(
+                arguments, int(status.read_text()), out.read_text(), err.read_text()
+            )
+
+    def _fork(
+        self,
+        arguments: list[str],
+        environment: dict[str, str],
+        outputs: list[str],
+        status: str | None = None,
+    ) -> Forked:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        order = {"arguments": arguments, "environment": environment, "log": str(log)}
+        order = {
+            "arguments": arguments, "environment": environment, "outputs": outputs,
+            "status": status,
+        }  # fmt: skip
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
         return Forked(int(self._process.stdout.readline()))
@@ -93,23 +120,34 @@ def main() -> int:
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for line in sys.stdin:
-        order = json.loads(line)
         pid = os.fork()
         if pid == 0:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            os.setsid()
-            os.environ.clear()
-            os.environ.update(order["environment"])
-            log = os.open(order["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-            null = os.open(os.devnull, os.O_RDONLY)
-            for source, target in ((null, 0), (log, 1), (log, 2)):
-                os.dup2(source, target)
-            sys.argv = ["service", *order["arguments"]]
-            status = service.__main__.main(order["arguments"])
-            sys.stdout.flush()
-            os._exit(status)
+            _be_told(json.loads(line), service.__main__.main)
         print(pid, flush=True)
     return 0
+
+
+def _be_told(order: dict[str, Any], command: Callable[[list[str]], int]) -> NoReturn:
+    """The child's whole life."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.setsid()
+    os.environ.clear()
+    os.environ.update(order["environment"])
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for number, path in enumerate(order["outputs"], 1):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644), number)
+    sys.argv = ["service", *order["arguments"]]
+    status: int | str | None = 1
+    try:
+        status = command(order["arguments"])
+    except SystemExit as end:
+        status = end.code
+    except BaseException:
+        traceback.print_exc()
+    sys.stdout.flush()
+    if order["status"]:
+        Path(order["status"]).write_text(str(status or 0))
+    os._exit(status if isinstance(status, int) else 0)
 
 
 if __name__ == "__main__":
