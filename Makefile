@@ -5,6 +5,8 @@ BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check -q
 # Compiled when first used, and kept: half of what is installed no test ever loads.
 PINNED := -c constraints.txt --no-compile
+# Half of all bytes: PyTorch and the libraries of a GPU.
+LARGE := ^(nvidia-|torch==|triton)
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: align serve test bench setup format components ready
@@ -23,8 +25,14 @@ setup: .venv/dev
 	$(PIP) install $(PINNED) -e '.[model,training,service]'
 	@touch $@
 
-# All at once: one installation on top of another would resolve and build everything twice.
+# All at once: one installation on top of another would resolve and build everything twice. Before,
+# what is pinned is unpacked in two halves, for each takes a core; where one has something that is
+# not for this machine, the installation does all of it.
 .venv/dev: .venv/python pyproject.toml constraints.txt
+	@grep -E '$(LARGE)' constraints.txt >.venv/large.txt; grep -vE '$(LARGE)' constraints.txt >.venv/rest.txt
+	@for half in large rest; do \
+	  $(PIP) install --no-deps --no-compile -r .venv/$$half.txt >/dev/null 2>&1 & \
+	done; wait
 	$(PIP) install $(PINNED) -e '.[model,detector,training,service,traces,dev]'
 	@touch .venv/run $@
 

@@ -39,7 +39,7 @@ from model.interruption import add_debug, command
 from model.learned import scorers_for
 from model.media import output_suffix, reading
 from model.options import check_tolerance
-from model.output import check_folder, check_output, whole_file
+from model.output import Together, check_folder, check_output
 from model.posterior import answer_deg, confidence_of, credible_arcs
 from model.scoring import Scorer, Verdict, verdict_of
 from model.take import Take, Track
@@ -259,7 +259,7 @@ def read_table(folder: Path) -> dict[str, Row]:
 def write_table(
     folder: Path, rows: Sequence[Row], known: Mapping[str, Row], solution: RigSolution | None
 ) -> None:
-    """Write `rig.json` and `rig.csv`, each whole or not at all.
+    """Write `rig.json` and `rig.csv`, both whole or neither.
 
     rows : of this run, whose takes `solution` pools. known : of earlier ones; takes that are not of
         this run keep theirs.
@@ -281,19 +281,19 @@ def write_table(
         "rig": found,
         "takes": [asdict(row) for row in rows],
     }
-    with whole_file(folder / "rig.json") as part:
-        part.write_text(json.dumps(table, indent=1) + "\n")
-    hidden = {"posterior", "judged_from"}
     text = io.StringIO()
-    columns = [name for name in asdict(Row("", "", "")) if name not in hidden]
+    columns = [key for key in asdict(Row("", "", "")) if key not in ("posterior", "judged_from")]
     writer = csv.DictWriter(text, columns, extrasaction="ignore")
     writer.writeheader()
     arcs = [row.interval_deg and span(row.interval_deg).replace("°", "") for row in rows]
     writer.writerows(
         {**asdict(row), "interval_deg": arc} for row, arc in zip(rows, arcs, strict=True)
     )
-    with whole_file(folder / "rig.csv") as part:
-        part.write_text(text.getvalue(), encoding="utf-8", errors="backslashreplace")
+    with Together() as both:
+        with both.file(folder / "rig.json") as part:
+            part.write_text(json.dumps(table, indent=1) + "\n")
+        with both.file(folder / "rig.csv") as part:
+            part.write_text(text.getvalue(), encoding="utf-8", errors="backslashreplace")
 
 
 # --- the run -------------------------------------------------------------------------------------

@@ -107,7 +107,7 @@ class VideoReader:
     MediaError : not a readable video.
     UnsupportedMedia : a declared projection or a frame shape that is not a full equirectangular
         sphere (the sentence says how to convert it), lenses' pictures that are not stitched, or,
-        if `flat`, a declared sphere.
+        if `flat`, a declared sphere. When it is read: one that players are told to set on its side.
     """
 
     def __init__(
@@ -134,6 +134,7 @@ class VideoReader:
             self.info = _video_info(
                 path, self._container, self._stream, spherical, stereo or "mono"
             )
+            self._sphere = not flat
             self._reformatter = VideoReformatter()
             self._stack = stack.pop_all()
 
@@ -262,12 +263,21 @@ class VideoReader:
         height, width = height * stack_h, width * stack_w
         quarter_turns = round(frame.rotation / 90) % 4
         if quarter_turns % 2:
+            if self._sphere and frame.height * stack_h < frame.width * stack_w:
+                self._refuse_on_its_side(frame)
             height, width = width, height
         scaled = self._reformatter.reformat(
             frame, width, height, pixels, interpolation=Interpolation.AREA
         )
         upright = np.rot90(scaled.to_ndarray(), quarter_turns)
         return np.ascontiguousarray(upright[: size[0], : size[1]], dtype=np.uint8)
+
+    def _refuse_on_its_side(self, frame: av.VideoFrame) -> None:
+        raise UnsupportedMedia(
+            f"{self.info.path} says that its picture of {frame.width}x{frame.height} is shown "
+            f"turned by {round(frame.rotation)}°, which sets the sphere on its side: take that "
+            f"away with ffmpeg -display_rotation 0 -i {self.info.path.name} -c copy upright.mp4."
+        )
 
 
 def _eyes(stereo: Stereo) -> tuple[int, int]:

@@ -27,6 +27,7 @@ from scipy.linalg import solve
 from scipy.signal import fftconvolve, resample_poly, welch
 
 from model.recordings.intensity import RATE
+from model.timing.correlation import refined_peak
 
 FloatArray = NDArray[np.float64]
 Pair = tuple[FloatArray, FloatArray]  # reference and track, aligned, [shape=(4, N)] each
@@ -93,17 +94,9 @@ def late_by_s(pairs: Sequence[Pair]) -> float:
     common = [
         _correlations(_whitened(ref, power), _whitened(track, power), reach) for ref, track in low
     ]
-    return _most_in_common(np.sum(common, axis=0), reach) / _LOW_RATE
-
-
-def _most_in_common(correlations: FloatArray, reach: int) -> float:
-    """The lag at which matrices [shape=(4, 4, K)] are largest, between samples by a parabola."""
-    size = np.linalg.norm(correlations, axis=(0, 1))
-    size = np.concatenate([size[-reach:], size[: reach + 1]])
-    peak = int(np.argmax(size[1:-1])) + 1
-    before, at, after = size[peak - 1 : peak + 2]
-    curve = before - 2 * at + after
-    return peak - reach + (0.5 * (before - after) / curve if curve < 0 else 0.0)
+    size = np.linalg.norm(np.sum(common, axis=0), axis=(0, 1))
+    at, _ = refined_peak(np.concatenate([size[-reach:], size[: reach + 1]]))
+    return (at - reach) / _LOW_RATE
 
 
 def _past(first: int) -> tuple[list[tuple[int, int]], FloatArray]:

@@ -31,15 +31,16 @@ def noise_window(seed: int, seconds: int) -> Window:
     return seen_and_heard(frames.to(torch.uint8), field, times_s)
 
 
-def main(n_windows: int, seconds: int) -> None:
+def scored(n_windows: int, seconds: int) -> list[float]:
+    """Seconds that a window takes, and the answers."""
     calibration = load_calibration()
     scorers = scorers_for(calibration)
     windows = [noise_window(seed, seconds) for seed in range(n_windows)]
     score(windows[0], scorers, calibration)
     began = time.perf_counter()
     found = [score(window, scorers, calibration) for window in windows]
-    print((time.perf_counter() - began) / n_windows, *(one.best_deg for one in found))
+    return [(time.perf_counter() - began) / n_windows, *(one.best_deg for one in found)]
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    print(*scored(int(sys.argv[1]), int(sys.argv[2])))

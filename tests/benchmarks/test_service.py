@@ -160,7 +160,7 @@ def running(server: Server) -> tuple[str, int]:
 def gone(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
+    except OSError:  # gone before it was opened, or before it was read
         return True
 
 

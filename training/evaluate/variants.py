@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from model.errors import OptionError
 from model.networks.avsa import AvsaConfig
-from model.output import whole_file
+from model.output import Together, whole_file
 from model.viewpoints import Sound, SoundInput
 from training.data.clips import ClipCrops, Cropping, Guide
 from training.data.kept_clips import KeptClips, Stage, keep_clips
@@ -326,10 +326,11 @@ def _chance(own: str, config: AvsaPretrainConfig) -> float:
 def _write(output: Path, variants: Sequence[Variant], budget: Budget) -> list[dict[str, Any]]:
     """The rows that are done, as JSON and as a table."""
     rows = [row for v in variants if (row := _done(output, v, budget)) is not None]
-    with whole_file(output / "variants.json") as path:
-        path.write_text(json.dumps(rows, indent=2) + "\n")
-    with whole_file(output / "variants.md") as path:
-        path.write_text(markdown(rows, budget))
+    with Together() as both:
+        with both.file(output / "variants.json") as path:
+            path.write_text(json.dumps(rows, indent=2) + "\n")
+        with both.file(output / "variants.md") as path:
+            path.write_text(markdown(rows, budget))
     return rows
 
 

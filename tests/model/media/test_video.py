@@ -209,6 +209,23 @@ def test_a_quarter_turn_is_undone(tmp_path: Path) -> None:
         assert quarters(reader.read(0, 1, size=SIZE).frames[0]) == quarters(upright)
 
 
+def test_a_sphere_set_on_its_side_is_refused(tmp_path: Path) -> None:
+    """As by a phone that was held upright."""
+    with av.open(str(tmp_path / "v.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 128, 64, "yuv420p"
+        stream.set_display_rotation(90)
+        picture = av.VideoFrame.from_ndarray(four_quarters()[..., 0], "gray")
+        container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+
+    with (
+        VideoReader(tmp_path / "v.mp4") as reader,
+        pytest.raises(UnsupportedMedia, match=r"128x64 is shown turned by 90°, .*_rotation 0"),
+    ):
+        reader.read(0, 1, size=SIZE)
+
+
 def test_a_squeezed_sphere_is_accepted(tmp_path: Path) -> None:
     write_video(tmp_path / "v.mp4", [four_quarters(360, 640)] * 3, rate_hz=10, crf=1)
     with VideoReader(tmp_path / "v.mp4") as reader:
