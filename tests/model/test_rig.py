@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from model.decision import judge_take
-from model.errors import OptionError, UnusableContent
+from model.errors import DiskFull, OptionError, UnusableContent
 from model.rig import (
     DISAGREES,
     RigSolution,
@@ -31,6 +31,7 @@ from model.rig import (
     read_table,
     run,
     solve,
+    write_table,
 )
 from model.take import Take
 from tests.model.test_scoring import CALIBRATION, bump
@@ -319,6 +320,25 @@ def test_what_is_told_of_a_day_obeys_no_name_and_has_no_sign_of_nothing(
     assert told.count("\n") == 3
     assert r"  a\nb\x1b[2J disagrees: by itself it says +0.0° (-5.0° to +5.0°)" in told
     assert "rotate_field_ccw_deg +0.0° (90 % interval" in told
+
+
+def test_of_the_tables_neither_is_newer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the disk is full after the first."""
+    write_table(tmp_path, [Row("before", "v", "a")], {}, None)
+    before = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    written = Path.write_text
+
+    def full(path: Path, *given: Any, **more: Any) -> int:
+        if "rig.csv" in path.name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return written(path, *given, **more)
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(DiskFull):
+        write_table(tmp_path, [Row("after", "v", "a")], {}, None)
+
+    assert before.keys() == {"rig.json", "rig.csv"}
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == before
 
 
 def test_no_original_of_the_run_is_overwritten(take: TakeFiles, tmp_path: Path) -> None:

@@ -137,17 +137,17 @@ def _be_told(order: dict[str, Any], command: Callable[[list[str]], int]) -> NoRe
     for number, path in enumerate(order["outputs"], 1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644), number)
     sys.argv = ["service", *order["arguments"]]
-    status: int | str | None = 1
+    status = 1
     try:
         status = command(order["arguments"])
-    except SystemExit as end:
-        status = end.code
+    except SystemExit as end:  # of argparse
+        status = int(end.code or 0)
     except BaseException:
         traceback.print_exc()
     sys.stdout.flush()
     if order["status"]:
-        Path(order["status"]).write_text(str(status or 0))
-    os._exit(status if isinstance(status, int) else 0)
+        Path(order["status"]).write_text(str(status))
+    os._exit(status)
 
 
 if __name__ == "__main__":
