@@ -76,13 +76,13 @@ endif
 serve: .venv/run
 	$(BIN)/python -m service
 
-# Three at a time, on two cores: tests of the service wait for each other's processes. A module's
-# stay together, for they share servers and takes.
+# Three at a time, on two cores: tests of the service wait for each other's processes. They are
+# compiled while types are checked, or each of the three would do it.
 test: ready
 	$(BIN)/ruff format --check -q .
 	$(BIN)/ruff check -q .
-	$(BIN)/mypy -n 2
-	$(BIN)/pytest -n 3 --dist loadscope --no-loadscope-reorder --benchmark-disable
+	@$(BIN)/pytest --collect-only -qq >/dev/null 2>&1 & $(BIN)/mypy -n 2 && wait
+	$(BIN)/pytest -n 3 --no-loadscope-reorder --benchmark-disable
 
 bench: .venv/dev
 	$(BIN)/pytest tests/benchmarks -s

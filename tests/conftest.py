@@ -10,12 +10,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 import torch
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 from model.ambisonics import rotate_yaw
 from tests.model.fields import RATE, field_of
@@ -103,6 +105,22 @@ def _interleave(items: list[pytest.Item]) -> None:
 
 def _module(item: pytest.Item) -> str:
     return item.nodeid.partition("::")[0]
+
+
+class _Modules(LoadScopeScheduling):  # type: ignore[misc]
+    """A module's tests stay together, for they share servers and takes; so do those of all modules
+    with ranks: they are forked from one that has loaded all of PyTorch, or each would load its own.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = nodeid.partition("::")[0]
+        source = (self.config.rootpath / module).read_text()
+        return "ranks" if "from tests.training.ranks import" in source else module
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Instead of that of `--dist`."""
+    return _Modules(config, log)
 
 
 def pytest_terminal_summary(
