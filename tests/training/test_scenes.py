@@ -321,15 +321,6 @@ def test_envelopes_are_levels(kind: str) -> None:
         assert np.corrcoef(loudness, envelope.level[: len(loudness)])[0, 1] > 0.6
 
 
-def test_recordings_serve_as_carriers() -> None:
-    rng = np.random.default_rng(0)
-    tone = np.sin(2 * np.pi * 1000 * np.arange(4000) / 8000)
-
-    sound = draw_sound(rng, draw_envelope(rng, 4.0, "sustained"), 8000, clip=tone).numpy()
-
-    assert np.abs(np.fft.rfft(sound)).argmax() / 4 == pytest.approx(1000, abs=1)
-
-
 def test_a_drive_of_full_strength_follows_its_sound() -> None:
     correlations = []
     for seed in range(20):

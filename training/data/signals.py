@@ -156,18 +156,11 @@ def draw_sound(
     envelope: Envelope,
     samplerate: int,
     *,
-    clip: FloatArray | None = None,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """A sound of unit power with the given envelope, [shape=(N,)].
-
-    clip : a recording to use as the carrier (any length, looped) in place of a synthetic one.
-    """
+    """A sound of unit power with the given envelope, [shape=(N,)]."""
     n = round((len(envelope.level) - 1) / CURVE_RATE * samplerate)
-    if clip is None:
-        carrier = _carrier(rng, n, samplerate, device)
-    else:
-        carrier = torch.from_numpy(np.resize(clip, n)).to(device)
+    carrier = _carrier(rng, n, samplerate, device)
     level = at_samples(envelope.level, n, samplerate, device)
     sound = carrier * level ** rng.uniform(0.8, 1.8)
     return sound / (sound.square().mean().sqrt() + 1e-9)
