@@ -1,8 +1,10 @@
-"""What a contrast calls right, what it takes to learn from one, and what masks are drawn."""
+"""What a contrast calls right, what it takes to learn from one, and what is drawn for others."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
+from itertools import permutations
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from model.networks.avsa import AvsaNetwork
 from tests.training.objectives.test_objectives import CONFIG, D, K, draw_samples
 from training.objectives.contrast import TEMPERATURE, Contrast, contrast
 from training.objectives.masked import MaskedChoice
+from training.objectives.puzzle import Puzzle
 from training.objectives.samples import Outcome
 
 
@@ -69,3 +72,23 @@ def test_so_many_crops_are_masked_each_as_often(
     for slot in masked.T:
         shares = torch.bincount(slot, minlength=K) / n
         assert (shares - 1 / K).abs().max() < 0.04
+
+
+def test_sounds_are_shuffled_each_sample_by_itself_all_orders_alike(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn: list[Tensor] = []
+
+    def compared(_puzzle: Puzzle, video: Tensor, _audio: Tensor, shuffle: Tensor) -> Outcome:
+        drawn.append(shuffle)
+        return video.sum(), {}
+
+    monkeypatch.setattr(Puzzle, "compared", compared)
+    torch.manual_seed(0)
+    n = 6000
+
+    Puzzle(3, D)(AvsaNetwork(CONFIG), draw_samples(0, n=n, k=3))
+
+    orders = Counter(map(tuple, drawn[0].tolist()))
+    assert set(orders) == set(permutations(range(3)))
+    assert max(orders.values()) - min(orders.values()) < 0.03 * n

@@ -78,9 +78,20 @@ def step(name: str, batch: Crops, *, parallel: bool) -> dict[str, Tensor]:
 
 
 def work(rank: int, folder: str) -> None:
-    """One of the ranks: all objectives, saved; then the refusal of unequal shares."""
+    """One of the ranks: all objectives, saved; then values of any layout, whose gradients are left
+    to others as they were, and the refusal of unequal shares.
+    """
     results = {name: step(name, part(crops(), rank), parallel=True) for name in objectives()}
     torch.save(results, f"{folder}/{rank}.pt")
+    values = (torch.arange(6.0).view(3, 2).T + 10 * rank).requires_grad_()  # not contiguous
+    added = torch.zeros(N_RANKS * 2, 3, requires_grad=True)
+    together = gathered(values)
+    torch.autograd.backward(together + added, torch.full_like(together, 1.0 + rank))
+    assert together.equal(torch.cat([values - 10 * rank + 10 * other for other in range(N_RANKS)]))
+    assert values.grad is not None
+    assert values.grad.equal(torch.full((2, 3), 3.0))  # of what both ranks made of it
+    assert added.grad is not None
+    assert added.grad.equal(torch.full_like(added, 1.0 + rank))
     with pytest.raises(ValueError, match=r"ranks have \[1, 2\] samples"):
         gathered(torch.zeros(1 + rank, 3))
 

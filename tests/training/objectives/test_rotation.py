@@ -9,19 +9,23 @@ import torch
 
 from model.evidence import yaws_deg
 from model.networks.equivariant import EquivariantConfig, EquivariantScorer
+from training.objectives import rotation as rotation_module
 from training.objectives.rotation import (
     CONCENTRATION,
     TRUST_WEIGHT,
     WAY_ROUND_WEIGHT,
     errors_deg,
     rotation_loss,
+    rotation_target,
 )
 
 CONFIG = EquivariantConfig(hidden=16, size=16, heads=2)
 
 
-def test_the_loss_is_that_of_a_slow_version() -> None:
+def test_the_loss_is_that_of_a_slow_version(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
+    off = torch.tensor([5.0, 15.0, 25.0, 180.0])
+    monkeypatch.setattr(rotation_module, "errors_deg", lambda _yaw: off)
     network = EquivariantScorer(CONFIG)
     maps, sound = torch.rand(4, 20, CONFIG.n_maps, 12, 72), torch.randn(4, 72, 131, 20)
     with torch.no_grad():  # a network that has learned nothing tells rotations hardly apart
@@ -41,6 +45,7 @@ def test_the_loss_is_that_of_a_slow_version() -> None:
     assert abs(way_round - math.log(2)) > 0.02
     assert float(log["rotation"]) == pytest.approx(rotation, abs=1e-4)
     assert float(log["way round"]) == pytest.approx(way_round, abs=1e-4)
+    assert log["within 20"] == 0.5
     trust = TRUST_WEIGHT * float(log["belongs"] + log["synchronous"])
     expected = rotation + trust + WAY_ROUND_WEIGHT * way_round
     assert float(loss.detach()) == pytest.approx(expected, abs=1e-3)
@@ -85,6 +90,14 @@ def no(logit: torch.Tensor) -> float:
 
 def mean(values: list[float]) -> float:
     return sum(values) / len(values)
+
+
+def test_the_target_is_about_0_with_a_deviation_of_6_degrees() -> None:
+    shares, yaws = rotation_target().double(), torch.tensor(yaws_deg()).double()
+
+    assert float(shares.sum()) == pytest.approx(1)
+    assert float(shares @ yaws) == pytest.approx(0, abs=1e-3)
+    assert math.sqrt(shares @ yaws.square()) == pytest.approx(6, abs=0.1)
 
 
 def test_errors_are_angles_of_the_rotations() -> None:
