@@ -12,7 +12,12 @@ from model.ambisonics import rotate_yaw
 from model.evidence import yaws_deg
 from model.networks.avsa import NARROW, PUBLISHED, AvsaConfig, AvsaNetwork
 from model.networks.avsa_encoders import AudioEncoder, VideoEncoder
-from model.networks.avsa_translators import Attention, Translator, TranslatorKind
+from model.networks.avsa_translators import (
+    Attention,
+    Translator,
+    TranslatorKind,
+    TranslatorLayer,
+)
 from model.viewpoints import Sound, SoundInput, steering
 from model.yaw_scores import heard_of_covariance, viewpoint_azimuths, yaw_scores
 
@@ -131,6 +136,63 @@ def test_attention_equals_the_equation() -> None:
     torch.testing.assert_close(attention(tokens), expected)
 
 
+@torch.no_grad()
+def test_a_layer_equals_that_of_pytorch() -> None:
+    """One head, normalised after each sum (`nn.TransformerEncoderLayer` as it comes)."""
+    layer = TranslatorLayer(8, attends=True).eval()
+    reference = nn.TransformerEncoderLayer(8, 1, 4 * 8, batch_first=True).eval()
+    mixing, last = layer.mixing, layer.feed_forward
+    assert isinstance(mixing, Attention)
+    reference.self_attn.in_proj_weight.copy_(mixing.to_query_key_value.weight)
+    reference.self_attn.in_proj_bias.copy_(mixing.to_query_key_value.bias)
+    for own, other in (
+        (mixing.to_output, reference.self_attn.out_proj), (last[0], reference.linear1),
+        (last[-1], reference.linear2), (layer.mixing_norm, reference.norm1),
+        (layer.feed_forward_norm, reference.norm2),
+    ):  # fmt: skip
+        for parameter in own.parameters():
+            nn.init.normal_(parameter)
+        other.load_state_dict(own.state_dict())
+    tokens = torch.randn(3, 4, 8)
+
+    torch.testing.assert_close(layer(tokens), reference(tokens))
+
+
+def test_a_tenth_of_what_a_layer_adds_is_left_out_in_training() -> None:
+    layer, tokens = TranslatorLayer(64, attends=True), torch.randn(20, 4, 64)
+    sums: list[Tensor] = []
+    for norm in (layer.mixing_norm, layer.feed_forward_norm):
+        norm.register_forward_pre_hook(lambda _, given: sums.append(given[0]))
+
+    layer(tokens)
+
+    for before, after in zip((tokens, layer.mixing_norm(sums[0])), sums[:2], strict=True):
+        assert float((after == before).float().mean()) == pytest.approx(0.1, abs=0.02)
+
+
+def test_tokens_are_the_largest_of_their_maps() -> None:
+    for encoder, inputs in (
+        (VideoEncoder((4, 4, 8, 8)), torch.rand(2, 3, 4, 32, 32)),
+        (AudioEncoder(8, (4, 4, 8, 8)), torch.randn(2, 8, 25, 24)),
+    ):
+        maps = encoder.eval().feature_maps(inputs).flatten(2)
+
+        assert maps.shape[2] > 1
+        torch.testing.assert_close(encoder(inputs), torch.stack([*maps.unbind(2)]).amax(0))
+
+
+@torch.no_grad()
+def test_pictures_are_standardised_as_those_of_imagenet_are() -> None:
+    """By red, green and blue, as published: 0.485 is red's mean."""
+    network = AvsaNetwork(TINY).eval()
+    crops = torch.rand(1, 2, 3, 4, 32, 32)
+    red, green, blue = crops[0].unbind(1)
+    standard = [(red - 0.485) / 0.229, (green - 0.456) / 0.224, (blue - 0.406) / 0.225]
+
+    expected = network.video_encoder(torch.stack(standard, dim=1))
+    torch.testing.assert_close(network.encode_video(crops)[0], expected)
+
+
 def test_viewpoints_have_no_order_and_a_context() -> None:
     tokens = torch.randn(1, 4, 8)
     order = torch.tensor([2, 0, 3, 1])
@@ -157,6 +219,12 @@ def test_encoders_are_taken_over_and_the_rest_is_not() -> None:
     assert all(a.equal(b) for a, b in zip(second.to_video.parameters(), translators, strict=True))
     with pytest.raises(ValueError, match="do not fit"):
         AvsaNetwork(NARROW).take_encoders(first)
+    powers, magnitudes = (
+        AvsaNetwork(replace(TINY, sound=SoundInput(Sound.AMBISONIC, 24, magnitude=magnitude)))
+        for magnitude in (False, True)
+    )
+    with pytest.raises(ValueError, match="do not fit"):
+        powers.take_encoders(magnitudes)  # as many channels, and other levels
 
 
 def test_statistics_of_examples_standardise_them() -> None:

@@ -187,6 +187,55 @@ def _varying(side: torch.Tensor) -> torch.Tensor:
     return varying / (varying.square().mean().sqrt() + 0.05)
 
 
+def test_trust_is_from_the_best_rotation_against_all(network: EquivariantScorer) -> None:
+    """What all pairs of it have in common, weighed by how likely each rotation is; the mean and the
+    largest of all; and how far the best stands out.
+    """
+    torch.manual_seed(2)
+    seen, heard = (torch.randn(1, N_YAWS, network.config.size, N_FRAMES) for _ in range(2))
+    with torch.no_grad():
+        network.weigh.weight.mul_(30)  # so that some rotations are likelier than others
+        found = network.scores(seen, heard)
+        pairs = network._compared(network.side(seen), network.side(heard))[0]
+        turns = [round(yaw / 5) for yaw in yaws_deg()]
+        at = torch.arange(N_YAWS)
+        by_yaw = torch.stack([pairs[:, at, (at + bins) % N_YAWS].mean(1) for bins in turns])
+        total = sum(math.exp(score) for score in found.yaw[0].tolist())
+        likely = [math.exp(score) / total for score in found.yaw[0].tolist()]
+        best = sum(p * of_yaw for p, of_yaw in zip(likely, by_yaw, strict=True))
+        entropy = sum(p * math.log(1 / p) for p in likely)
+        standing_out = float(found.yaw.max() - found.yaw.mean())
+        spread = torch.tensor([entropy, standing_out, math.log(total)]) / 4
+        largest = torch.stack([column.max() for column in by_yaw.T])
+        told = network.trust(torch.cat([best, by_yaw.mean(0), largest, spread]))
+
+    assert 2 / N_YAWS < max(likely) < 0.9
+    torch.testing.assert_close(torch.cat([found.belongs, found.synchronous]), told)
+
+
+def test_an_embedding_is_of_six_frames_to_either_side(network: EquivariantScorer) -> None:
+    maps = picture(n=1).requires_grad_()
+    sound = sound_input(covariance())[None].requires_grad_()
+
+    for inputs, embedded, axis in (
+        (maps, network.picture(maps), 1), (sound, network.sound(sound), 3),
+    ):  # fmt: skip
+        (gradient,) = torch.autograd.grad(embedded[..., 9].square().sum(), inputs)
+        frames = gradient.movedim(axis, 0).flatten(1).any(1)
+        assert frames.nonzero().flatten().tolist() == list(range(3, 16))
+
+
+def test_where_nothing_changes_there_is_a_gradient(network: EquivariantScorer) -> None:
+    embedding = torch.randn(1, N_YAWS, network.config.size, N_FRAMES)
+    embedding[:, 3] = 1.0
+
+    side = network.side(embedding.requires_grad_())
+    (gradient,) = torch.autograd.grad(side.activity.sum(), embedding)
+
+    assert side.activity[..., 3].max() < 0.1
+    assert gradient.isfinite().all()
+
+
 def test_products_at_lags_have_their_gradient() -> None:
     torch.manual_seed(2)
     first, second = (
