@@ -78,15 +78,16 @@ def step(name: str, batch: Crops, *, parallel: bool) -> dict[str, Tensor]:
 
 
 def work(rank: int, folder: str) -> None:
-    """One of the ranks: all objectives, saved; then values of any layout, whose gradients are left
-    to others as they were, and the refusal of unequal shares.
+    """One of the ranks: all objectives, saved; then gradients that others need as they were, and
+    the refusal of unequal shares.
     """
     results = {name: step(name, part(crops(), rank), parallel=True) for name in objectives()}
     torch.save(results, f"{folder}/{rank}.pt")
-    values = (torch.arange(6.0).view(3, 2).T + 10 * rank).requires_grad_()  # not contiguous
+    values = (torch.arange(6.0).view(2, 3) + 10 * rank).requires_grad_()
     added = torch.zeros(N_RANKS * 2, 3, requires_grad=True)
+    before = added.exp()  # its gradient comes after that of what is gathered, and is the same one
     together = gathered(values)
-    torch.autograd.backward(together + added, torch.full_like(together, 1.0 + rank))
+    torch.autograd.backward(together + before, torch.full_like(together, 1.0 + rank))
     assert together.equal(torch.cat([values - 10 * rank + 10 * other for other in range(N_RANKS)]))
     assert values.grad is not None
     assert values.grad.equal(torch.full((2, 3), 3.0))  # of what both ranks made of it
