@@ -37,8 +37,8 @@ def _ambix(yaw: float) -> Matrix:
     return np.array([[math.cos(yaw), math.sin(yaw)], [-math.sin(yaw), math.cos(yaw)]]).T
 
 
-# What each does to (X, Y) of a first-order field, by its parameter in radians.
-PLUGINS: dict[str, Callable[[float], Matrix]] = {
+# What each does to (X, Y) of a first-order field, by its parameter, under its own name, in radians.
+PLUGINS: dict[str, Callable[..., Matrix]] = {
     "IEM SceneRotator": _iem, "ATK Rotate": _atk, "SPARTA Rotator": _saf, "ambiX rotator": _ambix,
 }  # fmt: skip
 
@@ -53,7 +53,8 @@ def test_every_plug_in_does_what_the_corrected_file_has(degrees: float, azimuth:
 
     assert {str(one["name"]) for one in told} == set(PLUGINS)
     for one in told:
-        matrix = PLUGINS[str(one["name"])](math.radians(float(one["value_deg"])))
+        value = {str(one["parameter"]): math.radians(float(one["value_deg"]))}
+        matrix = PLUGINS[str(one["name"])](**value)
         assert matrix @ field[[3, 1], 0] == pytest.approx([x, y], abs=1e-4)  # of a hundredth
         assert -180 < float(one["value_deg"]) <= 180
 

@@ -257,13 +257,13 @@ def test_a_processor_without_bf16_does_not_emulate_it(
 
 
 class Stopped(Dataset[Tensor]):
-    """Batches of ones; while that of step 1 (counted from 0) is made, a signal comes."""
+    """Batches of ones; while that of a step (counted from 0) is made, a signal comes."""
 
-    def __init__(self, number: signal.Signals = signal.SIGTERM) -> None:
-        self._number = number
+    def __init__(self, number: signal.Signals = signal.SIGTERM, at_step: int = 1) -> None:
+        self._number, self._at_step = number, at_step
 
     def __getitem__(self, step: int) -> Tensor:
-        if step == 1:
+        if step == self._at_step:
             os.kill(os.getpid(), self._number)
         return torch.ones(1)
 
@@ -284,6 +284,14 @@ def test_a_signal_is_heeded_by_the_next_step_whenever_reports_are_due(
     resumed = Slope(SCHEDULE)
     run(resumed, Ones(1.0, 0), tmp_path)
     assert (resumed.step, resumed.stopped_by) == (SCHEDULE.steps, None)
+
+
+def test_a_run_that_is_told_to_stop_at_its_last_step_is_whole(tmp_path: Path) -> None:
+    course = Slope(SCHEDULE)
+
+    run(course, Stopped(at_step=SCHEDULE.steps - 1), tmp_path)
+
+    assert (course.step, course.stopped_by) == (SCHEDULE.steps, None)
 
 
 def test_a_signal_that_is_ignored_stays_so(tmp_path: Path) -> None:

@@ -236,6 +236,9 @@ def test_statistics_of_examples_standardise_them() -> None:
     standard = network.audio_standard(levels)
     torch.testing.assert_close(standard.mean(dim=(0, 2)), torch.zeros(8, 24), atol=1e-4, rtol=0)
     torch.testing.assert_close(standard.std(dim=(0, 2)), torch.ones(8, 24), atol=1e-3, rtol=0)
+    levels[..., 5] = -100.0  # a band that nothing sounds in
+    network.audio_standard.fit(levels)
+    assert network.audio_standard(levels)[..., 5].abs().max() < 1e-3
 
 
 def test_whitened_channels_are_uncorrelated_and_stay_what_they_were() -> None:
