@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 
 from model.checkpoint import load_scorer, save_scorer
 from model.networks.equivariant import EquivariantConfig, EquivariantScorer
@@ -39,6 +42,9 @@ def test_a_scorer_and_itself_grown_score_as_it_does() -> None:
 
     torch.testing.assert_close(large(maps, sound).yaw, small(maps, sound).yaw, rtol=1e-4, atol=1e-4)
     assert large.config.coherence
+    again = mean_of([small, scorer(2, large.config)], [1, 0])
+    for name, own in again.named_parameters():
+        assert own.equal(large.get_parameter(name))  # what growing draws is always the same
 
 
 def test_from_files_to_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -47,15 +53,29 @@ def test_from_files_to_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         save_scorer(path, scorer(seed), {"data": "none"})
     output = tmp_path / "mean.safetensors"
 
-    assert main([*map(str, paths), "--output", str(output)]) == 0
-    written = load_scorer(output)
-    for name, own in mean_of([load_scorer(path) for path in paths]).named_parameters():
-        torch.testing.assert_close(own, written.get_parameter(name))
+    networks = [load_scorer(path) for path in paths]
+    shares: list[float]
+    for shares in ([], [0.25, 0.75]):
+        words = ["--shares", *map(str, shares)] if shares else []
+        assert main([*map(str, paths), *words, "--output", str(output)]) == 0
+        written = load_scorer(output)
+        for name, own in mean_of(networks, shares).named_parameters():
+            torch.testing.assert_close(own, written.get_parameter(name))
+        with safe_open(output, "pt") as file:
+            told = json.loads(file.metadata()["provenance"])
+        assert told["of"] == [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+        assert told["shares"] == (shares or "alike")
 
     output.unlink()
-    assert main([*map(str, paths), "--shares", "0.5", "0.6", "--output", str(output)]) == 2
-    assert "[0.5, 0.6] do not add up to 1" in capsys.readouterr().err
+    for shares in ([0.5, 0.6], [0.5, 0.4], [0.5, 0.25, 0.25], [1.0]):
+        words = ["--shares", *map(str, shares)]
+        assert main([*map(str, paths), *words, "--output", str(output)]) == 2
+        assert f"{shares} do not add up to 1 over 2 scorers" in capsys.readouterr().err
     assert not output.exists()
+    before = paths[0].read_bytes()
+    assert main([*map(str, paths), "--output", str(paths[0])]) == 2
+    assert "originals are never overwritten" in capsys.readouterr().err
+    assert paths[0].read_bytes() == before
     assert main([*map(str, paths)]) == 2
     assert "give --output, --windows" in capsys.readouterr().err
 
