@@ -303,6 +303,25 @@ def test_kinds_of_scenes_are_told_apart_where_there_are_enough_takes() -> None:
     assert found == {"plain": calibrate.conformal_mass(enough)}
 
 
+def test_it_is_told_how_many_verdicts_and_takes_are_wrong(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A wrong answer that no verdict is given on harms nobody."""
+    answers = [("matched", True, at) for at in (0.0, 5.0, 15.0, 60.0, 90.0)]
+    results = [Outcome(kind, fits, spikes(0.9, at)) for kind, fits, at in answers]
+    results += [Outcome("foreign", False, spikes(0.9, 0.0))] * 3
+    confidence = np.array([0.9, 0.9, 0.9, 0.9, 0.1, 0.9, 0.1, 0.1])
+
+    calibrate.report(results, confidence, replace(CALIBRATION, least_confidence=0.5, arc_mass=0.9))
+    calibrate.report(results, 0 * confidence, replace(CALIBRATION, least_confidence=0.5))
+
+    matched, foreign, wrong, *_, none_wrong = capsys.readouterr().out.splitlines()
+    assert "5 takes, verdicts for 80%; median error 15.0°, within 10/20/30° 40%/60%/60%" in matched
+    assert foreign.endswith("3 takes, verdicts for 33%")
+    assert wrong == "more than 30° wrong: 40.0% of verdicts, 25.0% of takes"  # 2 of 5, 2 of 8
+    assert none_wrong == "more than 30° wrong: 0.0% of verdicts, 0.0% of takes"
+
+
 # --- what is fitted on what -----------------------------------------------------------------------
 
 

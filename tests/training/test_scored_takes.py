@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 
 from model.checkpoint import STATISTICS
@@ -32,6 +33,32 @@ def test_short_takes_and_foreign_sound_are_of_their_windows(tmp_path: Path) -> N
         assert window.motion.energy.equal(kept[number].motion.energy)
         assert window.covariance.equal(matched[number - 1].covariance)
         assert not window.covariance.equal(matched[number].covariance)
+
+
+def test_every_other_pair_is_heard_by_a_poor_microphone_and_noise_is_never_the_same(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "plain-windows"
+    folder.mkdir()
+    paths = [folder / f"of-a-kind-{index:07d}.safetensors" for index in range(9)]
+    for path in paths:
+        save_window(path, flickering(60))
+    kept = load_window(paths[0])
+
+    made = list(takes_of(paths, paths[:4]))
+
+    assert {scenes for _, scenes, _ in made} == {"plain-windows: of-a-kind"}
+    for kind in ("matched", "long"):
+        own = [windows for each, _, windows in made if each == kind]
+        sounds = [torch.cat([window.covariance for window in windows]) for windows in own]
+        poor = [not sound.equal(kept.covariance) for sound in sounds]
+        assert poor == ([False, False, True, True] * 3)[: len(own)]
+    noise = [windows[0].covariance for kind, _, windows in made if kind == "noise"]
+    assert len(noise) == 2
+    assert not noise[0].equal(noise[1])
+    for windows in (windows for kind, _, windows in made if kind == "long"):
+        assert [window.start_s for window in windows] == pytest.approx([0, 2, 4])
+        assert [window.duration_s for window in windows] == pytest.approx([2, 2, 2])
 
 
 def test_statistics_keep_their_places() -> None:
