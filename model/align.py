@@ -36,9 +36,9 @@ from model.media import (
 )
 from model.options import Options
 from model.orientation import read_orientation
-from model.output import JSON, MP4, PNG, Together, WholeFile, check_output, whole_file
+from model.output import JSON, PNG, Together, WholeFile, check_output, whole_file
 from model.picture import draw
-from model.preview import write_preview
+from model.preview import check_replaced, write_preview
 from model.report import Inputs, build_report, reworded, write_json
 from model.side_by_side import check_reference
 from model.take import Progress, Take, Track
@@ -245,9 +245,11 @@ def _check_name(take: Take, output: Path, options: Options) -> None:
 
 
 def _check_outputs(outputs: Outputs, inputs: Sequence[Path]) -> None:
-    kinds = {outputs.report: JSON, outputs.plot: PNG, outputs.preview: MP4}
+    kinds = {outputs.report: JSON, outputs.plot: PNG}
     for path in outputs.paths:
         check_output(path, inputs, begins=kinds.get(path, b""))
+    if outputs.preview is not None:
+        check_replaced(outputs.preview)
 
 
 def correct(

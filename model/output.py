@@ -16,8 +16,8 @@ from model.errors import DiskFull, OptionError, OutputError
 
 # Gives the temporary name to write to in a path's place, for the length of a `with` block.
 WholeFile = Callable[[Path], AbstractContextManager[Path]]
-# How they begin; an MP4 as FFmpeg writes it, and hardly any camera.
-JSON, PNG, MP4 = b"{", b"\x89PNG\r\n\x1a\n", b"\0\0\0 ftypisom"
+# How they begin.
+JSON, PNG = b"{", b"\x89PNG\r\n\x1a\n"
 _PREFIX = 32  # characters, of four bytes at most each, where names may have 255
 
 

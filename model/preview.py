@@ -20,8 +20,9 @@ from scipy.ndimage import minimum_filter
 from torch.nn.functional import interpolate
 
 from model import features
+from model.errors import MediaError, OptionError
 from model.media import VideoWindow
-from model.media.encode import write_film
+from model.media.encode import comment_of, write_film
 from model.output import WholeFile, whole_file
 from model.picture import AS_IT_IS, FRAME_SIZE, energy_map, shade, title_turned, turned_deg
 from model.take import Take
@@ -30,6 +31,7 @@ from model.turning import turned_along
 FloatArray = NDArray[np.float64]
 Pixels = NDArray[np.uint8]
 
+_COMMENT = "Preview by avsa-align"  # what tells one from a film that somebody cut
 _RATES_HZ = 10.0, 12.5  # of frames: slower ones are shown more than once, faster ones left out
 _CLOCK_S = 1e-3  # what clocks of containers round to
 _TITLE_HEIGHT = 28
@@ -65,7 +67,25 @@ def write_preview(
     sound = _stereo(take, report, times_s[0], len(times_s) / rate_hz)
     with whole(path) as part:
         frames = _frames(take, report, seen, times_s)
-        write_film(part, frames, sound, take.audio.samplerate, rate_hz=rate_hz)
+        write_film(part, frames, sound, take.audio.samplerate, rate_hz=rate_hz, comment=_COMMENT)
+
+
+def check_replaced(path: Path) -> None:
+    """Refuse to put a preview in the place of any film but an older preview.
+
+    Raises
+    ------
+    OptionError : something else is there.
+    """
+    try:
+        of_another_kind = path.exists() and path.stat().st_size and comment_of(path) != _COMMENT
+    except MediaError:
+        of_another_kind = True
+    if of_another_kind:
+        raise OptionError(
+            f"The output {path} is there already, and is no preview that was made here: name "
+            "another."
+        )
 
 
 def _microphone_deg(take: Take, times_s: FloatArray) -> FloatArray:

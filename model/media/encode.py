@@ -16,6 +16,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from model.media.audio import YOUTUBE_51
+from model.media.container import open_container
 
 _FILM_SAMPLERATE = 48_000
 
@@ -49,10 +50,15 @@ def write_film(
     samplerate: int,
     *,
     rate_hz: float,
+    comment: str,
 ) -> None:
-    """Encode frames as in `write_video`, with stereo sound [shape=(2, N)] as AAC beside them."""
+    """Encode frames as in `write_video`, with stereo sound [shape=(2, N)] as AAC beside them.
+
+    comment : a tag of the file, by which `comment_of` knows it again.
+    """
     rate = Fraction(rate_hz).limit_denominator(1001)
     with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as container:
+        container.metadata["comment"] = comment
         options = {"crf": "23", "preset": "veryfast", "threads": "2"}
         picture = container.add_stream("libx264", rate=rate, options=options)
         heard = container.add_stream("aac", rate=_FILM_SAMPLERATE, layout="stereo")
@@ -64,6 +70,17 @@ def write_film(
         for part in (*resampler.resample(frame), *resampler.resample(None)):
             container.mux(heard.encode(part))
         container.mux(heard.encode(None))
+
+
+def comment_of(path: Path) -> str | None:
+    """The comment among the tags of a film.
+
+    Raises
+    ------
+    MediaError : it is none that can be opened.
+    """
+    with open_container(path) as container:
+        return container.metadata.get("comment")
 
 
 def write_avi(

@@ -103,7 +103,7 @@ def test_outputs_that_cannot_be(
     assert listing(tmp_path) == {"t.wav"}
 
 
-@pytest.mark.parametrize("option", ["--report", "--plot"])
+@pytest.mark.parametrize("option", ["--report", "--plot", "--preview"])
 def test_no_other_kind_of_file_gives_way_to_a_report(
     take: TakeFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
 ) -> None:
@@ -115,7 +115,7 @@ def test_no_other_kind_of_file_gives_way_to_a_report(
     )
 
     assert status == 2
-    assert "other.wav is there already, and not of the kind" in capsys.readouterr().err
+    assert "other.wav is there already, and" in capsys.readouterr().err
     assert other.read_bytes() == take.audio.read_bytes()
     assert listing(tmp_path) == {"other.wav"}
 

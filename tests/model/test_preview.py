@@ -13,10 +13,11 @@ import soundfile
 from numpy.typing import NDArray
 
 from model.ambisonics import encode
-from model.media.encode import write_video
+from model.errors import OptionError
+from model.media.encode import write_film, write_video
 from model.orientation import Orientation
 from model.picture import FRAME_SIZE
-from model.preview import _TITLE_HEIGHT, write_preview
+from model.preview import _TITLE_HEIGHT, check_replaced, write_preview
 from model.take import Take, Track
 from model.turning import turned_along
 from tests.model.media.boxes import add_boxes, sv3d
@@ -122,6 +123,7 @@ def test_a_slow_picture_is_shown_for_as_long_as_it_lasts(tmp_path: Path) -> None
     with Take(tmp_path / "v.mp4", Track((track,))) as take:
         write_preview(take, told(0.0), (0.0, 4.0), tmp_path / "p.mp4")
 
+    check_replaced(tmp_path / "p.mp4")
     frames, sound = watched(tmp_path / "p.mp4")
     assert sound.shape[1] / 48_000 == pytest.approx(4, abs=0.1)
     assert len(frames) == 40
@@ -144,3 +146,18 @@ def test_it_sounds_from_the_side_where_it_is_seen(
     left, right = watched(tmp_path / "p.mp4")[1].std(axis=1)
     sine = math.sin(math.radians(SEEN_DEG + POSE_DEG))
     assert right / left == pytest.approx((1 - sine) / (1 + sine), abs=0.02)
+
+
+def test_a_preview_takes_the_place_of_no_film_of_another(tmp_path: Path) -> None:
+    """Though FFmpeg made both; what is empty (`mktemp`) or not there hurts nobody."""
+    export, notes, empty = tmp_path / "cut.mp4", tmp_path / "notes.mp4", tmp_path / "empty.mp4"
+    frames = 3 * [np.zeros((32, 64, 3), np.uint8)]
+    write_film(export, frames, np.zeros((2, 2400)), RATE, rate_hz=25, comment="My cut")
+    notes.write_text("of the shoot")
+    empty.touch()
+
+    for path in (export, notes):
+        with pytest.raises(OptionError, match=rf"{path.name} is there already, and is no preview"):
+            check_replaced(path)
+    for path in (empty, tmp_path / "none.mp4"):
+        check_replaced(path)
