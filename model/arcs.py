@@ -22,6 +22,17 @@ def told_deg(degrees: float) -> float:
     return 180.0 if rounded == -180.0 else rounded
 
 
+def told_arc(arc: Arc) -> list[float]:
+    """An arc, low <= high, whose ends may lie beyond a turn, as reports have it.
+
+    Its ends are as of `told_deg`, but for the whole circle, which is [-180, 180].
+    """
+    low, high = arc
+    if high - low >= 360:
+        return [-180.0, 180.0]
+    return [told_deg(wrapped_deg(low)), told_deg(wrapped_deg(high))]
+
+
 def width_deg(arc: Arc) -> float:
     """How many degrees an arc spans, in (0, 360]."""
     low, high = arc

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from model import sync
 from model.ambisonics import ChannelLayout, Convention, Fix
-from model.arcs import told_deg
+from model.arcs import told_arc, told_deg
 from model.errors import AvsaError, OptionError, UnsupportedMedia, in_one_line
 from model.interruption import add_debug, command
 from model.media import AudioReader, Clock, open_audio
@@ -206,7 +206,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
     return {
         "verdict": c.outcome.value,
         "rotate_field_ccw_deg": told_deg(c.rotate_field_ccw_deg),
-        "interval_deg": [round(edge, 2) for edge in c.interval_deg],
+        "interval_deg": told_arc(c.interval_deg),
         "interval_level": INTERVAL_LEVEL,
         "rotation": None if c.rotation is None else np.round(c.rotation, 5).tolist(),
         "tilt_deg": None if c.tilt_deg is None else round(c.tilt_deg, 2),

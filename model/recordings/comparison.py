@@ -75,7 +75,8 @@ class Comparison:
     ----------
     rotate_field_ccw_deg : rotation about the vertical, in (-180, 180]; after `flip`, if there is
         one, and after half a turn about the front axis (`Fix.INVERT`), if `upside_down`.
-    interval_deg : arc of probability `INTERVAL_LEVEL`, (low, high), low <= high.
+    interval_deg : arc of probability `INTERVAL_LEVEL`, (low, high), low <= high, one
+        of which may lie beyond half a turn.
     rotation : best rotation of (x, y, z) about any axis, [shape=(3, 3)]; None where the sound does
         not tell it (then a yaw is all there is).
     tilt_deg : angle by which that rotation leans the vertical; None likewise.

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from model.arcs import cover, told_deg, width_deg, wrapped_deg
+from model.arcs import cover, told_arc, told_deg, width_deg, wrapped_deg
 
 whole = st.integers(-720, 720)
 
@@ -29,6 +29,20 @@ def test_told_angles_are_within_the_same_turn(degrees: float) -> None:
     assert math.copysign(1, told) == 1 or told < 0
     assert abs(math.remainder(told - degrees, 360)) <= 0.005 + 1e-9
     assert told == round(told, 2)
+
+
+@pytest.mark.parametrize(
+    ("arc", "told"),
+    [
+        ((-10.004, 12.5), [-10.0, 12.5]),
+        ((178.5, 181.5), [178.5, -178.5]),
+        ((-190.0, -180.0), [170.0, 180.0]),
+        ((-180.0, 180.0), [-180.0, 180.0]),
+        ((-300.0, 90.0), [-180.0, 180.0]),
+    ],
+)
+def test_told_arcs_end_within_a_turn(arc: tuple[float, float], told: list[float]) -> None:
+    assert told_arc(arc) == told
 
 
 @given(low=whole, high=whole, degrees=whole)

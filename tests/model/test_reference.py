@@ -24,6 +24,7 @@ from model.ambisonics import (
     rotate_yaw,
     yaw_matrix,
 )
+from model.arcs import cover
 from model.errors import OptionError, UnsupportedMedia
 from model.media import open_audio
 from model.recordings.coherence import CrossSpectra, cross_spectra
@@ -78,6 +79,9 @@ def test_a_track_turned_turns_the_answer_back(yaw_deg: float, seed: int) -> None
     assert plain.outcome is turned.outcome is Outcome.ROTATED
     assert off_deg(turned.rotate_field_ccw_deg, plain.rotate_field_ccw_deg + yaw_deg) < 0.05
     assert np.ptp(turned.interval_deg) == pytest.approx(np.ptp(plain.interval_deg), abs=0.1)
+    ends_deg = as_json(turned)["interval_deg"]
+    assert all(-180 < end <= 180 for end in ends_deg)
+    assert cover([tuple(ends_deg)], turned.rotate_field_ccw_deg)
     assert sum(w.weight for w in turned.windows) == pytest.approx(1)
 
 
