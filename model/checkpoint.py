@@ -128,6 +128,14 @@ def _check(calibration: Calibration) -> None:
     ]  # fmt: skip
     if not all(math.isfinite(number) for number in numbers):
         raise ValueError("not all of its numbers are finite")
+    for name, number, holds, among in (
+        ("pooling_exponent", c.pooling_exponent, 0 <= c.pooling_exponent <= 1, "from 0 to 1"),
+        ("pooling_cap", c.pooling_cap, c.pooling_cap > 0, "above 0"),
+        ("arc_mass", c.arc_mass, 0 < c.arc_mass <= 1, "above 0, to 1"),
+        ("least_confidence", c.least_confidence, 0 <= c.least_confidence <= 1, "from 0 to 1"),
+    ):
+        if not holds:
+            raise ValueError(f"its {name} is {number:g}, and has to be {among}")
     unknown = {name for gate in c.gates.values() for name in gate} - set(STATISTICS)
     if unknown:
         raise ValueError(f"its gates weigh {min(unknown)}, which no window has")
@@ -240,7 +248,13 @@ def _read_network(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tens
         if about.get("network") != kind:
             raise ValueError(f"it holds {about.get('network', 'no network')}, not {kind}")
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    return {name: json.loads(about[name]) for name in ("config", "provenance")}, tensors
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"not all numbers of its {name} are finite")
+    told = {name: json.loads(about[name]) for name in ("config", "provenance")}
+    if not all(isinstance(table, dict) for table in told.values()):
+        raise TypeError("its config and provenance are not both tables")
+    return told, tensors
 
 
 @contextmanager
@@ -252,7 +266,14 @@ def _reading(path: Path, what: str) -> Iterator[None]:
         raise MediaError(
             f"The weights {path} cannot be read: {error.strerror or error}."
         ) from error
-    except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
+    except (
+        SafetensorError,
+        KeyError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+    ) as error:
         told = " ".join(str(error).split()).rstrip(".")
         told = told if len(told) <= _LONGEST_REASON else told[:_LONGEST_REASON] + "..."
         raise MediaError(f"{path} is not {what} of this version: {told}.") from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 import torch
+from scipy.special import expit
 from torch import Tensor
 
 from model.arcs import wrapped_deg
@@ -70,7 +71,7 @@ def confidence_logit(posterior: Tensor) -> float:
 def confidence_of(posterior: Tensor, calibration: Calibration) -> float:
     """Probability that a posterior's answer is within `NEAR_DEG`."""
     line = calibration.confidence_slope * confidence_logit(posterior)
-    return 1 / (1 + math.exp(-line - calibration.confidence_intercept))
+    return float(expit(line + calibration.confidence_intercept))
 
 
 def mass_to_reach(posterior: Tensor, index: int) -> float:

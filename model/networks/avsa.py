@@ -53,6 +53,18 @@ class AvsaConfig:
     sound_s: float = 1.0
     whitened: bool = False
 
+    def __post_init__(self) -> None:
+        sizes = {
+            name: getattr(self, name)
+            for name in (
+                "embedding", "viewpoints", "crop_px", "n_frames", "frame_rate_hz", "sound_s",
+            )
+        }  # fmt: skip
+        sizes |= {"narrowest width": min(self.widths), "n_bands": self.sound.n_bands}
+        for name, size in sizes.items():
+            if not size > 0:
+                raise ValueError(f"its {name} is {size}, and has to be above 0")
+
 
 PUBLISHED = AvsaConfig(sound=SoundInput(Sound.AMBISONIC, magnitude=True))
 # The same networks, narrow enough to train on two cores.

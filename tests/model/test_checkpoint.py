@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from model.checkpoint import (
@@ -97,6 +98,41 @@ def test_a_network_with_another_tensor_is_refused_in_one_line(tmp_path: Path, ke
     assert len(str(raised.value)) < 400 + len(str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        ({"config": {"viewpoints": 0}}, "viewpoints is 0, and has to be above 0"),
+        ({"config": {"frame_rate_hz": -8.0}}, "frame_rate_hz is -8.0,"),
+        ({"config": {"widths": [4, 4, 0, 8]}}, "narrowest width is 0,"),
+        ({"config": {"sound": "mono"}}, "not a mapping|indices must be"),
+        ({"provenance": []}, "not both tables"),
+    ],
+)
+def test_a_network_that_tells_nonsense_of_itself_is_refused(
+    kept: Path, damage: dict[str, Any], words: str
+) -> None:
+    with safe_open(kept, "pt") as file:
+        about = file.metadata()
+    config = json.loads(about["config"]) | damage.get("config", {})
+    about |= {"config": json.dumps(config)}
+    about |= {"provenance": json.dumps(damage.get("provenance", {}))}
+    save_file(load_file(kept), kept, metadata=about)
+
+    with pytest.raises(MediaError, match=rf"is not an AVSA network of this version: .*({words})"):
+        load_avsa(kept)
+
+
+def test_a_network_that_has_come_apart_is_refused(tmp_path: Path) -> None:
+    """As of a training run that diverged: all that it says would be NaN."""
+    network = EquivariantScorer()
+    name, weights = next(iter(network.named_parameters()))
+    weights.data.view(-1)[0] = math.nan
+    save_scorer(tmp_path / "nan.safetensors", network, {})
+
+    with pytest.raises(MediaError, match=rf"not all numbers of its {name} are finite"):
+        load_scorer(tmp_path / "nan.safetensors")
+
+
 def test_a_failed_write_leaves_what_was_there(kept: Path) -> None:
     before = kept.read_bytes()
 
@@ -134,6 +170,11 @@ def test_a_shipped_calibration_that_is_not_there_is_named(
         (lambda fields: fields.update(confidence_slope=None), "NoneType"),
         (lambda fields: fields.update(pooling_cap=math.nan), "not all of its numbers are finite"),
         (lambda fields: fields.update(arc_mass=10**400), "too large"),
+        (lambda fields: fields.update(arc_mass=2), "arc_mass is 2, and has to be above 0, to 1"),
+        (lambda fields: fields.update(arc_mass=0), "arc_mass is 0,"),
+        (lambda fields: fields.update(pooling_cap=0), "pooling_cap is 0, and has to be above 0"),
+        (lambda fields: fields.update(pooling_exponent=1.5), "pooling_exponent is 1.5,"),
+        (lambda fields: fields.update(least_confidence=-1), "least_confidence is -1,"),
         (lambda fields: fields["gates"]["evidence"].update(hum=1.0), "weigh hum"),
         (lambda fields: fields.update(weights={}), "only the cue learned tells"),
         (lambda fields: fields.update(scorer=5), "scorer is 5"),

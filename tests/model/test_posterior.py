@@ -154,6 +154,7 @@ def test_confidence_grows_with_the_mass_near_the_answer() -> None:
     line = replace(CALIBRATION, confidence_slope=2.0, confidence_intercept=1.5)
     odds = (near / (1 - near)) ** 2 * math.exp(1.5)
     assert confidence_of(flat, line) == pytest.approx(odds / (1 + odds))
+    assert confidence_of(flat, replace(CALIBRATION, confidence_slope=1e9)) == 0  # no overflow
 
 
 def fewest_bins(posterior: Tensor, mass: float) -> set[int]:
