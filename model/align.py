@@ -10,23 +10,24 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 from model.ambisonics import Convention, YawRotation
-from model.decision import Decision, Watch, decide
+from model.decision import Decision, Watch, decide, objects_by
 from model.errors import MediaError
 from model.interruption import command
-from model.judges import judge_for
+from model.judges import Judge, judge_for
 from model.media import (
     FLOAT32,
     FUMA_SUFFIX,
     Correction,
     Laying,
     Rewriting,
+    check_readable,
     check_suffix,
     file_sha256,
     is_embedded,
@@ -35,7 +36,7 @@ from model.media import (
     write_corrected,
 )
 from model.options import Options
-from model.orientation import read_orientation
+from model.orientation import Orientation, read_orientation
 from model.output import JSON, PNG, Together, WholeFile, check_output, whole_file
 from model.picture import draw
 from model.preview import check_replaced, write_preview
@@ -104,11 +105,8 @@ def align(
     OutputError, DiskFull : a result cannot be written; nothing is left behind.
     """
     options = options or Options()
-    by = judge_for(
-        options.method, weights=options.weights, checkpoint=options.checkpoint,
-        device=options.device,
-    )  # fmt: skip
     _check_outputs(outputs, [video, *track.paths, *options.files])
+    by, orientation = _read_named(options, video, track)
     watch = Watch(notify)
     with (
         Together() as results,
@@ -118,14 +116,12 @@ def align(
             stereo=options.stereo,
             device=options.device,
             looks=by.looks,
-            orientation=read_orientation(options.orientation) if options.orientation else None,
+            orientation=orientation,
         ) as take,
         _hashed([video, *track.paths]) as hashes,
     ):
         if outputs.audio is not None:
             _check_name(take, outputs.audio, options)
-        if options.reference is not None:
-            check_reference(options.reference, track.paths)
         decision = decide(take, by, options, watch)
         correction = None
         with watch.stage("write", until=1.0) as progress:
@@ -162,6 +158,20 @@ def align(
         _write_beside(outputs, report, take, decision, results.file)
     notify("done", 1.0)
     return report
+
+
+def _read_named(options: Options, video: Path, track: Track) -> tuple[Judge, Orientation | None]:
+    """What the files that options name hold: told, if nothing, before any work is done."""
+    if options.reference is not None:
+        check_reference(options.reference, track.paths)
+    for path in options.named:
+        check_readable(path)  # first: of a pipe the end would be waited for
+    orientation = read_orientation(options.orientation) if options.orientation else None
+    by = judge_for(
+        options.method, weights=options.weights, checkpoint=options.checkpoint,
+        device=options.device,
+    )  # fmt: skip
+    return replace(by, objects=objects_by(options, video)), orientation
 
 
 def _write_beside(

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -278,7 +280,7 @@ class _Found:
 def _find(
     take: Take, by: Judge, options: Options, watch: Watch, lags: LagTest | None = None
 ) -> _Found:
-    scorers = _scorers(by, take, options)
+    scorers = [*by.scorers, *([by.objects(take)] if by.objects else [])]
     hypotheses = HandednessTest(by.calibration, scorers, prior_given(take.diagnosis))
 
     def observe(window: Window, scored: ScoredWindow) -> None:
@@ -306,15 +308,19 @@ def _learned(by: Judge) -> LearnedScorer | None:
     return next((scorer for scorer in by.scorers if isinstance(scorer, LearnedScorer)), None)
 
 
-def _scorers(by: Judge, take: Take, options: Options) -> Sequence[Scorer]:
-    """The judge's, and what a detector sees or has seen beside them."""
+def objects_by(options: Options, video: Path) -> Callable[[Take], Scorer] | None:
+    """What a detector sees in takes of a video, or has seen, as a `Judge` has it.
+
+    Raises
+    ------
+    MediaError, OptionError : as `load_detector` and `detections_of`.
+    """
     if options.detector is not None:
-        found = DetectorScorer(load_detector(options.detector, options.device), take)
-        return [*by.scorers, found]
+        return partial(DetectorScorer, load_detector(options.detector, options.device))
     if options.detections is not None:
-        clip = options.clip or take.video.path.stem
-        return [*by.scorers, ObjectScorer(detections_of(options.detections, clip))]
-    return by.scorers
+        seen = ObjectScorer(detections_of(options.detections, options.clip or video.stem))
+        return lambda _take: seen
+    return None
 
 
 def _trajectory(take: Take, by: Judge, options: Options, watch: Watch) -> Trajectory | None:

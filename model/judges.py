@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,10 +14,14 @@ from model.checkpoint import AVSA, Calibration, Method, load_avsa_with_provenanc
 from model.errors import MediaError, OptionError
 from model.evidence import N_YAWS
 from model.learned import check_made_for, scorers_for
+from model.media import check_readable
 from model.moments import Moment
 from model.networks.avsa import AvsaConfig, AvsaNetwork
 from model.scoring import Evidence, Scorer, Window
 from model.yaw_scores import heard_of_covariance, yaw_scores
+
+if TYPE_CHECKING:
+    from model.take import Take
 
 # Of training's softmax: mean cosines over it are log-evidence, up to the calibration's weight.
 TEMPERATURE = 0.07
@@ -68,11 +73,13 @@ class Judge:
     Attributes
     ----------
     looks : what a window's moments must be; None where no scorer needs any.
+    objects : a take's scorer of what a detector sees or has seen in it; None without one.
     """
 
     calibration: Calibration
     scorers: Sequence[Scorer]
     looks: AvsaConfig | None = None
+    objects: Callable[[Take], Scorer] | None = None
 
 
 def judge_for(
@@ -107,6 +114,7 @@ def judge_for(
             f"The checkpoint {checkpoint} has no calibration {beside}: make it by "
             f"python -m training.calibrate --method avsa --checkpoint {checkpoint}."
         )
+    check_readable(beside)
     calibration = load_calibration(beside)
     check_made_for(calibration, checkpoint)
     return Judge(calibration, (scorer,), scorer.config)

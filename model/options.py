@@ -116,9 +116,15 @@ class Options:
         check_device(self.device)
 
     @property
-    def files(self) -> list[Path]:
-        """Those it names besides the picture and the track, and the calibration of one."""
-        named = [self.reference, self.orientation, self.detections, self.detector, self.weights]
-        if self.checkpoint:
-            named += [self.checkpoint, calibration_beside(self.checkpoint)]
+    def named(self) -> list[Path]:
+        """Files that it names besides the picture and the track."""
+        named = (
+            self.reference, self.orientation, self.detections, self.detector, self.weights,
+            self.checkpoint,
+        )  # fmt: skip
         return [path for path in named if path]
+
+    @property
+    def files(self) -> list[Path]:
+        """Those, and the calibration of one."""
+        return self.named + ([calibration_beside(self.checkpoint)] if self.checkpoint else [])

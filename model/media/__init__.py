@@ -2,7 +2,7 @@
 
 from model.media.audio import AudioInfo, AudioReader, open_audio
 from model.media.clock import Clock, ClockResampler, on_camera_clock
-from model.media.container import reading
+from model.media.container import check_readable, reading
 from model.media.correct import FLOAT32, Correction, Laying, file_sha256, write_corrected
 from model.media.declared import Carrier
 from model.media.embedded import is_embedded
@@ -28,6 +28,7 @@ __all__ = [
     "VideoInfo",
     "VideoReader",
     "VideoWindow",
+    "check_readable",
     "check_suffix",
     "file_sha256",
     "is_embedded",

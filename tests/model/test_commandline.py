@@ -303,10 +303,11 @@ def test_a_report_does_not_take_the_place_of_a_calibration(
     ("place", "option"), [(0, "-o"), (1, "-o"), (3, "-o"), (3, "--output-dir"), (5, "-o")]
 )
 def test_names_that_no_file_can_have(
-    take: TakeFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str], place: int, option: str
-) -> None:
+    take: TakeFiles, upright: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    place: int, option: str,
+) -> None:  # fmt: skip
     """Of which the system says so, as of files in a folder that is closed to the user."""
-    arguments = [take.video, take.audio, option, tmp_path / "o.wav", "--reference", take.audio]
+    arguments = [take.video, take.audio, option, tmp_path / "o.wav", "--reference", upright]
     arguments[place] = tmp_path / (300 * "x" + ".wav")
 
     assert main([str(argument) for argument in arguments]) == 2
@@ -319,9 +320,9 @@ def test_names_that_no_file_can_have(
 
 @pytest.mark.parametrize("place", [0, 1, 5])
 def test_links_that_go_in_circles(
-    take: TakeFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str], place: int
+    take: TakeFiles, upright: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], place: int
 ) -> None:
-    arguments = [take.video, take.audio, "-o", tmp_path / "o.wav", "--reference", take.audio]
+    arguments = [take.video, take.audio, "-o", tmp_path / "o.wav", "--reference", upright]
     arguments[place] = tmp_path / "circle.wav"
     (tmp_path / "circle.wav").symlink_to("circle.wav")
 
@@ -369,3 +370,45 @@ def test_a_name_of_two_lines_is_told_in_one(
     assert told.startswith("error: ")
     assert told.count("\n") == 1
     assert r"a\nb\x1b[2J.wav" in told
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["--reference", "--orientation", "--detections", "--detector", "--weights",
+     "--method=avsa --checkpoint"],
+)  # fmt: skip
+def test_a_file_that_cannot_serve_is_told_before_any_work(
+    take: TakeFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], option: str,
+) -> None:  # fmt: skip
+    """A pipe too: what waited for its end would wait for good."""
+    names = {name: tmp_path / f"ssd300_vgg16-{name}" for name in ("none", "pipe", "folder", "void")}
+    os.mkfifo(names["pipe"])
+    names["folder"].mkdir()
+    names["void"].touch()
+    monkeypatch.setattr("model.align.Take", lambda *_, **__: pytest.fail("the take was opened"))
+    for name, words in (
+        ("none", "does not exist"), ("pipe", "is not a file"), ("folder", "is not a file"),
+        ("void", "is empty"),
+    ):  # fmt: skip
+        asked = [*option.split(), str(names[name])]
+
+        assert main([str(take.video), str(take.audio), *asked, "-o", str(tmp_path / "o.wav")]) == 2
+        assert re.fullmatch(rf"error: .*{name} {words}\.\n", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("option", ["--detections", "--detector", "--weights", "--reference"])
+def test_a_file_of_another_kind_is_told_before_any_work(
+    take: TakeFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], option: str,
+) -> None:  # fmt: skip
+    notes = tmp_path / "ssd300_vgg16-notes"
+    notes.write_text("of the shoot")
+    monkeypatch.setattr("model.align.Take", lambda *_, **__: pytest.fail("the take was opened"))
+
+    status = main(
+        [str(take.video), str(take.audio), option, str(notes), "--output-dir", str(tmp_path)]
+    )
+
+    assert status == 2
+    assert re.fullmatch(r"error: .*ssd300_vgg16-notes .*\n", capsys.readouterr().err)

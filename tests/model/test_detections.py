@@ -154,5 +154,5 @@ def test_what_cannot_be_used_is_said(
          "--output-dir", str(tmp_path)]
     )  # fmt: skip
     assert status == 2
-    assert "none.jsonl cannot be read" in capsys.readouterr().err
+    assert "none.jsonl does not exist" in capsys.readouterr().err
     assert not list(tmp_path.glob("*.wav"))
