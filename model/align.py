@@ -146,9 +146,10 @@ def align(
             calibration=by.calibration,
             device=options.device,
             timings_s=watch.seconds,
-            warnings=[
+            # Once each: what a stretch of the picture lacks is noticed whenever it is read.
+            warnings=list(dict.fromkeys([
                 *take.warnings, *decision.notes, *_notes_on_output(take, correction, options),
-            ],
+            ])),
         )  # fmt: skip
         report |= decision.as_json() | {
             "fix": track.fix.value if track.fix else None,

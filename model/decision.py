@@ -144,11 +144,9 @@ def moving_windows(
     moving = [window for window in windows if float(window.motion.energy.mean()) > _LEAST_MOTION]
     still = len(windows) - len(moving)
     if moving and still:
-        note = (
+        take.warnings.append(
             f"The picture stands still in {still} of {len(windows)} windows, which were left out."
         )
-        if note not in take.warnings:
-            take.warnings.append(note)
     return moving or windows
 
 

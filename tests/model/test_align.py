@@ -622,11 +622,14 @@ def test_a_picture_that_breaks_off_is_used_as_far_as_it_goes(
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(data[: int(0.75 * len(data))])
 
-    report = run(broken, take.audio, plot=tmp_path / "p.png")
+    report = align(
+        broken, Track((take.audio,)), Outputs(plot=tmp_path / "p.png"), Options(over_time=True)
+    )
 
     seen_s = sum(window["duration_s"] for window in report["windows"])
     assert 3 <= seen_s < 5.5
     assert any("breaks off" in w or "left out" in w for w in report["warnings"])
+    assert len(set(report["warnings"])) == len(report["warnings"])  # though it was read twice
 
 
 # --- being stopped -------------------------------------------------------------------------------
