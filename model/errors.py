@@ -4,6 +4,7 @@
     ├── InputError                the caller's file or option is at fault  (exit 2, HTTP 4xx)
     │   ├── OptionError           an option, a path or a combination of them
     │   ├── MediaError            a file that cannot be read as what it should be
+    │   │   └── NoSound           of a picture alone
     │   ├── UnsupportedMedia      a readable file of a kind that is refused by name
     │   └── UnusableContent       a readable file without what alignment needs (sound, length)
     ├── OutputError               the result could not be written          (exit 2, HTTP 5xx)
@@ -41,6 +42,10 @@ class MediaError(InputError):
     """A file is missing, empty, damaged, or not what its place asks for."""
 
     code = "unreadable_media"
+
+
+class NoSound(MediaError):
+    """A file without any sound, where sound is asked for."""
 
 
 class UnsupportedMedia(InputError):

@@ -35,7 +35,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from model.errors import AvsaError, OptionError, in_one_line
+from model.errors import AvsaError, NoSound, OptionError, in_one_line
 from model.interruption import add_debug, command
 from model.media import AudioReader, Clock, open_audio
 from model.output import PNG, check_output, whole_file
@@ -298,6 +298,22 @@ def draw(sync: Synchronisation, path: Path) -> None:
         figure.savefig(part, dpi=110, format="png")
 
 
+def _camera(path: Path) -> AudioReader:
+    """The sound of a camera's file.
+
+    Raises
+    ------
+    NoSound, MediaError : it has none, or cannot be read.
+    """
+    try:
+        return open_audio(path)
+    except NoSound as error:
+        raise NoSound(
+            f"{path} has no sound of its own, which alone would tell where the track begins: find "
+            "it by eye, and say it to model.align by --offset-s."
+        ) from error
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(
@@ -314,7 +330,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments.plot is not None:
             check_output(arguments.plot, [arguments.camera, arguments.track], begins=PNG)
-        with open_audio(arguments.camera) as camera, open_audio(arguments.track) as track:
+        with _camera(arguments.camera) as camera, open_audio(arguments.track) as track:
             sync = synchronise(
                 camera, track, expected_s=arguments.expected_s, search_s=arguments.search_s
             )

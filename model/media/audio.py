@@ -19,7 +19,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from model.errors import MediaError, UnsupportedMedia
+from model.errors import MediaError, NoSound, UnsupportedMedia
 from model.media.container import (
     allow_decoding,
     check_readable,
@@ -242,7 +242,7 @@ class ContainerReader(AudioReader):
             self._container = stack.enter_context(open_container(path))
             stream = sound_of(self._container)
             if stream is None:
-                raise MediaError(f"{path} has no sound: name the ambisonic track's own file.")
+                raise NoSound(f"{path} has no sound: name the ambisonic track's own file.")
             self._stream = stream
             allow_decoding(path, self._stream)
             self.info = self._facts(path)

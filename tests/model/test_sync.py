@@ -15,6 +15,7 @@ from scipy.signal import fftconvolve, lfilter, resample_poly
 
 from model.errors import OptionError, UnusableContent
 from model.media import open_audio
+from model.media.encode import write_video
 from model.sync import (
     Belonging,
     Synchronisation,
@@ -439,3 +440,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert error.count("\n") == 1
+
+    write_video(tmp_path / "mute.mp4", 2 * [np.zeros((32, 64, 3), np.uint8)], rate_hz=25)
+    assert main([str(tmp_path / "mute.mp4"), str(track)]) == 2
+    assert "mute.mp4 has no sound of its own" in capsys.readouterr().err
