@@ -135,7 +135,7 @@ def write_corrected(
     amb = output.suffix.lower() == FUMA_SUFFIX
     with whole(output) as part:
         if (in_own_format or in_place) and not mix and not float_output:
-            written = _write_copy(info, part)
+            written = _write_copy(info, part, progress)
         elif in_place:
             written = _write_in_place(laid_among_frames(info), part, mix, progress)
         elif in_own_format and info.container == "flac":
@@ -197,11 +197,22 @@ def _write_pcm(
     return with_trim(mix, stored, write)
 
 
-def _write_copy(info: AudioInfo, output: Path) -> Written:
+def _write_copy(info: AudioInfo, output: Path, progress: Progress) -> Written:
     with _opened(info.path) as source:
-        whole = (0, source.seek(0, os.SEEK_END))
-        digest = _write_parts(output, _pieces(info.path, source, [whole]))
+        size = source.seek(0, os.SEEK_END)
+        digest = _write_parts(output, _first(info.path, source, size, progress))
     return Written(info.n_samples, info.format, sha256=digest)
+
+
+def _first(
+    path: Path, source: BinaryIO, size: int, progress: Progress
+) -> Iterator[bytes | memoryview]:
+    """So many bytes of the source, which is `path`, in blocks."""
+    done = 0
+    for data in _pieces(path, source, [(0, size)]):
+        yield data
+        done += len(data)
+        progress(done / size)
 
 
 def _opened(path: Path) -> BinaryIO:
@@ -242,12 +253,15 @@ def _write_in_place(laid: Laid, output: Path, mix: ChannelMix, progress: Progres
     with _opened(laid.path) as source:
         size = source.seek(0, os.SEEK_END)
         with output.open("wb") as target:
-            for data in _pieces(laid.path, source, [(0, size)]):
+            for data in _first(laid.path, source, size, lambda done: progress(done / 2)):
                 target.write(data)
+
+    def later(done: float) -> None:
+        progress((1 + done) / 2)
 
     def write(mixer: Mixer) -> Written:
         with _opened(laid.path) as source, output.open("r+b") as target:
-            for offset, data in _mixed_data(laid, source, mixer, laid.format, progress):
+            for offset, data in _mixed_data(laid, source, mixer, laid.format, later):
                 target.seek(offset)
                 target.write(data)
         return Written(laid.n_samples, laid.format, mixer)

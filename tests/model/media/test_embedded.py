@@ -68,10 +68,13 @@ def test_only_the_samples_change(tmp_path: Path, name: str, codec: str) -> None:
     )
     with open_audio(path) as reader:
         w, y, z, x = reader.read(0, RATE * 2)
-    angle = math.radians(35)
+    angle, seen = math.radians(35), list[float]()
+    turned = YawRotation(ChannelLayout.of(4), angle).channel_mix
 
-    done = write_corrected([path], output, YawRotation(ChannelLayout.of(4), angle).channel_mix)
+    done = write_corrected([path], output, turned, progress=seen.append)
 
+    assert seen == sorted(seen)
+    assert (seen[0] <= 0.5, seen[-1]) == (True, 1.0)  # it is copied first
     before, after = (np.frombuffer(p.read_bytes(), np.uint8) for p in (path, output))
     inside = sound_bytes(path, 4)
     assert len(before) == len(after)
