@@ -207,7 +207,7 @@ def _check_apart(inputs: Sequence[Path], outputs: Sequence[Outputs]) -> None:
     taken: set[str] = set()
     for path in (path for one in outputs for path in one.paths):
         place = os.path.realpath(path)  # `Path.resolve` fails of links that go in circles
-        if place in taken:
+        if place.casefold() in taken:  # which is the same place on many a disk
             raise OptionError(
                 f"Two results would be written to {path}: rename one, or align it by itself."
             )
@@ -216,7 +216,7 @@ def _check_apart(inputs: Sequence[Path], outputs: Sequence[Outputs]) -> None:
                 f"{path} is named as an input and would be written as a result: originals are "
                 "never overwritten. Leave it out, or use --output-dir."
             )
-        taken.add(place)
+        taken.add(place.casefold())
 
 
 def _components(text: str | None) -> tuple[int, ...] | None:

@@ -37,7 +37,7 @@ from model.decision import judge_take
 from model.errors import AvsaError, OptionError, UnusableContent, in_one_line
 from model.interruption import add_debug, command
 from model.learned import scorers_for
-from model.media import output_suffix, reading
+from model.media import check_readable, output_suffix, reading
 from model.options import check_tolerance
 from model.output import Together, check_folder, check_output
 from model.posterior import answer_deg, confidence_of, credible_arcs
@@ -46,6 +46,8 @@ from model.take import Take, Track
 from model.wording import INTERVAL_LEVEL, angle, percent, span
 
 SCHEMA_VERSION = 1
+# How the tables begin: others of their names are somebody's own.
+_TABLES = {"rig.json": b'{\n "schema_version": ', "rig.csv": b"take,video,audio,"}
 _MISPLACED = 0.1  # how many takes are knocked, mixed up or misjudged, before they are seen
 DISAGREES = 0.5  # a take that belongs with less than this probability is named
 _N_WINDOWS = 8
@@ -180,11 +182,11 @@ def find_takes(places: Sequence[Path]) -> list[RigTake]:
     for place in places:
         with reading(place):
             takes += _takes_at(place)
-    names = [take.name for take in takes]
-    for name in names:
+    names = [take.name.casefold() for take in takes]  # which is all the same on many a disk
+    for take, name in zip(takes, names, strict=True):
         if names.count(name) > 1:
             raise OptionError(
-                f"Two takes are called {name}: rename one, their results would clash."
+                f"Two takes are called {take.name}: rename one, their results would clash."
             )
     return takes
 
@@ -219,10 +221,11 @@ def _with_track(video: Path) -> RigTake:
 
 def _listed(manifest: Path) -> list[RigTake]:
     takes = []
+    check_readable(manifest)
     try:
         lines = manifest.read_text("utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise OptionError(f"The manifest {manifest} cannot be read: {error}.") from error
+    except UnicodeDecodeError as error:
+        raise OptionError(f"The manifest {manifest} is no text: {error}.") from error
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -262,7 +265,7 @@ def write_table(
     """Write `rig.json` and `rig.csv`, both whole or neither.
 
     rows : of this run, whose takes `solution` pools. known : of earlier ones; takes that are not of
-        this run keep theirs.
+        this run keep theirs, and those that another run has added meanwhile.
     """
     found = None
     if solution is not None:
@@ -275,12 +278,10 @@ def write_table(
             "takes": [row.take for row in rows if row.posterior is not None],
         }
     ours = {row.take for row in rows}
+    known = {**known, **read_table(folder)}
     rows = [*rows, *(row for name, row in known.items() if name not in ours)]
-    table = {
-        "schema_version": SCHEMA_VERSION,
-        "rig": found,
-        "takes": [asdict(row) for row in rows],
-    }
+    takes = [asdict(row) for row in rows]
+    table = {"schema_version": SCHEMA_VERSION, "rig": found, "takes": takes}
     text = io.StringIO()
     columns = [key for key in asdict(Row("", "", "")) if key not in ("posterior", "judged_from")]
     writer = csv.DictWriter(text, columns, extrasaction="ignore")
@@ -370,9 +371,12 @@ def run(
     scorers = scorers_for(calibration)
     takes = find_takes(places)
     check_folder(folder)
+    for name, begins in _TABLES.items():
+        check_output(folder / name, [], begins=begins)
     known = read_table(folder)
     rows: list[Row] = []
-    for take in tqdm(takes, desc="judging", unit="take", disable=quiet or not sys.stderr.isatty()):
+    silent = quiet or not sys.stderr.isatty()
+    for take in tqdm(takes, desc="judging", unit="take", disable=silent):
         rows.append(
             judge_row(take, calibration, known, tolerance_deg=tolerance_deg, scorers=scorers)
         )
@@ -389,9 +393,7 @@ def run(
     turn = solution.verdict is Verdict.MISALIGNED
     applied_deg = told_deg(solution.rotate_field_ccw_deg) if turn else 0.0
     originals = [path for take in takes for path in (take.video, take.audio)]
-    for index in tqdm(
-        judged, desc="writing", unit="take", disable=quiet or not sys.stderr.isatty()
-    ):
+    for index in tqdm(judged, desc="writing", unit="take", disable=silent):
         rows[index] = correct_row(rows[index], folder, applied_deg, originals)
         write_table(folder, rows, known, solution)
     write_table(folder, rows, known, solution)
@@ -410,10 +412,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_debug(parser)
     options = parser.parse_args(argv)
     try:
-        solution, rows = run(
-            options.takes, options.output_dir,
-            tolerance_deg=options.tolerance_deg, quiet=options.quiet,
-        )  # fmt: skip
+        told = {"tolerance_deg": options.tolerance_deg, "quiet": options.quiet}
+        solution, rows = run(options.takes, options.output_dir, **told)
     except AvsaError as error:
         print(f"error: {in_one_line(error)}", file=sys.stderr)
         return 2

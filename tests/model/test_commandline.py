@@ -257,9 +257,10 @@ def test_several_tracks_and_one_output(
     tracks = [str(take.audio), str(other)]
     assert main([str(take.video), *tracks, "--output-dir", str(tmp_path)]) == 2
     assert "take_aligned.json" in capsys.readouterr().err
-    same = str(tmp_path / "o.wav")
-    assert main([str(take.video), str(take.audio), "-o", same, "--report", same]) == 2
-    assert "Two results" in capsys.readouterr().err
+    one = str(tmp_path / "o.wav")
+    for same in (one, str(tmp_path / "O.WAV")):
+        assert main([str(take.video), str(take.audio), "-o", one, "--report", same]) == 2
+        assert "Two results" in capsys.readouterr().err
     assert listing(tmp_path) == {"take.flac"}
 
 

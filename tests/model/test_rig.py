@@ -6,6 +6,7 @@ import csv
 import errno
 import json
 import math
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from model.decision import judge_take
-from model.errors import DiskFull, OptionError, UnusableContent
+from model.errors import DiskFull, InputError, OptionError, UnusableContent
 from model.rig import (
     DISAGREES,
     RigSolution,
@@ -174,14 +175,17 @@ def test_takes_that_cannot_be_told(tmp_path: Path) -> None:
     touch(tmp_path / "a.mp4", tmp_path / "a.wav", tmp_path / "a.flac", tmp_path / "other" / "b.mp4")
     touch(tmp_path / "b.mp4")
     (tmp_path / "bad.jsonl").write_text('{"audio": "x.wav"}')
+    os.mkfifo(tmp_path / "pipe.jsonl")
     for places, words in (
         ([tmp_path / "a.mp4"], "2 tracks of its name"),
         ([tmp_path / "empty"], "holds no videos"),
         ([tmp_path / "b.mp4", tmp_path / "other"], "Two takes are called b"),
         ([tmp_path / "bad.jsonl"], r"Line 1 of .*bad\.jsonl"),
-        ([tmp_path / "none.jsonl"], "cannot be read"),
+        ([tmp_path / "c.mp4", tmp_path / "other" / "C.mov"], "Two takes are called c"),
+        ([tmp_path / "none.jsonl"], "does not exist"),
+        ([tmp_path / "pipe.jsonl"], "is not a file"),
     ):
-        with pytest.raises(OptionError, match=words):
+        with pytest.raises(InputError, match=words):
             find_takes(places)
 
 
@@ -339,6 +343,24 @@ def test_of_the_tables_neither_is_newer(tmp_path: Path, monkeypatch: pytest.Monk
 
     assert before.keys() == {"rig.json", "rig.csv"}
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == before
+
+
+def test_runs_into_one_folder_at_once_keep_each_others_rows(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_table(tmp_path, [Row(name, "v", "a")], {}, None)
+
+    assert read_table(tmp_path).keys() == {"one", "two"}
+
+
+@pytest.mark.parametrize("name", ["rig.csv", "rig.json"])
+def test_somebodys_own_table_stays(take: TakeFiles, tmp_path: Path, name: str) -> None:
+    text = {"rig.csv": "camera,microphone\n", "rig.json": '{"camera": "left"}'}[name]
+    (tmp_path / name).write_text(text)
+
+    with pytest.raises(OptionError, match=rf"{name} is there already, and not of the kind"):
+        run([take.video], tmp_path, quiet=True)
+
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, text)]
 
 
 def test_no_original_of_the_run_is_overwritten(take: TakeFiles, tmp_path: Path) -> None:
