@@ -39,6 +39,7 @@ from model.options import Options
 from model.orientation import Orientation, read_orientation
 from model.output import JSON, PNG, Together, WholeFile, check_output, whole_file
 from model.picture import draw
+from model.placement import WORTH_TELLING_S
 from model.preview import check_replaced, write_preview
 from model.report import Inputs, build_report, reworded, write_json
 from model.side_by_side import check_reference
@@ -219,6 +220,12 @@ def _notes_on_output(take: Take, correction: Correction | None, options: Options
             "is not carried over"
             + (f" (-o NAME{take.audio.path.suffix} keeps it)." if kept_on_request else ".")
         )
+    begins_s = take.audio.start_s - take.video.start_s
+    if _is_taken_out(take, correction, options) and abs(begins_s) >= WORTH_TELLING_S:
+        notes.append(
+            f"In {take.audio.path.name} the sound begins at {begins_s:+.3f} s of the picture, and "
+            "the new WAV with the sound: lay it there, or say --lay-on-picture."
+        )
     if correction and options.apply_deg is not None:
         notes.append(
             f"The output is turned by {angle(options.apply_deg)}, whatever was found, as "
@@ -240,6 +247,12 @@ def _notes_on_output(take: Take, correction: Correction | None, options: Options
             "(W, Y, Z, X, …)."
         )
     return notes
+
+
+def _is_taken_out(take: Take, correction: Correction | None, options: Options) -> bool:
+    """Whether the picture's own sound becomes a file of its own, on its own time."""
+    taken_out = correction is not None and correction.new_wav and take.shared
+    return taken_out and not options.lay_on_picture
 
 
 def _declares_no_more(take: Take, output: Path) -> bool:

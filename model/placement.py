@@ -13,7 +13,7 @@ from model.errors import InputError
 from model.media import AudioReader, Clock, VideoInfo, open_audio
 from model.sync import Belonging, Synchronisation, synchronise
 
-_WORTH_TELLING_S = 0.02
+WORTH_TELLING_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def placed(
         return Placement(sync=sync, note=f"By the camera's own sound: {sync.reason}{taken}")
     placement = Placement(sync.offset_s + camera_start_s, sync.drift_ppm, sync)
     end_s = placement.camera_s(track.info.duration_s) - track.info.duration_s
-    if max(abs(placement.offset_s), abs(end_s)) < _WORTH_TELLING_S:
+    if max(abs(placement.offset_s), abs(end_s)) < WORTH_TELLING_S:
         return placement
     note = (
         f"By the camera's own sound the track begins at {placement.offset_s:+z.3f} s of the "

@@ -311,9 +311,10 @@ def test_sound_inside_the_video_that_begins_later(
     path = tmp_path / name
     mux(take, path, late_s=1.5)
 
-    other = run(path, path)
+    other = run(path, path, audio=tmp_path / "out.wav")
 
     assert other["input"]["audio"]["offset_s"] == pytest.approx(1.5, abs=2e-3)
+    assert any("begins at +1.50" in note for note in other["warnings"])  # which a WAV does not tell
     assert error_deg(other, report["rotate_field_ccw_deg"]) <= 10
 
 
