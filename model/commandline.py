@@ -183,6 +183,11 @@ def _jobs(arguments: argparse.Namespace, options: Options) -> list[tuple[Track, 
             f"--join is for a track in several files, but only {paths[0]} was named: name all of "
             "them, or leave --join away."
         )
+    twice = arguments.join and next((path for path in paths if paths.count(path) > 1), None)
+    if twice:
+        raise OptionError(
+            f"--join {twice} was named twice: name each file of a split track once, in their order."
+        )
     groups = [tuple(paths)] if arguments.join else [(path,) for path in paths]
     named = arguments.output, arguments.report, arguments.plot, arguments.preview
     if len(groups) > 1 and any(named):

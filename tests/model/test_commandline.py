@@ -206,6 +206,13 @@ def test_usage_errors(
     assert listing(tmp_path) == set()
 
 
+def test_a_part_of_a_split_track_is_named_once(
+    take: TakeFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(take.video), str(take.audio), str(take.audio), "--join"]) == 2
+    assert "take.wav was named twice" in capsys.readouterr().err
+
+
 def test_every_option_reaches_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[Path, Track, Outputs, Options]] = []
 
