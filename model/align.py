@@ -49,6 +49,7 @@ from model.trajectory.kinds import Trajectory
 from model.turning import YawAlong
 from model.wording import angle
 
+_WORTH_TELLING_S = 0.5  # of sound that is missing: how long lossy sound lasts is told roughly
 VERSION = metadata.version("avsa-align")
 
 
@@ -226,6 +227,13 @@ def _notes_on_output(take: Take, correction: Correction | None, options: Options
             f"In {take.audio.path.name} the sound begins at {begins_s:+.3f} s of the picture, and "
             "the new WAV with the sound: lay it there, or say --lay-on-picture."
         )
+    if correction and correction.new_wav and not options.lay_on_picture:
+        ends_s = correction.n_samples / take.audio.samplerate
+        if take.audio.duration_s - ends_s > _WORTH_TELLING_S:
+            notes.append(
+                f"The sound of {take.audio.path.name} breaks off at {ends_s:.2f} s, though it "
+                f"claims {take.audio.duration_s:.2f} s: it is cut short, or was not copied whole."
+            )
     if correction and options.apply_deg is not None:
         notes.append(
             f"The output is turned by {angle(options.apply_deg)}, whatever was found, as "

@@ -318,6 +318,22 @@ def test_sound_inside_the_video_that_begins_later(
     assert error_deg(other, report["rotate_field_ccw_deg"]) <= 10
 
 
+def test_sound_that_breaks_off_in_a_container_is_told(take: TakeFiles, tmp_path: Path) -> None:
+    """As of a raw copy, whose header says so at once."""
+    whole, path = tmp_path / "whole.mkv", tmp_path / "cut.mkv"
+    encode_sound(whole, 0.5 * field_of(take), "libopus", "quad", mapping_family="255")
+    path.write_bytes(whole.read_bytes()[: whole.stat().st_size * 3 // 4])
+
+    other = align(
+        take.video, Track((path,)), Outputs(tmp_path / "out.wav"),
+        Options(n_windows=1, apply_deg=30.0),
+    )  # fmt: skip
+
+    seen_s = soundfile.info(tmp_path / "out.wav").duration
+    words = f"cut.mkv breaks off at {seen_s:.2f} s, though it claims 6.0"
+    assert any(words in note for note in other["warnings"])
+
+
 def test_a_carriers_order_is_undone_in_the_output(
     take: TakeFiles, report: Report, tmp_path: Path
 ) -> None:
