@@ -67,7 +67,8 @@ def coarse_lines(camera: Ear, track: Ear, expected_s: float, search_s: float) ->
     heard = votes.any(axis=1)
     if not heard.any():
         raise UnusableContent(
-            f"{camera.name} or {track.name} is silent wherever the two could overlap."
+            f"{camera.name} or {track.name} is silent in every stretch of their overlap that was "
+            "listened to: find by eye where the track begins."
         )
     return voted(
         votes[heard], reach.times_s[heard], least_s=reach.least_s, bin_s=BIN_S,
