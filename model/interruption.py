@@ -89,6 +89,7 @@ def command(main: Callable[[], int], *, in_a_line: bool = False) -> int:
 
     in_a_line : that fault is one line, and its trace is for those who ask (`add_debug`).
     """
+    _open_what_is_closed()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as standard error is by itself
     try:
@@ -113,6 +114,15 @@ def command(main: Callable[[], int], *, in_a_line: bool = False) -> int:
         else:
             traceback.print_exc()
         return 1
+
+
+def _open_what_is_closed() -> None:
+    """Nobody sees a stream that was closed before we began (2>&-); no file of ours gets its number,
+    for what some library prints would go there.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
 
 
 def _print_no_more() -> None:

@@ -54,6 +54,26 @@ def test_a_fault_without_words_is_told_by_its_kind(capsys: pytest.CaptureFixture
     assert "internal error: MemoryError" in capsys.readouterr().err
 
 
+def test_streams_may_be_closed_and_no_file_takes_their_place(tmp_path: Path) -> None:
+    """As by `2>&-`: what libraries print there would otherwise land in a result."""
+    told = (
+        "import os, sys; from model.interruption import command\n"
+        "def main():\n"
+        "    with open('o.wav', 'w') as result:\n"
+        "        os.write(2, b'a library warns'); print('done', sys.stderr.isatty())\n"
+        "        return result.fileno()\n"
+        "sys.exit(command(main))"
+    )
+
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$0" -c "$1" <&- >&- 2>&-', sys.executable, told], cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )  # fmt: skip
+
+    assert done.returncode >= 3
+    assert (tmp_path / "o.wav").read_bytes() == b""
+
+
 COMMANDS = {
     "model.align": ["v.mp4", "a.wav"], "model.conventions": ["a.wav"],
     "model.reference": ["a.wav", "b.wav"], "model.rig": ["a.mp4", "--output-dir", "x"],
