@@ -35,9 +35,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from model.errors import AvsaError, NoSound, OptionError, in_one_line
+from model.errors import AvsaError, MediaError, NoSound, OptionError, in_one_line
 from model.interruption import add_debug, command
-from model.media import AudioReader, Clock, open_audio
+from model.media import AudioReader, Clock, open_audio, picture_begins_s
 from model.output import PNG, check_output, whole_file
 from model.timing.coarse import BIN_S, MAX_SLOPE, coarse_lines, lines_like
 from model.timing.consensus import Fit, Line, fitted, log_odds
@@ -57,6 +57,7 @@ _RIVAL = 0.8  # of the best place's height: another that is higher is as good
 _N_ALIKE = 6  # places all over the search that sound which repeats itself may fit
 _LEAST_CHUNKS = 4  # fewer cannot say that a track is foreign
 _NEAR_S = 0.005  # of the line: a chunk that agrees with it
+_WORTH_TELLING_S = 0.02  # between the beginnings of a camera's picture and sound
 _NEAR_STACK_S = 0.001  # of a line that chunks show together, though most by themselves do not
 
 
@@ -314,6 +315,21 @@ def _camera(path: Path) -> AudioReader:
         ) from error
 
 
+def _note_on_picture(path: Path, camera: AudioReader, sync: Synchronisation) -> str | None:
+    """Where a track begins in the camera's picture, if its sound begins at another time."""
+    try:
+        picture_s = picture_begins_s(path)
+    except MediaError:  # sound files are read by others, too
+        picture_s = None
+    late_s = 0.0 if picture_s is None else camera.info.start_s - picture_s
+    if sync.belonging is not Belonging.SYNCHRONISED or abs(late_s) < _WORTH_TELLING_S:
+        return None
+    return (
+        f"  note: the camera's sound begins at {late_s:+.3f} s of its picture, so the track at "
+        f"{sync.offset_s + late_s:+z.3f} s of that (--offset-s of model.align)."
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(
@@ -334,12 +350,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             sync = synchronise(
                 camera, track, expected_s=arguments.expected_s, search_s=arguments.search_s
             )
+            note = _note_on_picture(arguments.camera, camera, sync)
         if arguments.plot is not None:
             draw(sync, arguments.plot)
     except AvsaError as error:
         print(f"error: {in_one_line(error)}", file=sys.stderr)
         return 2
     print(json.dumps(as_json(sync), indent=2) if arguments.json else sentence(sync))
+    if note and not arguments.json:
+        print(note)
     return 0
 
 

@@ -2,7 +2,7 @@
 
 from model.media.audio import AudioInfo, AudioReader, open_audio
 from model.media.clock import Clock, ClockResampler, on_camera_clock
-from model.media.container import check_readable, reading
+from model.media.container import check_readable, picture_begins_s, reading
 from model.media.correct import FLOAT32, Correction, Laying, file_sha256, write_corrected
 from model.media.declared import Carrier
 from model.media.embedded import is_embedded
@@ -37,6 +37,7 @@ __all__ = [
     "open_audio",
     "open_split_audio",
     "output_suffix",
+    "picture_begins_s",
     "reading",
     "write_corrected",
 ]

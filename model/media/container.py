@@ -103,6 +103,21 @@ def pictures_of(container: InputContainer) -> list[av.VideoStream]:
     return [stream for stream in container.streams.video if not stream.disposition & cover]
 
 
+def picture_begins_s(path: Path) -> float | None:
+    """Time of a file's first frame in its own clock; None where it has no picture.
+
+    Raises
+    ------
+    MediaError : as `open_container`.
+    """
+    with open_container(path) as container:
+        pictures = pictures_of(container)
+        if not pictures:
+            return None
+        largest = max(pictures, key=lambda picture: picture.width * picture.height)
+        return float((largest.start_time or 0) * (largest.time_base or 0))
+
+
 def sound_of(container: InputContainer) -> av.AudioStream | None:
     """The sound that is read of a container: of several streams the first with most channels."""
     return max(container.streams.audio, key=lambda stream: stream.channels, default=None)

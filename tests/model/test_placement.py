@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from model import rig
+from model import rig, sync
 from model.align import Outputs, align, correct
 from model.ambisonics import rotate_yaw
 from model.media import VideoReader, open_audio
@@ -162,8 +162,9 @@ def synchronisation(
 
 @pytest.mark.parametrize("late_s", [0.5, -0.5])
 def test_the_cameras_sound_may_begin_beside_its_picture(
-    take: TakeFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late_s: float
-) -> None:
+    take: TakeFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], late_s: float,
+) -> None:  # fmt: skip
     """The track is found in the one, and placed in the other's time."""
     path = tmp_path / "camera.mkv"
     with av.open(str(take.video)) as source, av.open(str(path), "w") as target:
@@ -186,6 +187,11 @@ def test_the_cameras_sound_may_begin_beside_its_picture(
 
     assert placement.camera_s(3.0) == pytest.approx(2.0 + 1.0001 * 3.0 + late_s, abs=2e-3)
     assert placement.track_s(placement.camera_s(3.0)) == pytest.approx(3.0)
+    monkeypatch.setattr("model.sync.synchronise", lambda *_, **__: found)
+    assert sync.main([str(path), str(take.audio)]) == 0
+    assert f"the track at {2 + late_s:+.3f} s of that" in capsys.readouterr().out
+    assert sync.main([str(take.audio), str(take.audio)]) == 0
+    assert "note" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("belonging", Belonging)
