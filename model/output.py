@@ -57,16 +57,20 @@ class Together:
         trace: TracebackType | None,
     ) -> None:
         try:
-            for part, path in self._parts if kind is None else []:
-                try:
-                    part.chmod(0o666 & ~_umask())
-                    part.replace(path)
-                except OSError as reason:
-                    raise _output_error(path, reason) from reason
+            if kind is None:
+                self._put_in_place()
         finally:
             for part, _ in self._parts:
                 with suppress(OSError):  # perhaps it was never there
                     part.unlink()
+
+    def _put_in_place(self) -> None:
+        for part, path in self._parts:  # all, before any is put: a folder may have gone
+            with writing(path):
+                part.chmod(0o666 & ~_umask())
+        for part, path in self._parts:
+            with writing(path):
+                part.replace(path)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Results appear whole or not at all, wherever the work is interrupted."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,18 @@ def test_files_appear_together_or_none_does(tmp_path: Path) -> None:
 
     with pytest.raises(OutputError, match="nowhere"):
         write("nowhere/b")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a", "old")]
+
+    def lose() -> None:
+        with Together() as all_:
+            for name in ("a", "lost/b"):
+                with all_.file(tmp_path / name):
+                    pass
+            shutil.rmtree(tmp_path / "lost")
+
+    (tmp_path / "lost").mkdir()
+    with pytest.raises(OutputError, match="lost/b cannot be written"):
+        lose()
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a", "old")]
 
     write("b")
