@@ -167,8 +167,11 @@ def _read_named(options: Options, video: Path, track: Track) -> tuple[Judge, Ori
     """What the files that options name hold: told, if nothing, before any work is done."""
     if options.reference is not None:
         check_reference(options.reference, track.paths)
-    for path in options.named:
-        check_readable(path)  # first: of a pipe the end would be waited for
+    for option, path in options.named.items():
+        try:
+            check_readable(path)  # first: of a pipe the end would be waited for
+        except MediaError as error:
+            raise MediaError(f"{option} names no file to read: {error}") from error
     orientation = read_orientation(options.orientation) if options.orientation else None
     by = judge_for(
         options.method, weights=options.weights, checkpoint=options.checkpoint,

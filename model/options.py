@@ -116,15 +116,17 @@ class Options:
         check_device(self.device)
 
     @property
-    def named(self) -> list[Path]:
-        """Files that it names besides the picture and the track."""
-        named = (
-            self.reference, self.orientation, self.detections, self.detector, self.weights,
-            self.checkpoint,
-        )  # fmt: skip
-        return [path for path in named if path]
+    def named(self) -> dict[str, Path]:
+        """Files that it names besides the picture and the track, by option."""
+        named = {
+            "--reference": self.reference, "--orientation": self.orientation,
+            "--detections": self.detections, "--detector": self.detector,
+            "--weights": self.weights, "--checkpoint": self.checkpoint,
+        }  # fmt: skip
+        return {option: path for option, path in named.items() if path}
 
     @property
     def files(self) -> list[Path]:
         """Those, and the calibration of one."""
-        return self.named + ([calibration_beside(self.checkpoint)] if self.checkpoint else [])
+        beside = [calibration_beside(self.checkpoint)] if self.checkpoint else []
+        return [*self.named.values(), *beside]

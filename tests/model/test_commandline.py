@@ -402,7 +402,9 @@ def test_a_file_that_cannot_serve_is_told_before_any_work(
         asked = [*option.split(), str(names[name])]
 
         assert main([str(take.video), str(take.audio), *asked, "-o", str(tmp_path / "o.wav")]) == 2
-        assert re.fullmatch(rf"error: .*{name} {words}\.\n", capsys.readouterr().err)
+        assert re.fullmatch(
+            rf"error: .*{option.split()[-1][2:]}.*{name} {words}\.\n", capsys.readouterr().err
+        )
 
 
 @pytest.mark.parametrize("option", ["--detections", "--detector", "--weights", "--reference"])
