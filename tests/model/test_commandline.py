@@ -390,7 +390,7 @@ def test_a_file_that_cannot_serve_is_told_before_any_work(
     capsys: pytest.CaptureFixture[str], option: str,
 ) -> None:  # fmt: skip
     """A pipe too: what waited for its end would wait for good."""
-    names = {name: tmp_path / f"ssd300_vgg16-{name}" for name in ("none", "pipe", "folder", "void")}
+    names = {name: tmp_path / name for name in ("none", "pipe", "folder", "void")}
     os.mkfifo(names["pipe"])
     names["folder"].mkdir()
     names["void"].touch()
@@ -412,8 +412,13 @@ def test_a_file_of_another_kind_is_told_before_any_work(
     take: TakeFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str], option: str,
 ) -> None:  # fmt: skip
-    notes = tmp_path / "ssd300_vgg16-notes"
+    def no_detector(weights: Path, _device: str) -> None:
+        raise OptionError(f"{weights} does not hold weights.")
+
+    notes = tmp_path / "notes"
     notes.write_text("of the shoot")
+    # Itself it would first load torchvision, which takes seconds.
+    monkeypatch.setattr("model.decision.load_detector", no_detector)
     monkeypatch.setattr("model.align.Take", lambda *_, **__: pytest.fail("the take was opened"))
 
     status = main(
@@ -421,4 +426,4 @@ def test_a_file_of_another_kind_is_told_before_any_work(
     )
 
     assert status == 2
-    assert re.fullmatch(r"error: .*ssd300_vgg16-notes .*\n", capsys.readouterr().err)
+    assert re.fullmatch(r"error: .*notes .*\n", capsys.readouterr().err)
