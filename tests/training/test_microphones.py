@@ -118,3 +118,17 @@ def test_directions_shift_from_band_to_band_as_they_do_in_recordings() -> None:
 
     assert 3 < np.degrees(np.median(spreads)) < 20
     assert np.degrees(np.quantile(spreads, 0.1)) < 5  # there are good ones
+
+
+def test_microphones_are_as_unlike_as_is_said() -> None:
+    """Gains in units of up to 1 dB, half of one for all bands; noise and wind in three of ten."""
+    drawn = [draw_microphone(np.random.default_rng(seed)) for seed in range(1500)]
+    gains_db = np.array([20 * np.log10(np.abs(microphone.responses)) for microphone in drawn])
+
+    # Units are uniform to 1: their mean square is a third. A wave's mean square is a half.
+    shares = np.square([0.5, 1.0, 0.7, 0.5])
+    assert np.mean(gains_db**2) == pytest.approx((shares[0] + shares[1:].sum() / 2) / 3, rel=0.1)
+    assert np.mean(gains_db.mean(axis=1) ** 2) == pytest.approx(shares[0] / 3, rel=0.1)
+    for levels in ([m.hiss_db for m in drawn], [m.wind_db for m in drawn]):
+        assert np.mean(np.isfinite(levels)) == pytest.approx(0.3, abs=0.05)
+    assert len({microphone.seed for microphone in drawn}) == len(drawn)

@@ -62,6 +62,38 @@ def test_fields_add_as_their_covariances_do() -> None:
     torch.testing.assert_close(heard, together, rtol=0.03, atol=0.03 * float(together.max()))
 
 
+def test_of_two_pictures_each_cell_shows_the_one_that_moves_more() -> None:
+    """Brightening with its sign, and a body's looks with its movement."""
+    rng = torch.Generator().manual_seed(0)
+    shape = (3, len(MAPS), 2, A)
+    below, above = (torch.randn(shape, generator=rng) for _ in range(2))
+    cov = torch.zeros(3, features.N_BANDS, 10)
+
+    both, _ = laid_over((below, cov), (above, cov), Laying(Overlay.PICTURE))
+
+    raw = MAPS.index("raw change")
+    for index, name in enumerate(MAPS):
+        for time, row, column in ((t, e, a) for t in range(3) for e in range(2) for a in range(A)):
+            own, other = (float(maps[time, index, row, column]) for maps in (below, above))
+            moves = [float(maps[:, raw, row, column].mean()) for maps in (below, above)]
+            expected = max(own, other)
+            if name == "brightening":
+                expected = max(own, other, key=abs)
+            elif name in ("brightness", "contrast"):
+                expected = other if moves[1] > moves[0] else own
+            assert float(both[time, index, row, column]) == expected
+
+
+@pytest.mark.parametrize("level_db", [-9.0, 3.0])
+def test_a_sound_is_laid_over_at_its_level(level_db: float) -> None:
+    below, above = scene(10, 0)[:2], scene(50, 1)[:2]
+
+    _, heard = laid_over(below, above, Laying(Overlay.SOUND, 0, level_db))
+
+    added = (heard - below[1])[..., WW].mean() / below[1][..., WW].mean()
+    assert 10 * math.log10(float(added)) == pytest.approx(level_db, abs=1e-3)
+
+
 def test_picture_or_sound_alone_leaves_the_other_as_it_was() -> None:
     below, above = scene(10, 0)[:2], scene(50, 1)[:2]
 
@@ -84,4 +116,7 @@ def test_layings_are_drawn_as_often_as_asked() -> None:
     assert len(some) / len(drawn) == pytest.approx(0.6, abs=0.04)
     assert {laying.overlay for laying in some} == set(Overlay) - {Overlay.NOTHING}
     assert {laying.turn for laying in some} == set(range(A))
+    levels_db = [laying.level_db for laying in some]
+    assert -10 <= min(levels_db) < -9.8  # as a rule the fainter of both
+    assert 2.8 < max(levels_db) <= 3
     assert all(draw_laying(rng, 0.0, A).overlay is Overlay.NOTHING for _ in range(50))

@@ -12,6 +12,7 @@ from model.checkpoint import STATISTICS
 from model.evidence import N_YAWS
 from model.scoring import Evidence, Window
 from tests.training.test_evaluate_lag import flickering
+from training.data.excerpts import with_sound
 from training.data.windows import load_window, save_window
 from training.scored_takes import scored, takes_of
 
@@ -28,11 +29,24 @@ def test_short_takes_and_foreign_sound_are_of_their_windows(tmp_path: Path) -> N
     matched = [window for kind, window in made if kind == "matched"]
     short_s = [window.duration_s for kind, window in made if kind == "short"]
     foreign = [window for kind, window in made if kind == "foreign"]
-    assert [round(duration_s) for duration_s in short_s] == [2, 5, 2, 5]
+    assert short_s == pytest.approx([2, 5, 2, 5])
     for window, number in zip(foreign, (2, 4), strict=True):
         assert window.motion.energy.equal(kept[number].motion.energy)
         assert window.covariance.equal(matched[number - 1].covariance)
         assert not window.covariance.equal(matched[number].covariance)
+
+
+@pytest.mark.parametrize("n", [60, 140])
+def test_a_picture_with_another_sound_is_as_long_as_the_shorter(n: int) -> None:
+    window, other = flickering(100), 1 + flickering(n).covariance
+
+    made = with_sound(window, other)
+
+    shorter = min(n, 100)
+    assert made.duration_s == pytest.approx(shorter / 10)
+    assert made.covariance.equal(other[:shorter])
+    assert made.motion.energy.equal(window.motion.energy[:shorter])
+    assert len(made.motion.edges_s) == shorter + 1
 
 
 def test_every_other_pair_is_heard_by_a_poor_microphone_and_noise_is_never_the_same(
