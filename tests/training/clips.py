@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -27,10 +28,12 @@ def write_clip(
     size: tuple[int, int] = (64, 96),
     loudness: float = 0.3,
     codec: str = "aac",
+    sound_begins_s: float = 0.0,
 ) -> None:
     """A square that lights up in the middle while it hisses, as H.264 with stereo sound.
 
     tone_hz : middle of the band that it hisses in, a fifth of it to either side.
+    sound_begins_s : in the picture's time; what hisses before is not recorded.
     """
     rows, columns = size
     frames = np.full((round(duration_s * rate_hz), rows, columns), 60, np.uint8)
@@ -50,9 +53,10 @@ def write_clip(
         for frame in frames:
             container.mux(video.encode(av.VideoFrame.from_ndarray(frame, "gray")))
         container.mux(video.encode(None))
-        stereo = np.stack([tone, tone]).astype(np.float32)
+        first = round(sound_begins_s * RATE)
+        stereo = np.stack([tone[first:], tone[first:]]).astype(np.float32)
         block = av.AudioFrame.from_ndarray(stereo, "fltp", "stereo")
-        block.sample_rate, block.pts = RATE, 0
+        block.sample_rate, block.pts, block.time_base = RATE, first, Fraction(1, RATE)
         resampler = av.AudioResampler(format=sound.format, frame_size=sound.frame_size or 1024)
         for packed in [*resampler.resample(block), *resampler.resample(None)]:
             container.mux(sound.encode(packed))

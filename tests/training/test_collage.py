@@ -88,6 +88,21 @@ def test_a_clip_moves_and_sounds_where_it_was_put(clips: list[Clip], case: int) 
     assert len(window.covariance) == len(window.motion.maps)
 
 
+def test_a_patch_shows_what_is_heard_of_it(clips: list[Clip]) -> None:
+    """Clips that light up and sound together, three times in two seconds; from half a time on."""
+    collage = first_with(clips, 1)
+    patch = replace(collage.patches[0], start_s=1 / 3, sounds=True)
+
+    excerpt = read_excerpt(collage, patch, 252)
+
+    assert excerpt.sound is not None
+    _, height, width = excerpt.frames.shape
+    lit = excerpt.frames[:, height // 2, width // 2].astype(float)
+    stretches = np.array_split(excerpt.sound, len(lit))
+    loud = [float(np.sqrt(np.mean(stretch**2))) for stretch in stretches]
+    assert np.corrcoef(lit, loud)[0, 1] > 0.7
+
+
 def test_a_patch_seen_from_the_centre_is_the_clip(clips: list[Clip]) -> None:
     collage = replace(first_with(clips, 3), shake_rad=0.0, flicker=0.0, noise=0.0)
     # Whole columns, so that the crop is not snapped to a neighbour.
@@ -96,7 +111,7 @@ def test_a_patch_seen_from_the_centre_is_the_clip(clips: list[Clip]) -> None:
         for p in collage.patches
     ]
     collage = replace(collage, patches=tuple(patches))
-    read = excerpts(collage)
+    read = [replace(excerpt, frames=shaded(excerpt.frames)) for excerpt in excerpts(collage)]
     frames = torch.from_numpy(render_picture(collage, read, height=252)).double().movedim(-1, 1)
 
     for patch, excerpt in zip(patches, read, strict=True):
@@ -109,6 +124,30 @@ def test_a_patch_seen_from_the_centre_is_the_clip(clips: list[Clip]) -> None:
         assert excerpt.frames.std() > 20
         assert error.mean() < 6  # resampled twice: the square's outline is soft
         assert np.median(error) <= 1.5
+
+
+def shaded(frames: np.ndarray) -> np.ndarray:
+    """Brighter to the right and, less so, to the bottom: as it is mirrored in no way."""
+    down, right = (
+        np.linspace(0, most, n) for most, n in zip((60, 120), frames.shape[1:], strict=True)
+    )
+    return (frames / 4 + down[:, None] + right).astype(np.uint8)
+
+
+@pytest.mark.parametrize("name", ["", "shake_rad", "flicker", "noise"])
+def test_what_befalls_the_whole_is_seen_beside_patches_too(clips: list[Clip], name: str) -> None:
+    shake_rad, flicker, noise = (
+        strength if name == each else 0.0
+        for each, strength in {"shake_rad": 0.05, "flicker": 0.05, "noise": 3.0}.items()
+    )
+    collage = replace(
+        first_with(clips, 1), patches=(), shake_rad=shake_rad, flicker=flicker, noise=noise
+    )
+
+    frames = render_picture(collage, [], height=64)
+
+    assert frames.shape == (len(collage.times_s), 64, 128, 1)
+    assert (frames != frames[0]).any() == bool(name)
 
 
 def test_mute_patches_make_no_sound(clips: list[Clip]) -> None:
@@ -129,22 +168,42 @@ def test_mute_patches_make_no_sound(clips: list[Clip]) -> None:
     assert all(20 * math.log10(heard / level) > 35 for level in levels.values())
 
 
+def test_each_is_as_loud_as_is_drawn(clips: list[Clip]) -> None:
+    drawn = replace(first_with(clips, 2), snr_db=60.0)
+    first, second = (replace(patch, sounds=True) for patch in drawn.patches)
+    tones = [round(DURATION_S * TONES_HZ[patch.clip.path.stem]) for patch in (first, second)]
+
+    def difference_db(level_db: float) -> float:
+        patches = (replace(first, level_db=level_db), replace(second, level_db=0.0))
+        collage = replace(drawn, patches=patches)
+        spectrum = np.abs(np.fft.rfft(render_sound(collage, excerpts(collage))[0]))
+        one, other = (np.linalg.norm(spectrum[at - 20 : at + 21]) for at in tones)
+        return float(20 * np.log10(one / other))
+
+    assert difference_db(6.0) - difference_db(-6.0) == pytest.approx(12, abs=0.2)
+
+
 def test_nothing_but_its_sound_tells_which_patch_is_heard() -> None:
     """Size, place, border and shape are the same in the mean, over pairs of one collage."""
     clips = [Clip(Path(f"{i}.mp4"), 0.5 * 1.4**i, 0.0, (0.0,)) for i in range(6)]
-    differences = []
+    differences, heard_together = [], 0
     for seed in range(1500):
         patches = draw_collage(seed, clips, DURATION_S).patches
         heard = [facts(patch) for patch in patches if patch.sounds]
         mute = [facts(patch) for patch in patches if not patch.sounds]
         assert len({patch.clip.path for patch in patches}) == len(patches)
-        assert heard
+        for patch in patches:
+            width, height = patch.half_size
+            assert width / height == pytest.approx(patch.clip.aspect)
+        assert 1 <= len(heard) <= 2
+        heard_together += len(heard) == 2
         if mute:
             differences.append(np.mean(heard, axis=0) - np.mean(mute, axis=0))
     means = np.mean(differences, axis=0)
     errors = np.std(differences, axis=0) / math.sqrt(len(differences))
 
     assert len(differences) > 900
+    assert 0.12 < heard_together / 1500 < 0.2  # of those with several one in five
     assert np.all(np.abs(means) < 4 * errors)
 
 

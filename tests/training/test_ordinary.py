@@ -39,6 +39,23 @@ def test_an_excerpts_picture_and_sound_keep_together(
     assert np.array_equal(lit[clear], (pulses(4.0, 1.5, 100, phase_s=0.2)[seen] > 0)[clear])
 
 
+@pytest.mark.parametrize("name", ["c.mp4", "c.mkv"])
+def test_sound_that_begins_after_the_picture_stays_with_it(tmp_path: Path, name: str) -> None:
+    write_clip(tmp_path / name, phase_s=0.1, sound_begins_s=0.9)
+
+    clip = examine_clip(tmp_path / name, 1.0)
+
+    assert clip.sound_begins_s == pytest.approx(0.9, abs=0.03)
+    assert clip.starts_s[0] == pytest.approx(0.9, abs=0.03)
+    assert clip.starts_s[-1] <= 2.0 + 1e-6
+    for start_s in (0.5, 1.2):  # before there is any, and after
+        sound = read_sound(clip, start_s, 1.0)
+        loud = np.sqrt((sound.reshape(-1, SAMPLERATE // 100) ** 2).mean(axis=1)) > 0.7
+        expected = pulses(3.0, 1.5, 100, phase_s=0.1) > 0
+        expected[:90] = False
+        assert np.mean(loud == expected[round(100 * start_s) :][:100]) > 0.94
+
+
 def test_the_sound_of_an_avi_is_found(tmp_path: Path) -> None:
     """AVI is a RIFF file as WAV is, and is none."""
     write_clip(tmp_path / "c.avi", codec="pcm_s16le")
