@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from model.errors import MediaError
+from model.errors import MediaError, UnusableContent
 from model.media.encode import write_audio
+from model.scoring import Window
 from model.take import Take, Track
+from tests.training.test_evaluate_lag import flickering
+from training.data import footage
 from training.data.footage import Footage, find_footage, main, read_state
 from training.data.scenes import Conditions, draw_scene, render_sound
 from training.data.takes import TakeFiles, write_take
@@ -95,7 +100,26 @@ def test_a_run_goes_on_where_it_was(takes: Path, tmp_path: Path) -> None:
     assert main([*command, "--workers", "2"]) == 0
     (again,) = kept_windows(tmp_path / "out")
     assert again.name == path.name
-    assert again.stat().st_mtime_ns != first
+    second = again.stat().st_mtime_ns
+    assert second != first
+
+    assert main([*command, "--per-take", "1"]) == 0  # perhaps of another place in it
+    assert again.stat().st_mtime_ns != second
+
+
+def test_of_a_take_that_is_cut_anew_nothing_older_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = (Footage(Path(f"{name}.mp4"), Path(f"{name}.wav")) for name in "ab")
+    monkeypatch.setattr(footage, "windows_of", lambda _take, most: [flickering(50)] * most)
+
+    counts = [footage.cut(*each).windows for each in ((one, tmp_path, 3), (other, tmp_path, 2))]
+    assert counts == [3, 2]
+    footage.cut(one, tmp_path, 1)
+
+    assert sorted(path.stem for path in tmp_path.iterdir()) == sorted(
+        [f"{one.key}-0000", f"{other.key}-0000", f"{other.key}-0001"]
+    )
 
 
 def test_what_cannot_be_used_is_left_out_and_named(
@@ -118,6 +142,58 @@ def test_what_cannot_be_used_is_left_out_and_named(
     for name in ("alone", "twice", "damaged", "silent"):
         assert any(name in line for line in told.splitlines() if line.startswith("  "))
     assert len(read_state(tmp_path / "out")) == 4
+
+
+class Spans:
+    """A take of four windows: one cannot be read, one is short, one silent, and one can be used."""
+
+    def __init__(self, *, foreign: bool = False) -> None:
+        self.placement = SimpleNamespace(foreign=foreign)
+        self.warnings = ["what was said before"]
+
+    def __enter__(self) -> Spans:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def choose_windows(self, _most: int) -> list[tuple[float, float]]:
+        return [(0.0, 10.0), (10.0, 3.9), (20.0, 10.0), (30.0, 10.0)]
+
+    def window(self, start_s: float, duration_s: float) -> Window | None:
+        if start_s == 0:
+            self.warnings.append("the picture is damaged")
+            return None
+        window = flickering(round(10 * duration_s))
+        silent = window.covariance * (start_s != 20)
+        return replace(window, start_s=start_s, covariance=silent)
+
+
+def test_windows_that_teach_nothing_are_told_in_their_places(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    take = Footage(Path("a.mp4"), Path("a.wav"))
+    monkeypatch.setattr(footage, "Take", lambda *_: Spans())
+
+    damaged, short, silent, window = footage.windows_of(take, 4)
+
+    assert damaged == "the picture is damaged"
+    assert short == "a.mp4 has a window of 3.9 s only at 10.0 s; training needs 4 s."
+    assert silent == "a.wav is silent for 10 s at 20.0 s."
+    assert isinstance(window, Window)
+    assert window.start_s == 30
+    monkeypatch.setattr(footage, "Take", lambda *_: Spans(foreign=True))
+    with pytest.raises(UnusableContent, match=r"a\.wav does not belong to a\.mp4"):
+        list(footage.windows_of(take, 4))
+
+
+def test_a_take_is_another_one_by_its_files_or_its_rotation() -> None:
+    takes = [
+        Footage(Path(f"{day}/{video}.mp4"), Path(f"{day}/a.wav"), rotated_deg)
+        for day in ("one", "two") for video in "ab" for rotated_deg in (0.0, 90.0)
+    ]  # fmt: skip
+
+    assert len({take.key for take in takes}) == len(takes)
 
 
 def test_a_take_of_several_lines_is_cut_once(
