@@ -122,15 +122,16 @@ def test_the_second_phase_begins_with_the_encoders_of_the_first(clips: ClipData)
         assert not after[f"{part}.weight"].equal(before[f"{part}.weight"])
 
 
-def test_each_phase_warms_up_linearly() -> None:
-    config = replace(TINY, steps=80, warmup_steps=8, last_rate=1.0)
+def test_each_phase_warms_up_linearly_under_one_fall_of_the_rate() -> None:
+    config = replace(TINY, steps=80, warmup_steps=8, last_rate=0.2)
     course = AvsaCourse(config, ALONE)
     of = phases(config.task, config.network, n_crops=config.batch, curriculum=True)
     for begun in (0, steps_of(of, config.steps)[0]):
         for since in range(12):
             course.at_step(begun + since)
             warm = min(1.0, (since + 1) / config.warmup_steps)
-            assert course.rate() == pytest.approx(config.learning_rate * warm, rel=1e-9)
+            fallen = 0.6 + 0.4 * math.cos(math.pi * (begun + since) / config.steps)
+            assert course.rate() == pytest.approx(config.learning_rate * warm * fallen, rel=1e-9)
 
 
 def test_a_run_too_short_for_its_first_phase_begins_with_the_next(clips: ClipData) -> None:
