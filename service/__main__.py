@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import logging
 import re
 import sys
 import threading
@@ -17,9 +18,11 @@ from pathlib import Path
 from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
+from model.errors import DiskFull
 from service import commands, logs, tracing
 from service.app import create_app
 from service.doctor import NO_KEY
@@ -27,8 +30,10 @@ from service.http.access import open_gate
 from service.http.middleware import is_loopback
 from service.jobs import TableUnreachable
 from service.settings import Settings
-from service.storage import Storage
+from service.storage import Storage, full_disk_told
 from service.workers.pool import run_worker
+
+log = logging.getLogger("avsa.service")
 
 # Bodies and files that are on their way are cut off after this when the service goes down.
 _GRACE_S = 3
@@ -65,7 +70,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _told_of(folder: Path, what: str) -> Iterator[None]:
     """What the system refuses of the data folder, as a sentence."""
     try:
-        yield
+        with full_disk_told():
+            yield
+    except DiskFull as error:
+        raise _too_full(folder, "no folder can be made") from error
     except OSError as error:
         raise ValueError(
             f"The data folder {folder} cannot be {what} ({error.strerror}): set AVSA_DATA_DIR to "
@@ -73,9 +81,33 @@ def _told_of(folder: Path, what: str) -> Iterator[None]:
         ) from error
 
 
-def _check_data_dir(settings: Settings) -> None:
+def _too_full(folder: Path, words: str) -> ValueError:
+    return ValueError(
+        f"The disk of the data folder {folder} is full, so that the service cannot start "
+        f"({words.rstrip('.')}): free some space there, or set AVSA_DATA_DIR to another."
+    )
+
+
+def _check_data_dir(settings: Settings) -> bool:
+    """Refuse a data folder that cannot be written; whether its disk is full, which is none such:
+    results are served from there still, and deleted, which makes room.
+    """
     with _told_of(settings.data_dir, "written"):
-        Storage(settings.data_dir).check()
+        storage = Storage(settings.data_dir)
+        try:
+            with full_disk_told():
+                storage.check()
+        except DiskFull:
+            return True
+    return False
+
+
+def _begin_logs(settings: Settings, full: bool) -> None:
+    logs.configure(settings.log_format)
+    tracing.configure()
+    if full:
+        words = "the disk of the data folder %s is full: nothing is taken until there is space"
+        log.warning(words, settings.data_dir)
 
 
 def _parser(settings: Settings) -> argparse.ArgumentParser:
@@ -104,12 +136,14 @@ def _add_address(parser: argparse.ArgumentParser, settings: Settings) -> None:
 
 def _serve(settings: Settings, arguments: argparse.Namespace) -> int:
     settings = Settings.load(host=arguments.host, port=arguments.port)
-    _check_data_dir(settings)
-    logs.configure(settings.log_format)
-    tracing.configure()
-    if not is_loopback(settings.host) and not open_gate(settings).locked():
-        raise ValueError(f"The service does not listen on {settings.host} without a key: {NO_KEY}.")
-    app = create_app(settings)
+    full = _check_data_dir(settings)
+    _begin_logs(settings, full)
+    try:
+        app = _guarded_app(settings)
+    except (OSError, TableUnreachable) as error:  # of files that are not there yet
+        if full:
+            raise _too_full(settings.data_dir, str(error)) from error
+        raise
     # What is loaded by now stays for good. Left among the objects that the collector goes through,
     # it costs every request of that moment some 60 ms.
     gc.collect()
@@ -126,6 +160,12 @@ def _serve(settings: Settings, arguments: argparse.Namespace) -> int:
     with suppress(KeyboardInterrupt):
         server.run()
     return 0 if server.started else _NOT_STARTED
+
+
+def _guarded_app(settings: Settings) -> FastAPI:
+    if not is_loopback(settings.host) and not open_gate(settings).locked():
+        raise ValueError(f"The service does not listen on {settings.host} without a key: {NO_KEY}.")
+    return create_app(settings)
 
 
 class _Server(uvicorn.Server):
@@ -145,9 +185,7 @@ def _work(settings: Settings, arguments: argparse.Namespace) -> int:
     if not settings.redis_url:
         raise ValueError("A worker needs AVSA_REDIS_URL; without, the service has its own.")
     settings = Settings.load(device=arguments.device)
-    _check_data_dir(settings)
-    logs.configure(settings.log_format)
-    tracing.configure()
+    _begin_logs(settings, _check_data_dir(settings))
     return run_worker(settings)
 
 

@@ -112,6 +112,8 @@ def migrate(db: sqlite3.Connection) -> None:
             f"The job table has version {version}; this service knows {len(VERSIONS)} and less. "
             "Start the newer service that wrote it."
         )
+    if version == len(VERSIONS):
+        return  # nothing is written: a full disk does not keep a service from its results
     for script in VERSIONS[version:]:
         for statement in script.split(";"):
             db.execute(statement)

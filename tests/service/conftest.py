@@ -32,7 +32,8 @@ class Server:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def start(self) -> None:
+    def start(self, *, until: str = "/readyz") -> None:
+        """Begin, and wait until that is answered with 200."""
         environment = {
             **os.environ,
             "AVSA_DATA_DIR": str(self.data_dir),
@@ -47,7 +48,7 @@ class Server:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             try:
-                if httpx.get(f"{self.url}/readyz").status_code == 200:
+                if httpx.get(self.url + until).status_code == 200:
                     return
             except httpx.TransportError:
                 assert self.process.poll() is None, self.log()

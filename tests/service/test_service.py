@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -516,9 +517,24 @@ def test_a_full_disk_is_said_and_survived(own_server: Server, take: TakeFiles) -
         assert_problem(response, 507, "disk_full", "no space")
         assert list((own_server.data_dir / "uploads").iterdir()) == []
         assert httpx.get(f"{own_server.url}/livez").status_code == 200
-        own_server.stop()
+        kept = f"{own_server.url}/uploads/{'a' * 32}"
+        assert httpx.put(kept, content=bytes(100_000)).status_code == 201
+        own_server.kill()
+
+        with suppress(OSError), (own_server.data_dir / "of others").open("wb", 0) as file:
+            while file.write(bytes(4096)):
+                pass
+        own_server.start(until="/livez")  # serves what there is
+        ready = httpx.get(f"{own_server.url}/readyz")
+        assert_problem(ready, 503, "not_ready", "No space left")
+        assert httpx.get(kept).json()["state"] == "complete"
+        refused = httpx.put(f"{own_server.url}/uploads/{'b' * 32}", content=b"more")
+        assert_problem(refused, 507, "disk_full", "no space")
+        assert httpx.delete(kept).status_code == 204
+        assert httpx.get(f"{own_server.url}/readyz").status_code == 200
+        own_server.kill()
     finally:
-        subprocess.run(["umount", str(own_server.data_dir)], check=True)
+        subprocess.run(["umount", "-l", str(own_server.data_dir)], check=True)
 
 
 def test_an_upload_is_not_held_in_memory(own_server: Server) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,24 @@ def test_a_data_folder_that_only_reads_is_named(
         assert "Read-only" in refused([], capsys)
     finally:
         subprocess.run(["umount", tmp_path / "data"], check=True)
+
+
+@pytest.mark.needs("root")
+@pytest.mark.parametrize("begun", [(), ("uploads", "results")])
+def test_a_disk_too_full_to_begin_on_is_named(
+    begun: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    disk = tmp_path / "data"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], check=True)
+    try:
+        for name in begun:
+            (disk / name).mkdir()
+        with suppress(OSError), (disk / "of others").open("wb", 0) as file:
+            while file.write(bytes(4096)):
+                pass
+        told = refused([], capsys)
+        assert f"{disk} is full" in told
+        assert "free some space" in told
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
