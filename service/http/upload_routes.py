@@ -9,7 +9,7 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -91,6 +91,9 @@ async def _speaks_tus(tus_resumable: Annotated[str, Header()] = "") -> None:
 
 Store = Annotated[UploadStore, Depends(_store)]
 IdleS = Annotated[float, Depends(_idle_s)]
+_DigestHeader = Annotated[
+    tuple[str, ...], Header(description="RFC 9530: `sha-256=:BASE64:`; checked if given")
+]
 _TUS = [Depends(_speaks_tus)]
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
 _UNKNOWN: Responses = {404: described("no such upload")}
@@ -230,16 +233,16 @@ async def put_upload(
     owner: Owner,
     idle_s: IdleS,
     name: Annotated[str, Query(max_length=500, description="the file's name")] = "unnamed",
-    content_digest: Annotated[
-        str, Header(description="RFC 9530: `sha-256=:BASE64:`; checked if given")
-    ] = "",
+    content_digest: _DigestHeader = (),
+    repr_digest: _DigestHeader = (),
 ) -> JSONResponse:
     """Send a whole file under an id of your own making: 32 random hexadecimal digits.
 
     It is there as a whole or not at all; after a break, send it again under the same id.
     """
     _refuse_part(request)
-    check = Check("sha256", _content_digest(content_digest))
+    given = {"Content-Digest": content_digest, "Repr-Digest": repr_digest}
+    check = Check("sha256", _given_digest(given))
     length = content_length(request)
     label, exists = safe_label(name), False
     try:
@@ -356,13 +359,20 @@ def _check(header: str) -> Check | None:
     return Check(algorithm, _digest(value, algorithm, "Upload-Checksum"))
 
 
-def _content_digest(header: str) -> bytes | None:
-    """The SHA-256 of a Content-Digest header (RFC 9530); others in it are passed over."""
-    for member in filter(None, header.split(",")):
-        algorithm, _, value = member.strip().partition("=")
-        if algorithm == "sha-256":
-            return _digest(value.strip(":"), "sha256", "Content-Digest")
-    return None
+def _given_digest(headers: Mapping[str, Sequence[str]]) -> bytes | None:
+    """The SHA-256 of headers of digests (RFC 9530), which of a whole file in no coding all say the
+    same. A header may come in several lines; other digests in it are passed over.
+    """
+    found = {}
+    for name, lines in headers.items():
+        for member in ",".join(lines).split(","):
+            algorithm, _, value = member.strip().partition("=")
+            if algorithm == "sha-256":
+                found[name] = _digest(value.partition(";")[0].strip(":"), "sha256", name)
+    if len(set(found.values())) > 1:
+        detail = f"{' and '.join(found)} have not the same sha-256; send one of them, or neither."
+        raise Problem(400, "invalid_header", detail)
+    return next(iter(found.values()), None)
 
 
 def _digest(value: str, algorithm: str, header: str) -> bytes:

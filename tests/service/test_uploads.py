@@ -152,6 +152,26 @@ def test_one_put_with_curl(server: Server, tmp_path: Path) -> None:
     assert curl()[0] == 409
 
 
+def digest_of(data: bytes) -> str:
+    return base64.b64encode(hashlib.sha256(data).digest()).decode()
+
+
+def test_digests_may_come_in_several_lines(server: Server) -> None:
+    """As all lists do (RFC 9110, 5.3), whichever of them it is that we know."""
+    url, other = f"{server.url}/uploads/{'d' * 32}", "sha-512=:AAAA:"
+    right, wrong = (f"sha-256=:{digest_of(data)}:" for data in (b"a take", b"another"))
+
+    def put(*digests: tuple[str, str]) -> httpx.Response:
+        return httpx.put(url, content=b"a take", headers=list(digests))
+
+    for name in ("Content-Digest", "Repr-Digest"):
+        assert_problem(put((name, other), (name, wrong)), 460, "checksum_mismatch")
+        assert_problem(put((name, wrong), (name, other)), 460, "checksum_mismatch")
+    differing = put(("Content-Digest", right), ("Repr-Digest", wrong))
+    assert_problem(differing, 400, "invalid_header", "Content-Digest and Repr-Digest")
+    assert put(("Content-Digest", other), ("Content-Digest", right)).status_code == 201
+
+
 # --- cuts ----------------------------------------------------------------------------------------
 
 
