@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from pathlib import Path
@@ -17,6 +18,7 @@ class Connections:
         self._path = path
         self._busy_s = busy_s
         self._local = threading.local()
+        self._file: os.stat_result | None = None
 
     @property
     def own(self) -> sqlite3.Connection:
@@ -34,7 +36,15 @@ class Connections:
         db.row_factory = sqlite3.Row
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=FULL")
+        self._file = self._file or self._path.stat()
         return db
+
+    def replaced(self) -> bool:
+        """Whether the file is not where it was opened: what is written then is lost with it."""
+        try:
+            return self._file is not None and not os.path.samestat(self._file, self._path.stat())
+        except OSError:
+            return True
 
 
 class _Held:

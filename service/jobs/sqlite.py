@@ -78,6 +78,9 @@ class SqliteJobTable:
     @contextmanager
     def _begun(self) -> Iterator[sqlite3.Connection]:
         with self._reading() as db:
+            if self._connections.replaced():
+                words = "was deleted or replaced: bring it back, and start the service again"
+                raise TableUnreachable(f"The job table {self._path} {words}.")
             db.execute("BEGIN IMMEDIATE")
             try:
                 yield db

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from service.jobs import SqliteJobTable
+from service.jobs import NewJob, SqliteJobTable, TableUnreachable
 from service.keys import SqliteKeys
 
 
@@ -50,3 +50,17 @@ def test_a_thread_that_ends_leaves_no_connection(
         thread.join()
     assert logs_open(tmp_path) == 1  # this thread's own
     assert ask() in (0, True)
+
+
+def test_nothing_is_written_into_a_table_that_is_not_there_any_more(tmp_path: Path) -> None:
+    """Be it deleted or another in its place: it would be accepted, and lost."""
+    path, away = tmp_path / "jobs.sqlite", tmp_path / "away"
+    table = SqliteJobTable(path)
+    path.rename(away)
+    with pytest.raises(TableUnreachable, match=f"{path} was deleted or replaced"):
+        table.submit(NewJob({}))
+    path.touch()
+    with pytest.raises(TableUnreachable, match="start the service again"):
+        table.check()
+    away.rename(path)
+    assert table.submit(NewJob({})).number == 1
