@@ -29,7 +29,7 @@ from service.doctor import NO_KEY
 from service.http.access import open_gate
 from service.http.middleware import is_loopback
 from service.jobs import TableUnreachable
-from service.settings import Settings
+from service.settings import Settings, told, unknown_names
 from service.storage import Storage, full_disk_told
 from service.workers.pool import run_worker
 
@@ -50,10 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         status: int = arguments.run(settings, arguments)
         return status
     except ValidationError as error:
-        for fault in error.errors():
-            name, words = f"AVSA_{fault['loc'][0]}".upper(), fault["msg"]
-            words = words.removeprefix("Value error, ")
-            print(f"The setting {name} does not fit: {words}.", file=sys.stderr)
+        for sentence in told(error):
+            print(sentence, file=sys.stderr)
     except SettingsError as error:
         match = re.search(r'field "(\w+)"', str(error))
         name = f"AVSA_{match[1]}".upper() if match else str(error)
@@ -105,6 +103,8 @@ def _check_data_dir(settings: Settings) -> bool:
 def _begin_logs(settings: Settings, full: bool) -> None:
     logs.configure(settings.log_format)
     tracing.configure()
+    for sentence in unknown_names():
+        log.warning("%s", sentence)
     if full:
         words = "the disk of the data folder %s is full: nothing is taken until there is space"
         log.warning(words, settings.data_dir)

@@ -7,10 +7,23 @@ A file of the folder that `AVSA_SECRETS_DIR` names holds the setting of its name
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, FilePath, SecretStr, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    FilePath,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from redis.connection import parse_url
 
@@ -30,6 +43,16 @@ def _of_store(uri: str) -> str:
 
 
 _StoreFolder = Annotated[str, AfterValidator(_of_store)]
+
+
+def _of_page(origin: str) -> str:
+    """An origin as browsers send it: any other is never met."""
+    if not re.fullmatch(r"https?://[^\s/?#@*]+", origin):
+        raise ValueError("write each as https://HOST or https://HOST:PORT")
+    return origin
+
+
+_Origin = Annotated[str, AfterValidator(_of_page)]
 # What is waited for, or added to a time: beyond it neither is possible.
 _Seconds = Annotated[float, Field(gt=0, le=1e9)]
 
@@ -40,7 +63,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="AVSA_", env_file=".env", extra="ignore")
 
     data_dir: Path = Field(Path("data"), description="jobs, uploads, results and the job table")
-    host: str = Field("127.0.0.1", description="address to listen on")
+    host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on")
     redis_url: str = Field("", description="a cluster: where table and broker are; else SQLite")
     device: str = Field(
@@ -101,7 +124,7 @@ class Settings(BaseSettings):
     webhook_hosts: frozenset[str] = Field(
         frozenset(), description="hosts that webhooks may reach at addresses that are not public"
     )
-    cors_origins: frozenset[str] = Field(
+    cors_origins: frozenset[_Origin] = Field(
         frozenset(), description="origins whose pages may use the service, as https://host"
     )
     log_format: Form = Field("auto", description="json, text, or text on a terminal only")
@@ -112,13 +135,40 @@ class Settings(BaseSettings):
     child_start_s: float = Field(300.0, gt=0, description="longest start of a child")
     child_jobs: int = Field(200, ge=1, description="a child is replaced after so many jobs")
 
+    @field_validator("data_dir", mode="before")
+    @classmethod
+    def _is_a_folder(cls, folder: Any) -> Any:
+        if folder == "":  # which would be whatever folder one is in
+            raise ValueError("it is empty; write a folder")
+        return folder
+
+    @field_validator("object_endpoint")
+    @classmethod
+    def _is_of_a_store(cls, url: str) -> str:
+        with suppress(ValueError):
+            parts = urlsplit(url)
+            if not url or (parts.hostname and parts.port != 0 and not re.search(r"\s", url)):
+                return url
+        raise ValueError("write https://HOST or https://HOST:PORT")
+
     @field_validator("redis_url")
     @classmethod
     def _is_of_redis(cls, url: str) -> str:
-        if url and not url.startswith(("redis://", "rediss://")):
-            raise ValueError("write redis://HOST:PORT/NUMBER")
-        parse_url(url or "redis://")  # type: ignore[no-untyped-call]
-        return url
+        with suppress(ValueError):  # whose words may hold a part of the password
+            parse_url(url or "redis://")  # type: ignore[no-untyped-call]
+            # The library takes the database 0 for any name that is no number.
+            if re.fullmatch(r"(/\d*)?", urlsplit(url).path):
+                return url
+        raise ValueError(
+            "write redis://HOST:PORT/NUMBER, and what is no letter or digit of a password as %XX"
+        )
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _each_is_long(cls, secret: SecretStr | None) -> SecretStr | None:
+        if secret and min(map(len, secret.get_secret_value().split()), default=0) < 32:
+            raise ValueError("each secret in it has to have 32 characters or more")
+        return secret
 
     @field_validator("beat_s")
     @classmethod
@@ -160,3 +210,31 @@ class Settings(BaseSettings):
     def database(self) -> Path:
         """The job table."""
         return self.data_dir / "jobs.sqlite"
+
+
+# What has the settings' prefix and is none of them.
+OTHER_NAMES = frozenset({"AVSA_SECRETS_DIR", "AVSA_PUBLISH", "AVSA_VERSION", "AVSA_WORKER_MEMORY"})
+# Whose values are not shown.
+_SECRETS = frozenset({"admin_key", "webhook_secret", "redis_url"})
+
+
+def told(error: ValidationError) -> Iterator[str]:
+    """What does not fit of the settings, a sentence each."""
+    for fault in error.errors():
+        name = str(fault["loc"][0])
+        words = fault["msg"].removeprefix("Value error, ")
+        if fault["type"] == "string_pattern_mismatch":
+            words = f"write {Settings.model_fields[name].description}"
+        elif fault["type"] == "too_short":
+            words = f"write {fault['ctx']['min_length']} characters or more"
+        value = "" if name in _SECRETS else f" (it is {str(fault['input'])[:200]!r})"
+        yield f"The setting AVSA_{name.upper()} does not fit: {words}{value}."
+
+
+def unknown_names() -> Iterator[str]:
+    """What looks like a setting in the environment and is none, a sentence each: it was meant."""
+    known = {f"AVSA_{name.upper()}" for name in Settings.model_fields}
+    for name in sorted(set(os.environ) - known - OTHER_NAMES):
+        if name.startswith("AVSA_") and not name.startswith("AVSA_TEST_"):
+            near = get_close_matches(name, known, n=1)
+            yield f"there is no setting {name}" + (f": is {near[0]} meant?" if near else "")

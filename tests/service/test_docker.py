@@ -19,7 +19,7 @@ import yaml
 
 from service.http.access import open_gate
 from service.jobs import NewJob, open_table
-from service.settings import Settings
+from service.settings import OTHER_NAMES, Settings
 from tests.service.ports import free_port
 from tests.test_architecture import imports, starts_with
 
@@ -69,6 +69,13 @@ def test_what_the_files_name_is_there(compose: dict[str, Any]) -> None:
             )
         assert set(service.get("secrets", [])) <= compose["secrets"].keys()
         assert set(service["networks"]) <= compose["networks"].keys()
+
+
+def test_what_the_files_set_are_settings(compose: dict[str, Any]) -> None:
+    settings = {f"AVSA_{name.upper()}" for name in Settings.model_fields} | OTHER_NAMES
+    named = set(re.findall(r"\bAVSA_[A-Z_]+\b", COMPOSE.read_text() + DOCKERFILE.read_text()))
+    secrets = {name.upper() for name in compose["secrets"] if name.startswith("avsa_")}
+    assert named | secrets <= settings
 
 
 def test_every_container_is_on_a_short_lead(compose: dict[str, Any]) -> None:
@@ -130,7 +137,7 @@ from pathlib import Path
 sys.path += sys.argv[1:]
 import service.__main__
 from service.app import create_app
-from service.settings import Settings
+from service.settings import OTHER_NAMES, Settings
 for module in pkgutil.walk_packages(service.__path__, "service."):
     if module.name != "service.workers.child":
         __import__(module.name)

@@ -10,13 +10,16 @@ from pathlib import Path
 import pytest
 
 from service.__main__ import main
+from service.settings import unknown_names
 
 BAD_SETTINGS = {
-    "REDIS_URL": ["http://here", "unix:///run/redis.sock", "redis://here:port/0"],
+    "REDIS_URL": [
+        "http://here", "unix:///run/redis.sock", "redis://here:port/0", "redis://here/jobs",
+    ],
     "OBJECTS_URL": ["https://store/takes/", "takes/in", "s3://takes"],
     "RESULTS_URL": ["s3:/takes/out/"],
     "OBJECT_ROOTS": ['["s3://takes/in/", "takes/out"]'],
-    "OBJECT_ENDPOINT": ["store.internal:9000"],
+    "OBJECT_ENDPOINT": ["store.internal:9000", "https://store:port", "https://a store"],
     "MEDIA_ROOTS": ["/takes"],
     "BEAT_S": ["30", "0"],
     "SWEEP_S": ["inf", "nan", "1e300"],
@@ -25,7 +28,11 @@ BAD_SETTINGS = {
     "LEASE_S": ["inf"],
     "WAKE_UP_S": ["inf"],
     "PORT": ["70000"],
-}
+    "HOST": [""],
+    "DATA_DIR": [""],
+    "CORS_ORIGINS": ['["*"]', '["here.example"]', '["https://here.example/"]'],
+    "WEBHOOK_SECRET": [f"{'a' * 20} {'b' * 20}"],
+}  # fmt: skip
 
 
 def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -51,6 +58,33 @@ def test_a_setting_that_does_not_fit_is_named(
 ) -> None:
     monkeypatch.setenv(f"AVSA_{name}", value)
     assert f"AVSA_{name} does not fit" in refused([], capsys)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("PORT", "8o", "(it is '8o')"),
+        ("DEVICE", "gpu", "write where children compute: cpu, cuda"),
+        ("ADMIN_KEY", "s3cret", "write 32 characters or more"),
+        ("REDIS_URL", "redis://avsa:s3cret/x@here:6379", "as %XX"),
+    ],
+)
+def test_a_value_is_told_unless_it_is_secret(
+    name: str, value: str, words: str, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setenv(f"AVSA_{name}", value)
+    sentence = refused([], capsys)
+    assert words in sentence
+    assert "s3cret" not in sentence
+
+
+def test_a_setting_that_is_none_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AVSA_MAX_UPLOAD_BYTE", "1")
+    monkeypatch.setenv("AVSA_PUBLISH", "0.0.0.0:8000")
+    assert list(unknown_names()) == [
+        "there is no setting AVSA_MAX_UPLOAD_BYTE: is AVSA_MAX_UPLOAD_BYTES meant?"
+    ]
 
 
 def test_what_the_command_line_sets_has_to_fit_as_well(
