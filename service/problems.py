@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.routing import Mount
 
 from model.errors import AvsaError
@@ -113,11 +114,20 @@ def install(app: FastAPI) -> None:
     async def of_http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
         phrase = HTTPStatus(error.status_code).phrase
-        code = phrase.lower().replace(" ", "_")
+        code, detail = phrase.lower().replace(" ", "_"), str(error.detail)
         headers = dict(error.headers or {})
+        path = request.url.path[:80]
         if error.status_code == 405:
             headers["Allow"] = ", ".join(sorted(_methods(app, request.url.path)))
-        return response(Problem(error.status_code, code, str(error.detail), headers=headers))
+            method = request.method[:20]
+            detail = f"The method {method!r} is not for {path!r}; send one of {headers['Allow']}."
+        elif error.status_code == 404:  # of the router, which knows no more of it
+            detail = f"There is nothing at {path!r}; what there is, /docs tells."
+        return response(Problem(error.status_code, code, detail, headers=headers))
+
+    async def of_disconnect(_request: Request, _error: Exception) -> JSONResponse:
+        # Whoever has gone hears nothing of it; but it is no failure of the service's.
+        return response(Problem(400, "broken_body", "The connection ended within the body."))
 
     async def of_validation(_request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
@@ -131,6 +141,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Problem, of_problem)
     app.add_exception_handler(AvsaError, of_ours)
     app.add_exception_handler(HTTPException, of_http)
+    app.add_exception_handler(ClientDisconnect, of_disconnect)
     app.add_exception_handler(RequestValidationError, of_validation)
     for kind in _OF_THE_TABLE:
         app.add_exception_handler(kind, of_table)

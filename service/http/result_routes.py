@@ -23,9 +23,10 @@ TrackInPath = Annotated[int, PathParameter(ge=0, description="which of the reque
 
 _RESULT: Responses = {
     206: {"description": "the part that Range asks for"},
-    304: {"description": "it is what If-None-Match names"},
+    304: {"description": "it is what If-None-Match names, or no younger than If-Modified-Since"},
     404: problems.described("no such job or track, or the file is gone"),
     409: problems.described("not ended yet, or cancelled"),
+    412: problems.described("it is another than If-Match names", "precondition_failed"),
     416: problems.described("Range begins beyond the end of the file"),
     422: problems.described("the job failed for its input"),
     500: problems.described("the job failed for a reason of ours"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -62,8 +63,24 @@ def test_a_405_names_what_is_allowed(polite: Server) -> None:
     }  # fmt: skip
     for path, methods in allowed.items():
         answer = httpx.request("TRACE", f"{polite.url}/{path}")
-        refused(answer, 405, "method_not_allowed")
+        detail = refused(answer, 405, "method_not_allowed")["detail"]
         assert answer.headers["allow"] == methods, path
+        assert f"'TRACE' is not for '/{path}'; send one of {methods}" in detail
+    missing = httpx.get(f"{polite.url}/takes/7")
+    assert "nothing at '/takes/7'" in refused(missing, 404, "not_found")["detail"]
+
+
+def test_a_body_that_its_sender_leaves_is_no_fault_of_the_service(polite: Server) -> None:
+    failed = 'avsa_http_requests_total{method="POST",operation="align",status="500"}'
+    with socket.create_connection(("127.0.0.1", polite.port)) as caller:
+        head = "POST /align HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        caller.sendall(f"{head}Content-Length: 50\r\n\r\n{{".encode())
+        caller.shutdown(socket.SHUT_WR)
+        assert caller.recv(1000) == b""
+    deadline = time.monotonic() + 10
+    while failed.replace("500", "400") not in (numbers := httpx.get(f"{polite.url}/metrics").text):
+        assert time.monotonic() < deadline, numbers
+    assert failed not in numbers
 
 
 def test_what_is_no_json_is_told_in_a_sentence(polite: Server) -> None:
@@ -108,6 +125,29 @@ def test_what_a_caller_has_is_not_sent_again(polite: Server, ended: str) -> None
     two = [("If-None-Match", '"other"'), ("If-None-Match", etag)]  # lines are one list
     assert httpx.get(url, headers=two).status_code == 304
     assert httpx.get(url, headers={"If-None-Match": '"other"'}).content == AUDIO
+
+
+def test_of_another_file_nothing_is_sent(polite: Server, ended: str) -> None:
+    """Whoever goes on with a download would put two files together."""
+    url = f"{polite.url}/{ended}/audio/0"
+    have = httpx.head(url).headers
+    old, other = "Mon, 01 Jan 2001 00:00:00 GMT", '"other"'
+
+    def status(**conditions: str) -> int:
+        named = {name.replace("_", "-"): value for name, value in conditions.items()}
+        return httpx.get(url, headers={"Range": "bytes=5-9", **named}).status_code
+
+    for fits in (have["etag"], f"{other}, {have['etag']}", "*"):
+        assert status(if_match=fits, if_unmodified_since=old) == 206
+    refused(httpx.get(url, headers={"If-Match": other}), 412, "precondition_failed")
+    assert status(if_match=f"W/{have['etag']}") == 412  # it may differ in some bytes
+    assert status(if_unmodified_since=old) == 412
+    assert status(if_unmodified_since=have["last-modified"]) == 206
+    assert status(if_modified_since=have["last-modified"]) == 304
+    assert status(if_modified_since=have["last-modified"], if_none_match=other) == 206
+    for passed_over in (old, "yesterday"):
+        assert status(if_modified_since=passed_over) == 206
+    assert status(if_unmodified_since="yesterday") == 206
 
 
 def test_a_result_that_the_disk_has_lost_is_told(polite: Server, ended: str) -> None:
