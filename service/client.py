@@ -21,15 +21,27 @@ import base64
 import hashlib
 import math
 import os
+import re
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
 import httpx
 
+from service.answers import (
+    BUSY,
+    NotReached,
+    Patience,
+    ServiceError,
+    error_of,
+    is_busy,
+    not_ours,
+    parsed,
+    refuse_error,
+)
 from service.jobs import State
 from service.schemas import AlignOptions, AlignRequest, JobInfo, JobPage, Uploaded
 
@@ -38,7 +50,7 @@ __all__ = [
     "Uploaded",
 ]  # fmt: skip
 
-_BUSY = frozenset({429, 502, 503, 504})
+_VISIBLE = re.compile(r"[\x21-\x7e]{1,255}")
 _CHUNK = 32 << 20  # bytes that are lost at most where an upload breaks off
 _TUS = {"Tus-Resumable": "1.0.0"}
 _APPEND = {**_TUS, "Content-Type": "application/offset+octet-stream"}
@@ -49,48 +61,6 @@ _TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 
 OnBytes = Callable[[int, int], None]
 OnJob = Callable[[JobInfo], None]
-
-
-class ServiceError(Exception):
-    """The service refused; `code` is stable, `detail` a sentence for people.
-
-    Attributes
-    ----------
-    problem : the whole RFC 9457 document.
-    """
-
-    def __init__(self, status: int, problem: dict[str, Any]) -> None:
-        self.status = status
-        self.problem = problem
-        self.code = str(problem.get("code", "unknown"))
-        self.detail = str(problem.get("detail", f"The service answered {status}."))
-        super().__init__(f"{self.detail} ({status} {self.code})")
-
-
-class NotReached(Exception):
-    """The service could not be reached, again and again."""
-
-
-class _Patience:
-    """How long what fails is tried again: from its first failure on, until something gets through.
-
-    Neither a long transfer nor a long silence uses it up.
-    """
-
-    def __init__(self, patience_s: float) -> None:
-        self._patience_s = patience_s
-        self._until: float | None = None
-
-    def renew(self) -> None:
-        """Something came of it."""
-        self._until = None
-
-    def lasts(self) -> bool:
-        """Whether it may fail once more, having failed just now."""
-        now = time.monotonic()
-        if self._until is None:
-            self._until = now + self._patience_s
-        return now < self._until
 
 
 class Client:
@@ -107,6 +77,10 @@ class Client:
     def __init__(
         self, url: str, *, key: str | None = None, patience_s: float = 120.0, verify: Any = True
     ) -> None:
+        if httpx.URL(url).scheme not in ("http", "https") or not httpx.URL(url).host:
+            raise ValueError(f"{url[:200]!r} is no address of a service: write https://HOST:PORT.")
+        if key and not _VISIBLE.fullmatch(key):
+            raise ValueError("The key has a character that no key has: give it as it was shown.")
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._http = httpx.Client(
             base_url=url.rstrip("/"), headers=headers, timeout=_TIMEOUT, verify=verify
@@ -139,14 +113,14 @@ class Client:
         reference : an ambisonic recording whose front is the picture's.
         orientation : a CSV file that says how the microphone turned.
         detections : objects that a detector found in the video, as JSON lines.
-        idempotency_key : a name of yours for this submission, up to 64 characters; given again
-            within a day, it is the same job. Else one is made.
+        idempotency_key : a name of yours for this submission, up to 255 visible ASCII characters;
+            given again within a day, it is the same job. Else one is made.
 
         Raises
         ------
         ServiceError, NotReached.
         """
-        headers = {"Idempotency-Key": idempotency_key or secrets.token_hex(16)}
+        headers = {"Idempotency-Key": _named(idempotency_key)}
         data = {"options": options.model_dump_json()} if options else {}
         sent = [("video", video), *(("audio", path) for path in audio)]
         beside = {"reference": reference, "orientation": orientation, "detections": detections}
@@ -160,7 +134,7 @@ class Client:
                 ]
                 return self._http.post("/align", files=files, data=data, headers=headers)
 
-        return JobInfo.model_validate_json(self._insist(post).content)
+        return parsed(JobInfo, self._insist(post))
 
     def submit(self, request: AlignRequest, *, idempotency_key: str | None = None) -> JobInfo:
         """Have what is there already aligned: uploads, files on the server, objects of a store.
@@ -170,12 +144,12 @@ class Client:
         ServiceError, NotReached.
         """
         headers = {
-            "Idempotency-Key": idempotency_key or secrets.token_hex(16),
+            "Idempotency-Key": _named(idempotency_key),
             "Content-Type": "application/json",
         }
         body = request.model_dump_json(exclude_unset=True)
         answer = self._insist(lambda: self._http.post("/align", content=body, headers=headers))
-        return JobInfo.model_validate_json(answer.content)
+        return parsed(JobInfo, answer)
 
     def upload(
         self, path: str | Path, *, upload_id: str | None = None,
@@ -193,12 +167,23 @@ class Client:
         """
         path = Path(path)
         facts = path.stat()
-        size = facts.st_size
         if upload_id is None:
-            upload_id = self._begin(path.name, size)
+            upload_id = self._begin(path.name, facts.st_size)
             if on_begin is not None:
                 on_begin(upload_id)
-        patience, done = _Patience(self._patience_s), -1
+        try:
+            self._send(upload_id, path, facts, on_bytes)
+        except (ServiceError, NotReached) as error:
+            if getattr(error, "status", None) not in (404, 413):
+                error.add_note(f"What was sent is kept: go on with upload_id={upload_id!r}.")
+            raise
+        return Uploaded(upload=upload_id)
+
+    def _send(
+        self, upload_id: str, path: Path, facts: os.stat_result, on_bytes: OnBytes | None
+    ) -> None:
+        """Send what is missing of a file."""
+        size, patience, done = facts.st_size, Patience(self._patience_s), -1
         with path.open("rb") as file:
             while (offset := self._offset(upload_id, path, size)) < size:
                 if offset > done:
@@ -208,25 +193,27 @@ class Client:
                 now = os.fstat(file.fileno())
                 if (now.st_size, now.st_mtime_ns) != (size, facts.st_mtime_ns):
                     raise ValueError(f"{path} has changed while it was sent: send it again.")
-        return Uploaded(upload=upload_id)
 
     def _begin(self, name: str, size: int) -> str:
         metadata = f"filename {base64.b64encode(name.encode()).decode()}"
         headers = {**_TUS, "Upload-Length": str(size), "Upload-Metadata": metadata}
         answer = self._insist(lambda: self._http.post("/uploads", headers=headers))
-        return str(answer.headers["location"]).rpartition("/")[2]
+        upload_id = str(answer.headers.get("location", "")).rpartition("/")[2]
+        if not upload_id:
+            raise not_ours(answer)
+        return upload_id
 
     def _offset(self, upload_id: str, path: Path, size: int) -> int:
         """How much of a file the service has."""
         url = f"/uploads/{upload_id}"
-        answer = self._insist(lambda: self._http.head(url, headers=_TUS), _BUSY | _ASK_AGAIN)
+        answer = self._insist(lambda: self._http.head(url, headers=_TUS), BUSY | _ASK_AGAIN)
         if answer.headers.get("upload-length") != str(size):
             begun = answer.headers.get("upload-length")
             raise ValueError(f"{path} has {size} bytes; the upload {upload_id} is of {begun}.")
         return int(answer.headers["upload-offset"])
 
     def _send_from(
-        self, upload_id: str, file: BinaryIO, offset: int, size: int, patience: _Patience,
+        self, upload_id: str, file: BinaryIO, offset: int, size: int, patience: Patience,
         on_bytes: OnBytes | None,
     ) -> None:  # fmt: skip
         """Send pieces until all are sent or something breaks off."""
@@ -239,13 +226,13 @@ class Client:
             try:
                 answer = self._http.patch(f"/uploads/{upload_id}", content=piece, headers=headers)
             except httpx.TransportError as error:
-                self._pause(patience, error)
+                patience.bear(error, self._http.base_url)
                 return
-            if answer.status_code in _BUSY | _ASK_AGAIN and patience.lasts():
-                time.sleep(min(1.0, self._patience_s / 10))
+            if answer.status_code in BUSY | _ASK_AGAIN and patience.lasts():
+                patience.pause(answer)
                 return
-            if answer.is_error:
-                raise _error_of(answer)
+            if not answer.is_success:
+                raise error_of(answer)
             patience.renew()
             offset = int(answer.headers["upload-offset"])
             if on_bytes is not None:
@@ -255,7 +242,7 @@ class Client:
 
     def job(self, job_id: str) -> JobInfo:
         """Where a job stands."""
-        return JobInfo.model_validate_json(self._get(f"/jobs/{job_id}").content)
+        return parsed(JobInfo, self._get(f"/jobs/{job_id}"))
 
     def jobs(self, *, state: State | str | None = None, limit: int = 50) -> Iterator[JobInfo]:
         """All jobs that the key may see, the newest first.
@@ -267,7 +254,7 @@ class Client:
         """
         query = {"limit": limit, **({"state": str(state)} if state else {})}
         while True:
-            page = JobPage.model_validate_json(self._get("/jobs", params=query).content)
+            page = parsed(JobPage, self._get("/jobs", params=query))
             yield from page.jobs
             if page.next_cursor is None:
                 return
@@ -279,7 +266,7 @@ class Client:
 
     def _watch(self, job_id: str, until: float) -> Iterator[JobInfo]:
         """`watch`, but not for longer than to a time, within the 15 s after which streams speak."""
-        patience = _Patience(self._patience_s)
+        patience = Patience(self._patience_s)
         while True:
             silence_s = max(1.0, min(60.0, until - time.monotonic()))
             try:
@@ -291,16 +278,17 @@ class Client:
                             return
                     if time.monotonic() >= until:
                         return
+                raise httpx.ReadError("the events broke off")
             except httpx.TransportError as error:
                 if time.monotonic() >= until:
                     return
-                self._pause(patience, error)
+                patience.bear(error, self._http.base_url, until)
 
     def _events(self, job_id: str, silence_s: float) -> Iterator[JobInfo | None]:
         """What a stream of events says; None: only that it is there."""
         url, timeout = f"/jobs/{job_id}/events", httpx.Timeout(silence_s, connect=10.0)
         with self._http.stream("GET", url, timeout=timeout) as answer:
-            _refuse_error(answer)
+            refuse_error(answer)
             rest = b""
             for block in answer.iter_bytes():  # names may hold what else ends a line
                 *lines, rest = (rest + block).split(b"\n")
@@ -328,7 +316,7 @@ class Client:
     def cancel(self, job_id: str) -> JobInfo:
         """Cancel a job; one that has ended stays as it is."""
         answer = self._insist(lambda: self._http.post(f"/jobs/{job_id}/cancel"))
-        return JobInfo.model_validate_json(answer.content)
+        return parsed(JobInfo, answer)
 
     def purge(self, job_id: str) -> None:
         """Delete an ended job with all its files; one that is gone already is no error."""
@@ -361,13 +349,13 @@ class Client:
         target = Path(target)
         part = target.with_name(f"{target.name}.part")
         expected = self.report(job_id, track)["output"]["sha256"]
-        patience = _Patience(self._patience_s)
+        patience = Patience(self._patience_s)
         while True:
             try:
                 self._continue(f"/jobs/{job_id}/audio/{track}", part, patience, on_bytes)
                 break
             except httpx.TransportError as error:
-                self._pause(patience, error)
+                patience.bear(error, self._http.base_url)
         with part.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if digest != expected:
@@ -375,16 +363,14 @@ class Client:
             raise ValueError(f"{target} came damaged and was deleted: fetch it again.")
         return part.replace(target)
 
-    def _continue(
-        self, url: str, part: Path, patience: _Patience, on_bytes: OnBytes | None
-    ) -> None:
+    def _continue(self, url: str, part: Path, patience: Patience, on_bytes: OnBytes | None) -> None:
         """Append to a file what is missing of it."""
         done = part.stat().st_size if part.exists() else 0
         headers = {"Range": f"bytes={done}-"} if done else {}
         with self._http.stream("GET", url, headers=headers, follow_redirects=True) as answer:
             if answer.status_code == 416:  # nothing is missing
                 return
-            _refuse_error(answer)
+            refuse_error(answer)
             if answer.status_code == 200:
                 done = 0
             total = done + int(answer.headers.get("content-length", 0))
@@ -403,48 +389,28 @@ class Client:
     def _get(self, path: str, *, params: dict[str, Any] | None = None) -> httpx.Response:
         return self._insist(lambda: self._http.get(path, params=params))
 
-    def _insist(self, send: Callable[[], httpx.Response], busy: Set[int] = _BUSY) -> httpx.Response:
+    def _insist(
+        self, send: Callable[[], httpx.Response], busy: frozenset[int] = BUSY
+    ) -> httpx.Response:
         """Send until there is an answer; what is busy is asked again when it says."""
-        patience = _Patience(self._patience_s)
+        patience = Patience(self._patience_s)
         while True:
             try:
                 answer = send()
             except httpx.TransportError as error:
-                self._pause(patience, error)
+                patience.bear(error, self._http.base_url)
                 continue
-            if _is_busy(answer, busy) and patience.lasts():
-                after = answer.headers.get("retry-after", "")
-                time.sleep(min(float(after) if after.isdigit() else 1.0, self._patience_s))
+            if is_busy(answer, busy) and patience.lasts():
+                patience.pause(answer)
                 continue
-            if answer.is_error:
-                raise _error_of(answer)
+            if not answer.is_success:
+                raise error_of(answer)
             return answer
 
-    def _pause(self, patience: _Patience, error: httpx.TransportError) -> None:
-        """Wait a little before the next try, or give up."""
-        if not patience.lasts():
-            raise NotReached(f"{self._http.base_url} was not reached: {error}") from error
-        time.sleep(min(1.0, self._patience_s / 10))
 
-
-def _is_busy(answer: httpx.Response, busy: Set[int]) -> bool:
-    """Whether to ask again: a request that broke off here may still be read there."""
-    in_flight = answer.status_code == 409 and _error_of(answer).code == "request_in_flight"
-    return in_flight or answer.status_code in busy
-
-
-def _refuse_error(answer: httpx.Response) -> None:
-    """Raise what a stream's beginning says in its place; what passes, as a broken connection."""
-    if answer.status_code in _BUSY:
-        raise httpx.ReadError(f"the service answered {answer.status_code}")
-    if answer.is_error:
-        answer.read()
-        raise _error_of(answer)
-
-
-def _error_of(answer: httpx.Response) -> ServiceError:
-    try:
-        problem = answer.json()
-    except ValueError:  # of a proxy, in whatever encoding
-        problem = {}
-    return ServiceError(answer.status_code, problem if isinstance(problem, dict) else {})
+def _named(idempotency_key: str | None) -> str:
+    """A submission's name, which goes into a header."""
+    if idempotency_key is not None and not _VISIBLE.fullmatch(idempotency_key):
+        words = "is not 1 to 255 visible ASCII characters"
+        raise ValueError(f"The idempotency key {idempotency_key[:300]!r} {words}.")
+    return idempotency_key or secrets.token_hex(16)

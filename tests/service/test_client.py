@@ -7,6 +7,10 @@ import json
 import random
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
@@ -14,7 +18,15 @@ from typing import ClassVar
 import httpx
 import pytest
 
-from service.client import AlignOptions, AlignRequest, Client, NotReached, ServiceError, State
+from service.client import (
+    AlignOptions,
+    AlignRequest,
+    Client,
+    JobInfo,
+    NotReached,
+    ServiceError,
+    State,
+)
 from tests.service.conftest import Server
 from tests.service.polite_child import AUDIO
 
@@ -308,3 +320,118 @@ def test_an_upload_goes_on_in_another_process(
         with pytest.raises(ServiceError) as caught:
             client.upload(take, upload_id="0" * 32)
     assert caught.value.status == 404
+
+
+Answer = tuple[int, dict[str, str], bytes]
+UPLOAD = "a" * 32
+BEGUN: list[Answer] = [
+    (201, {"Location": f"/uploads/{UPLOAD}"}, b""),
+    (200, {"Upload-Offset": "0", "Upload-Length": "9"}, b""),
+]
+DONE: Answer = (200, {"Upload-Offset": "9", "Upload-Length": "9"}, b"")
+ENDED = JobInfo(
+    id="x", state=State.CANCELLED, label="", priority=5, stage="cancelled", progress=0, attempt=0,
+    created_at=datetime.now(UTC), started_at=None, finished_at=None, results=[], error=None,
+).model_dump_json().encode()  # fmt: skip
+
+
+@contextmanager
+def answering(*answers: Answer) -> Iterator[str]:
+    """The address of what gives these answers, the last of them over and over."""
+    left = list(answers)
+
+    class Stand(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            status, headers, body = left.pop(0) if len(left) > 1 else left[0]
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": str(len(body))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        do_POST = do_HEAD = do_PATCH = do_GET  # noqa: N815 - names of the base class
+
+    stand = ThreadingHTTPServer(("127.0.0.1", 0), Stand)
+    thread = threading.Thread(target=stand.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{stand.server_port}"
+    stand.shutdown()
+    stand.server_close()
+
+
+@pytest.fixture
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What was slept, in no time."""
+    seconds: list[float] = []
+    monkeypatch.setattr("service.answers.time.sleep", seconds.append)
+    return seconds
+
+
+def test_what_is_busy_is_asked_again_when_it_says(
+    files: tuple[Path, Path], slept: list[float]
+) -> None:
+    """By an upload and by events as by all else, in seconds or as a date."""
+    soon = format_datetime(datetime.now(UTC) + timedelta(seconds=50), usegmt=True)
+    busy: list[Answer] = [
+        (status, {"Retry-After": after}, b"")
+        for status, after in ((429, "20"), (503, soon), (503, "0"), (429, "1000"))
+    ]
+    event: Answer = (200, {}, b"data:" + ENDED + b"\n\n")
+    with answering(*BEGUN, busy[0], DONE) as url, Client(url) as client:
+        client.upload(files[0])
+    with answering(*busy, event) as url, Client(url) as client:
+        assert client.wait("x").state is State.CANCELLED
+    with answering(*busy, (200, {}, ENDED)) as url, Client(url) as client:
+        client.job("x")
+    assert slept == pytest.approx([20, *(2 * [20, 50, 1, 120])], abs=2)
+
+    slept.clear()
+    with answering(busy[0]) as url, Client(url) as client, pytest.raises(TimeoutError):
+        client.wait("x", timeout_s=0.2)
+    assert max(slept) <= 0.2
+    with (
+        answering(busy[0]) as url,
+        Client(url, patience_s=0.1) as client,
+        pytest.raises(ServiceError, match="429"),
+    ):
+        client.wait("x")
+
+
+def test_an_upload_that_is_given_up_says_how_to_go_on(files: tuple[Path, Path]) -> None:
+    full = b'{"code": "disk_full", "detail": "The service has no space left for 9 bytes."}'
+    with (
+        answering(*BEGUN, (507, {}, full)) as url,
+        Client(url) as client,
+        pytest.raises(ServiceError, match="no space left") as caught,
+    ):
+        client.upload(files[0])
+    assert f"upload_id='{UPLOAD}'" in caught.value.__notes__[0]
+
+
+def test_what_is_elsewhere_or_another_service_is_told(files: tuple[Path, Path]) -> None:
+    moved = (301, {"Location": "https://elsewhere.example/"}, b"")
+    for answer, words in ((moved, "moved to 'https://elsewhere"), ((200, {}, b"<html>"), "right?")):
+        with answering(answer) as url, Client(url, patience_s=0.1) as client:
+            for ask in (lambda: client.job("x"), lambda: client.upload(files[0])):
+                with pytest.raises(ServiceError) as caught:
+                    ask()
+                assert words in caught.value.detail
+            with pytest.raises((ServiceError, NotReached)):
+                client.wait("x")
+
+
+def test_what_cannot_be_sent_is_told_at_once(files: tuple[Path, Path]) -> None:
+    for url in ("align.example", "ftp://align.example", "https://", ""):
+        with pytest.raises(ValueError, match="no address of a service"):
+            Client(url)
+    for key in ("avsa_secret\n", "avsa_sécret"):
+        with pytest.raises(ValueError, match="character") as caught:
+            Client("http://here", key=key)
+        assert "cret" not in str(caught.value)
+    with (
+        Client("http://127.0.0.1:1") as client,
+        pytest.raises(ValueError, match="'reel é' is not 1 to 255 visible"),
+    ):
+        client.align(files[0], idempotency_key="reel é")
