@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from celery import Celery
+from celery.exceptions import OperationalError
+from redis import RedisError
 
 from service.jobs import JobTable, TableUnreachable
 from service.settings import Settings
@@ -69,10 +71,17 @@ class WakeUps:
         self._table = table
 
     def top_up(self) -> None:
-        """Send what is missing."""
+        """Send what is missing; raises `TableUnreachable` where the broker is not there."""
         waiting = self._table.waiting()
         if not waiting:
             return
+        try:
+            self._send(waiting)
+        except (OperationalError, RedisError) as error:  # it went after the table was asked
+            words = str(error).rstrip(".")
+            raise TableUnreachable(f"The broker is out of reach: {words}.") from error
+
+    def _send(self, waiting: int) -> None:
         with self._celery.connection_for_write() as connection:
             queue = self._celery.conf.task_default_queue
             there = connection.default_channel.queue_declare(queue).message_count

@@ -9,8 +9,9 @@ from functools import partial
 
 import pytest
 import redis
+from celery.exceptions import OperationalError
 
-from service.jobs import NewJob, State
+from service.jobs import NewJob, State, TableUnreachable
 from service.jobs.redis import RedisJobTable, connect
 from service.queue import WakeUps, make_celery
 from service.settings import Settings
@@ -132,3 +133,18 @@ def test_as_many_messages_are_in_the_broker_as_jobs_wait(
     client.lpop(name)
     wake_ups.top_up()
     assert client.llen(name) == 3
+
+
+def test_a_broker_that_goes_after_its_table_is_out_of_reach(
+    table: RedisJobTable, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As everything is while Redis starts again, which needs no trace in the log."""
+
+    def refuse() -> None:
+        raise OperationalError("Connection refused.")
+
+    celery = make_celery(Settings(redis_url=redis_server.url))
+    monkeypatch.setattr(celery, "connection_for_write", refuse)
+    table.submit(NewJob({}))
+    with pytest.raises(TableUnreachable, match=r"The broker is out of reach: Connection refused\."):
+        WakeUps(celery, table).top_up()
