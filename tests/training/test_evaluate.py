@@ -29,7 +29,7 @@ from training.data.windows import load_window, render_all
 from training.evaluate import __main__ as command
 from training.evaluate import yaw
 from training.evaluate.conventions import ask_picture
-from training.evaluate.yaw import Answer, risk_coverage, summarise
+from training.evaluate.yaw import summarise
 from training.scored_takes import ScoredTake, scored, takes_of
 
 
@@ -129,6 +129,12 @@ def test_boxes_that_may_be_of_two_videos_are_refused(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="clip take, which 2 videos"):
         yaw._objects(tmp_path / "boxes.jsonl", read_manifest(tmp_path / "m.jsonl"))
 
+    # Of one video two tracks are two takes.
+    lines = [json.dumps({"video": "take.mp4", "audio": f"{track}.wav"}) for track in "ab"]
+    (tmp_path / "m.jsonl").write_text("\n".join(lines))
+    found = yaw._objects(tmp_path / "boxes.jsonl", read_manifest(tmp_path / "m.jsonl"))
+    assert {name: len(scorers) for name, scorers in found.items()} == {"a": 1, "b": 1}
+
 
 def test_a_missing_file_ends_with_a_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -136,42 +142,6 @@ def test_a_missing_file_ends_with_a_sentence(
     (tmp_path / "m.jsonl").write_text('{"video": "v.mp4", "audio": "a.wav"}')
     assert command.main(["yaw", "--manifest", str(tmp_path / "m.jsonl")]) == 2
     assert "v.mp4 does not exist" in capsys.readouterr().err
-
-
-def given(take: str, group: str, error: float, confidence: float, verdict: str) -> Answer:
-    return Answer(take, group, "strong", 0.0, 0.0, error, confidence, verdict, True, {"cue": error})
-
-
-ANSWERS = [
-    given("a1", "a", 5, 0.9, "misaligned"),
-    given("a2", "a", 15, 0.8, "aligned"),
-    given("a3", "a", 160, 0.7, "misaligned"),
-    given("b1", "b", 170, 0.2, "undecidable"),
-    given("b1", "b", 10, 0.4, "undecidable"),
-]
-
-
-def test_figures_are_averages_of_takes_and_of_groups() -> None:
-    figures = summarise(ANSWERS)
-
-    assert (figures["takes"], figures["groups"]) == (4, 2)
-    assert figures["median_error_deg"] == np.median([5, 15, 160, 90])
-    assert figures["group_median_error_deg"] == np.median([(5 + 15 + 160) / 3, 90])
-    assert summarise([*ANSWERS, *ANSWERS[:1] * 3]) == figures  # a take asked more often counts once
-    # b1 counts once, half right; group a is two thirds right.
-    assert figures["within_20_deg"]["takes"] == pytest.approx((1 + 1 + 0 + 0.5) / 4)
-    assert figures["within_20_deg"]["group_averaged"] == pytest.approx(
-        (2 / 3 + 1 / 2) / 2, abs=1e-4
-    )
-    assert figures["beyond_150_deg"]["takes"] == pytest.approx((1 + 0.5) / 4)
-    assert figures["wrong_and_confident"]["takes"] == pytest.approx(1 / 4)
-    assert figures["verdicts"] == {"aligned": 0.25, "misaligned": 0.5, "undecidable": 0.25}
-
-
-def test_risk_and_coverage() -> None:
-    assert risk_coverage(ANSWERS) == [
-        (0.2, 0.0), (0.4, 0.0), (0.6, 0.3333), (0.8, 0.25), (1.0, 0.4),
-    ]  # fmt: skip
 
 
 # --- synthetic takes and their calibration -------------------------------------------------------

@@ -3,51 +3,66 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from model.checkpoint import load_calibration
-from model.evidence import N_YAWS, yaws_deg
+from model.checkpoint import LEARNED, STATISTICS, load_calibration
+from model.evidence import CUES, N_YAWS, yaws_deg
 from model.scoring import Window
 from tests.model.test_scoring import CALIBRATION, bump
 from tests.training.test_evaluate_lag import flickering
 from training.data.scenes import Conditions
 from training.evaluate import suite
-from training.evaluate.suite import SUITE, Result, figures_of, foreign_told, judged
+from training.evaluate.suite import SUITE, Result, figures_of, foreign_told, judged, table
+from training.scored_takes import ScoredTake
 
 
 def test_figures_are_shares_with_intervals() -> None:
     kinds = (
         Result(5, True, True, 0.9),
-        Result(40, False, True, 0.8),
+        Result(25, False, True, 0.8),
         Result(170, True, False, 0.3),
+        Result(40, False, True, 0.8),
     )
-    results = [kinds[0]] * 6 + [kinds[1]] * 2 + [kinds[2]] * 2
+    results = [kinds[0]] * 240 + [kinds[1]] * 40 + [kinds[2]] * 80 + [kinds[3]] * 40
 
     figures = figures_of(results)
 
-    assert figures["takes"] == 10
-    assert figures["within_20_deg"][0] == 0.6
-    assert figures["beyond_150_deg"][0] == figures["wrong_and_confident"][0] == 0.2
+    assert figures["takes"] == 400
+    assert figures["within_10_deg"][0] == figures["within_20_deg"][0] == 0.6
+    assert figures["median_error_deg"] == [5, 5, 5]
+    assert figures["beyond_150_deg"][0] == 0.2
+    assert figures["wrong_and_confident"][0] == 0.1
     assert (figures["verdict"][0], figures["arcs_cover"][0]) == (0.8, 0.8)
-    share, low, high = figures["within_20_deg"]
-    # A binomial of ten: the 95 % interval of 6 is 0.3 to 0.9.
-    assert low == pytest.approx(0.3, abs=0.1)
-    assert high == pytest.approx(0.9, abs=0.1)
-    assert share == 0.6
+    for name in ("within_20_deg", "beyond_150_deg", "verdict", "wrong_and_confident"):
+        share, low, high = figures[name]
+        off = 1.96 * math.sqrt(share * (1 - share) / 400)  # of a binomial
+        assert (low, high) == pytest.approx((share - off, share + off), abs=0.006)
+
+
+def test_errors_on_the_edges_of_shares_count_as_those_of_the_other_evaluations() -> None:
+    edges = [Result(error, True, True, 1.0) for error in (10, 20, 30, 150)]
+
+    figures = figures_of(edges)
+
+    assert [figures[f"within_{limit}_deg"][0] for limit in (10, 20)] == [0.25, 0.5]
+    assert figures["beyond_150_deg"][0] == 0
+    assert figures["wrong_and_confident"][0] == 0.25
 
 
 def test_foreign_sound_is_told_where_one_in_twenty_of_ones_own_is_not() -> None:
     def sure(*confidences: float) -> list[Result]:
         return [Result(0, True, True, confidence) for confidence in confidences]
 
-    own = sure(0.2, *[0.9] * 20)  # one of 21 does not reach 0.9
+    own = sure(0.2, 0.9, 0.92, *[0.95] * 18)  # one of 21 does not reach 0.9
 
-    assert foreign_told(own, sure(0.1, 0.5, 0.85, 0.95)) == 0.75
-    assert foreign_told(own[1:], sure(0.9, 0.91)) == 0
+    assert foreign_told(own, sure(0.1, 0.5, 0.85, 0.91)) == 0.75
+    assert foreign_told(sure(*[0.9] * 20), sure(0.9, 0.91)) == 0
 
 
 def test_a_posterior_is_judged_as_a_take_is() -> None:
@@ -62,6 +77,87 @@ def test_a_posterior_is_judged_as_a_take_is() -> None:
     assert not off.covered
     assert not flat.decided
     assert yaws_deg()[0] == -175
+
+
+def test_judges_are_told_apart_by_what_they_hear() -> None:
+    """Of two windows the second is sure of 120 degrees to the learned scorer, which the evidence
+    does not count; the training-free cue says 60 in both.
+    """
+    cue = CUES[0]
+    fused = replace(
+        CALIBRATION, weights={cue: 0.01, LEARNED: 3.0}, pooling_exponent=1.0, pooling_cap=99.0
+    )  # fmt: skip
+    evidence = replace(CALIBRATION, weights={cue: 3.0})
+    learned = torch.stack([bump(-20, height=5), bump(120, height=50)])
+    heard = torch.stack([bump(60, height=20)] * 2)
+    statistics = torch.zeros(2, len(STATISTICS)).double()
+
+    found = suite._judges(
+        ScoredTake("a", (cue, LEARNED), torch.stack([heard, learned], 1), statistics),
+        fused, evidence,
+    )  # fmt: skip
+    alone = suite._judges(ScoredTake("a", (cue,), heard[:, None], statistics), fused, evidence)
+
+    assert {name: result.error_deg for name, result in found.items()} == {
+        "learned": pytest.approx(120, abs=6), "evidence": pytest.approx(60, abs=1),
+        "fusion": pytest.approx(120, abs=6),
+    }  # fmt: skip
+    assert list(alone) == ["fusion"]
+
+
+@pytest.mark.parametrize("bodies", [None, "plain"])
+def test_scenes_are_of_one_condition_and_foreign_ones_of_another_scene(
+    bodies: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rendered: dict[Conditions, set[int]] = {}
+    given: list[tuple[Any, Any, int]] = []
+
+    def render(_cache: Path, _name: str, scenes: Conditions, seeds: range, **_: int) -> list[int]:
+        rendered.setdefault(scenes, set()).update(seeds)
+        return list(seeds)
+
+    def made(window: Any, other: Any, seed: int) -> list[Window]:
+        given.append((window, other, seed))
+        return []
+
+    take = ScoredTake("a", ("any",), torch.zeros(1, 1, N_YAWS), torch.zeros(1, len(STATISTICS)))
+    conditions = {name: replace(condition, windows=made) for name, condition in SUITE.items()}
+    for name, fake in {
+        "SUITE": conditions, "render_all": render, "load_window": lambda path: path,
+        "scored": lambda *_: take, "scorers_for": lambda _: [], "_N_BOOTSTRAPS": 1,
+    }.items():  # fmt: skip
+        monkeypatch.setattr(suite, name, fake)
+
+    figures = suite.run(
+        tmp_path, calibration=CALIBRATION, n_scenes=3, workers=1, report=None, bodies=bodies
+    )
+
+    assert list(figures) == [name for name in SUITE if bodies is None or "plain: " in name]
+    assert all(own == seed != other for own, other, seed in given)
+    assert {other for _, other, _ in given} == {own for own, _, _ in given}
+    seeds = [seed for of_scenes in rendered.values() for seed in of_scenes]
+    assert len(seeds) == len(set(seeds)) == 3 * len(rendered)
+
+
+def test_the_table_has_every_figure_in_its_column() -> None:
+    names = ("within_20_deg", "within_10_deg", "median_error_deg", "beyond_150_deg", "verdict",
+             "wrong_and_confident", "arcs_cover")  # fmt: skip
+    fusion = {name: [0.5 + i / 10, 0.1 + i / 100, 0.9] for i, name in enumerate(names)}
+    learned, evidence = ({"within_20_deg": [share, 0, 0]} for share in (0.11, 0.22))
+    fits = {"learned": learned, "evidence": evidence, "fusion": fusion, "fits": True}
+
+    _, first, second, third = table(
+        {
+            "all": fits,
+            "no learned": {"fusion": fusion, "fits": True},
+            "none": fits | {"fits": False},
+        }
+    ).splitlines()
+
+    rest = ["50%", "10%-90%", "60%", "0.7", "80.0%", "90%", "100.0%", "110%"]
+    assert first.split() == ["all", "11%", "22%", *rest]
+    assert second.split() == ["no", "learned", "nan%", "nan%", *rest]
+    assert third.split() == ["none", "90%"]
 
 
 def test_every_condition_has_seeds_of_its_own_and_a_right_answer_or_none() -> None:
