@@ -12,13 +12,16 @@ import numpy as np
 import pytest
 import soundfile
 
-from model.ambisonics import encode
+from model.ambisonics import ChannelLayout, Convention, encode
 from model.errors import MediaError
+from training.data import rerecording
 from training.data.rerecording import (
     ROOMS,
     coloured,
+    montage,
     noisy,
     on_clock,
+    read_mono,
     read_recordings,
     read_room,
     second_microphone,
@@ -59,6 +62,107 @@ def test_folders_without_sound_and_unknown_rooms_are_named(tmp_path: Path) -> No
     soundfile.write(tmp_path / "hall.wav", np.zeros((100, 4)), RATE)
     with pytest.raises(MediaError, match=r"hall\.wav is not one of the known rooms"):
         read_room(tmp_path / "hall.wav", RATE, direct_to_reverberant_db=0.0)
+
+
+def test_recordings_follow_each_other_at_levels_of_their_own(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    for index, level in enumerate((0.001, 0.3)):
+        sine = level * np.sin(2 * np.pi * 500 * np.arange(24_000) / 24_000)
+        soundfile.write(tmp_path / f"{index}.wav", np.stack([sine, 0 * sine], 1), 24_000, "FLOAT")
+
+    paths = read_recordings(tmp_path)
+    once, sound = read_mono(paths[0], RATE), montage(rng, paths, 20.5, RATE)
+
+    expected = math.sqrt(2) * np.sin(2 * np.pi * 500 * np.arange(RATE) / RATE)
+    np.testing.assert_allclose(once[500:-500], expected[500:-500], atol=0.01)
+    assert len(sound) == round(20.5 * RATE)
+    parts = sound[: 20 * RATE].reshape(20, RATE)[:, 500:-500]
+    levels = 10 * np.log10((parts**2).mean(1))
+    assert (np.abs(levels) <= 10.1).all()
+    assert levels.std() == pytest.approx(20 / math.sqrt(12), abs=2)  # evenly, by the decibel
+
+
+@pytest.fixture
+def hall(tmp_path: Path, rng: np.random.Generator) -> Path:
+    """A response in N3D: silence, a wave from 70 degrees to the left, and what comes after."""
+    late = rng.standard_normal((4, RATE // 5)) * np.exp(-np.arange(RATE // 5) / 1500)
+    late[:, : RATE // 250] = 0
+    response = np.concatenate([np.zeros((4, 500)), 0.05 * late], axis=1)
+    response[:, 500:501] = encode(np.ones(1), math.radians(70), 0.1, 1)
+    layout = ChannelLayout.of(4, Convention.N3D)
+    soundfile.write(tmp_path / "room_2_01-08ch.wav", layout.from_sn3d(response).T, RATE, "FLOAT")
+    return tmp_path / "room_2_01-08ch.wav"
+
+
+@pytest.mark.parametrize("ratio_db", [-3.0, 6.0])
+def test_a_room_begins_in_front_and_goes_on_at_the_ratio_that_is_asked_for(
+    hall: Path, ratio_db: float
+) -> None:
+    w, y, z, x = read_room(hall, RATE, direct_to_reverberant_db=ratio_db)
+
+    n = RATE // 500
+    assert 10 * math.log10((w[:n] ** 2).sum() / (w[n:] ** 2).sum()) == pytest.approx(ratio_db)
+    assert (w**2).sum() == pytest.approx(1)
+    assert int(np.abs(w).argmax()) == 0
+    assert (y[0] / w[0], z[0] / w[0], x[0] / w[0]) == pytest.approx(
+        (0, math.sin(0.1), math.cos(0.1)), abs=1e-3
+    )
+
+
+def test_another_microphone_is_so_far_away_in_a_room_that_answers_so_loud(
+    hall: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without colour: what it hears besides is the sound, a while after itself."""
+    places = []
+
+    def here(field: np.ndarray, by_m: np.ndarray, _rate: int) -> np.ndarray:
+        places.append(by_m)
+        return field
+
+    monkeypatch.setattr(rerecording, "moved", here)
+    monkeypatch.setattr(rerecording, "coloured", lambda _rng, sound, _rate: sound)
+    field = encode(rng.standard_normal(RATE), 1.0, 0.2, 1)
+    room = read_room(hall, RATE, direct_to_reverberant_db=6.0)
+
+    for _ in range(4):
+        again = second_microphone(rng, field, room, RATE, spacing_m=0.3, snr_db=300.0)
+
+    assert np.linalg.norm(places, axis=1) == pytest.approx(0.3)
+    assert len(np.unique(np.sign(places), axis=0)) > 1
+    answer = again - field
+    assert np.abs(answer[:, : RATE // 500]).max() < 1e-9
+    assert 10 * np.log10((field[0] ** 2).sum() / (answer[0] ** 2).sum()) == pytest.approx(
+        6, abs=0.3
+    )
+
+
+@pytest.mark.parametrize("snr_db", [0.0, 20.0])
+def test_noise_of_a_recorder_is_pink(rng: np.random.Generator, snr_db: float) -> None:
+    """Of octaves each has as much; of channels each its own."""
+    silent = np.zeros((2, 2 * RATE))
+    silent[0] = rng.standard_normal(2 * RATE)
+
+    noise = noisy(rng, silent, snr_db) - silent
+
+    assert 20 * np.log10(silent[0].std() / noise[0].std()) == pytest.approx(snr_db, abs=0.3)
+    power = np.abs(np.fft.rfft(noise[0])) ** 2
+    octaves = [power[200 * 2**k : 400 * 2**k].sum() for k in range(7)]
+    np.testing.assert_allclose(octaves / np.mean(octaves), 1, atol=0.25)
+    assert abs(np.corrcoef(noise[0], noise[1])[0, 1]) < 0.1
+
+
+def test_colour_is_of_a_few_decibels_up_or_down(rng: np.random.Generator) -> None:
+    impulse = np.zeros((1, RATE))
+    impulse[0, 0] = 1
+
+    gains_db = np.concatenate(
+        [20 * np.log10(np.abs(np.fft.rfft(coloured(rng, impulse, RATE)[0]))[60:20_000])
+         for _ in range(6)]
+    )  # fmt: skip
+
+    assert np.abs(gains_db).max() < 6.5
+    assert 2.5 < gains_db.std() < 4.5  # evenly from -6 to 6: 3.5
 
 
 @pytest.mark.needs("shared-data")
