@@ -7,6 +7,7 @@ import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,14 +30,12 @@ from training.data.scenes import Conditions, draw_scene, render_picture
 from training.data.segmentation import CLASSES, IGNORED, map_paths, read_labels, write_maps
 from training.data.yt360 import build_index, read_index
 from training.evaluate.__main__ import main
-from training.evaluate.pixel_scores import PixelScores
 from training.evaluate.pyramid import PyramidHead
 from training.evaluate.segmentation import (
     PRESETS,
     Inputs,
     Probe,
     frozen_features,
-    gains,
     learn,
     pixel_loss,
 )
@@ -261,57 +260,6 @@ def test_broken_maps_are_replaced_and_counted(root: Path, tmp_path: Path) -> Non
         LabelledCrops(copy, clips[:1], NETWORK, CROPPING)
 
 
-# --- figures --------------------------------------------------------------------------------------
-
-
-def test_figures_equal_their_definitions() -> None:
-    rng = np.random.default_rng(0)
-    n, labels = 6, rng.integers(0, 5, (7, 9, 11))  # class 5 is never there, only said
-    labels[rng.random(labels.shape) < 0.2] = IGNORED
-    labels[3] = IGNORED  # a picture without any label
-    said = np.where(rng.random(labels.shape) < 0.5, labels % n, rng.integers(0, n, labels.shape))
-    scores = PixelScores(n, IGNORED)
-    for part in (slice(0, 2), slice(2, 7)):
-        scores.add(torch.from_numpy(said[part]), torch.from_numpy(labels[part]))
-
-    right, counted, images, pairs = 0, 0, [], []
-    areas = np.zeros((n, 2))
-    for one, truth in zip(said, labels, strict=True):
-        here = [(s, t) for s, t in zip(one.flat, truth.flat, strict=True) if t != IGNORED]
-        if not here:
-            continue
-        hits = sum(s == t for s, t in here)
-        right, counted = right + hits, counted + len(here)
-        images.append(hits / len(here))
-        for k in range(n):
-            both = sum(s == t == k for s, t in here)
-            either = sum(k in (s, t) for s, t in here)
-            areas[k] += both, either
-            if either:
-                pairs.append(both / either)
-
-    assert scores.pixel_accuracy == pytest.approx(right / counted)
-    assert scores.image_accuracy == pytest.approx(np.mean(images))
-    assert scores.image_iou == pytest.approx(np.mean(pairs))
-    assert scores.mean_iou == pytest.approx(np.mean(areas[:, 0] / areas[:, 1]))
-    of_class = [(said[labels == k] == k).mean() for k in range(5)]
-    np.testing.assert_allclose(scores.class_accuracies[:5].numpy(), of_class)
-    assert math.isnan(scores.class_accuracies[5])
-    assert float(scores.class_ious[5]) == 0
-    shares = [(labels == k).sum() / counted for k in range(5)]
-    assert scores.commonest == pytest.approx(max(shares))
-
-
-def test_gains_are_differences_of_what_both_have() -> None:
-    more = {"pixel_accuracy": 0.5, "class_accuracy": {"sky": 0.9, "road": 0.3}}
-    less = {"pixel_accuracy": 0.4, "class_accuracy": {"sky": 0.7, "sand": 0.1}}
-
-    found = gains(more, less)
-
-    assert found["pixel_accuracy"] == pytest.approx(0.1)
-    assert found["class_accuracy"] == {"sky": pytest.approx(0.2)}
-
-
 # --- the head and the probe -----------------------------------------------------------------------
 
 
@@ -345,40 +293,6 @@ def test_the_published_head_on_the_published_network() -> None:
     )
 
 
-def test_every_input_reaches_its_head() -> None:
-    torch.manual_seed(0)
-    head = PyramidHead([4, 6, 8, 8], [8, 4, 2, 1], 5, extra=3, width=8, branch_width=8)
-    sizes = [14, 14, 7, 4]  # not all doubles of the next
-    maps = [
-        torch.rand(2, c, t, s, s, requires_grad=True)
-        for c, t, s in zip([4, 6, 8, 8], [8, 4, 2, 1], sizes, strict=True)
-    ]
-    extra = torch.rand(2, 3, requires_grad=True)
-
-    torch.autograd.backward(head(maps, extra, (28, 28)).square().sum())
-
-    for given in (*maps, extra):
-        assert given.grad is not None
-        assert given.grad.abs().sum() > 0
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in head.parameters())
-
-
-def test_pixels_without_a_label_teach_nothing() -> None:
-    logits = torch.randn(2, 32, 6, 6, requires_grad=True)
-    labels = torch.randint(0, 32, (2, 6, 6))
-    labels[0, :3] = IGNORED
-
-    loss = pixel_loss(logits, labels)
-    torch.autograd.backward(loss)
-
-    kept = labels != IGNORED
-    plain = functional.cross_entropy(logits.movedim(1, -1)[kept], labels[kept])
-    torch.testing.assert_close(loss, plain)
-    assert logits.grad is not None
-    assert logits.grad[0, :, :3].abs().sum() == 0
-    assert pixel_loss(logits, torch.full_like(labels, IGNORED)).item() == 0
-
-
 def test_frozen_is_frozen(root: Path) -> None:
     """Weights and running statistics of the network are the same to the bit; heads have learned."""
     torch.manual_seed(0)
@@ -396,6 +310,58 @@ def test_frozen_is_frozen(root: Path) -> None:
     assert not any(name.startswith("_network") for name in heads)
     unmoved = [name for name, value in probe.state_dict().items() if value.equal(heads[name])]
     assert unmoved == []
+
+
+class Noise:
+    """Items of noise in the place of crops."""
+
+    def __init__(self, count: int) -> None:
+        self.epochs: list[int] = []
+        generator = torch.Generator().manual_seed(0)
+        self.items = [
+            Labelled(
+                torch.rand(1, 3, 8, 32, 32, generator=generator),
+                torch.rand(1, 4, 100, 24, generator=generator),
+                torch.randint(0, 32, (1, 4, 4), generator=generator),
+            )
+            for _ in range(count)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Labelled:
+        return self.items[index]
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epochs.append(epoch)
+
+
+def test_rates_fall_at_milestones_and_losses_are_means_of_an_epoch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No step is taken, so that every epoch's loss is that of heads as they were."""
+    torch.manual_seed(0)
+    rates: list[float] = []
+    monkeypatch.setattr(
+        torch.optim.Adam, "step", lambda self, *_: rates.append(self.param_groups[0]["lr"])
+    )
+    config = replace(
+        PRESETS["tiny"], epochs=3, batch=1, milestones=(1, 2), width=8, branch_width=8
+    )  # fmt: skip
+    probe, crops = Probe(AvsaNetwork(NETWORK), config), Noise(2)
+    given: Any = crops
+
+    losses = learn(probe, given, config, seed=0, device="cpu")
+
+    rate = config.learning_rate
+    assert rates == pytest.approx([rate] * 2 + [rate / 10] * 2 + [rate / 100] * 2)
+    assert crops.epochs == [0, 1, 2]
+    with torch.no_grad():
+        told = [(probe(Labelled.stack([item])), item.labels) for item in crops.items]
+        for inputs in Inputs:
+            expected = np.mean([float(pixel_loss(said[inputs], labels)) for said, labels in told])
+            assert losses[inputs] == pytest.approx([expected] * 3, rel=1e-4)
 
 
 def test_heads_learn_apart(root: Path) -> None:
