@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from model.ambisonics import encode
 from model.checkpoint import load_scorer, save_avsa
+from model.features import SAMPLERATE
+from model.judges import AvsaScorer
 from model.learned import sound_input
-from model.moments import FRAME_SIZE
+from model.moments import FRAME_SIZE, moment_starts
 from model.networks.avsa import AvsaConfig, AvsaNetwork
 from model.sphere import column_azimuths, tangent_crops, tangent_map
-from model.viewpoints import SoundInput
+from model.viewpoints import Sound, SoundInput
 from tests.conftest import EXAMPLE
 from tests.model.networks.test_equivariant import covariance, picture
 from training.data.manifest import KnownTake
@@ -166,6 +172,106 @@ def test_a_take_is_turned_to_fit_and_its_sound_says_where_it_comes_from(tmp_path
 
 def error_deg_between(found: float, sources: list[float]) -> float:
     return min(abs(math.degrees(math.remainder(found - s, math.tau))) for s in sources)
+
+
+def looking_at(
+    monkeypatch: pytest.MonkeyPatch, sees: Callable[[Tensor, Tensor], Tensor]
+) -> AvsaScorer:
+    """A network whose map of crops [shape=(V, 3, T, h, w)] is what is made of them and of what is
+    heard at each, of W, x, y and z of the intensity, [shape=(V, 4)].
+    """
+    network = Seeing()
+    monkeypatch.setattr(network, "encode_audio", lambda sound: sound.mean(dim=(3, 4)))
+    monkeypatch.setattr(
+        localise, "grad_cam", lambda _network, crops, audio, **_: sees(crops, audio)
+    )
+    config = replace(TINY, sound=SoundInput(Sound.INTENSITY, n_bands=24), sound_s=1.0)
+    scorer: Any = SimpleNamespace(network=network, config=config, translated=False)
+    return scorer  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("at_deg", [35.0, -130.0])
+def test_the_map_is_where_crops_show_it_or_their_sound_is_in_front(
+    at_deg: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a map that shows what is bright, the place of a spot; of one that shows how much is heard
+    from the front, the place of the source. There are twice as many crops as viewpoints.
+    """
+    at = math.radians(at_deg)
+    away = np.angle(np.exp(1j * (column_azimuths(FRAME_SIZE[1]) - at)))
+    spot = 255 * np.exp(-((away / 0.1) ** 2))[:, None]
+    frames = np.broadcast_to(spot, (32, *FRAME_SIZE, 3)).astype(np.uint8)
+    noise = np.random.default_rng(0).standard_normal(2 * SAMPLERATE)
+    scene = localise.Stretch(frames, encode(noise, at, 0.0, 1), [at])
+    looked: list[float] = []
+    assembled = localise.panorama
+
+    def panorama_of(maps: Tensor, azimuths: list[float], fov_rad: float) -> localise.Map:
+        looked.extend(azimuths)
+        return assembled(maps, azimuths, fov_rad)
+
+    monkeypatch.setattr(localise, "panorama", panorama_of)
+
+    bright = looking_at(monkeypatch, lambda crops, _: crops.mean(dim=(1, 2)))
+    assert error_deg(by_azimuth(localise.avsa_map(bright, scene)), [at]) <= 5
+    loud = looking_at(
+        monkeypatch, lambda crops, heard: heard[:, 1, None, None] + 1 + 0 * crops.mean(dim=(1, 2))
+    )
+    assert error_deg(by_azimuth(localise.avsa_map(loud, scene)), [at]) <= 25
+    around = np.degrees(np.unique(np.round(looked, 6)))
+    assert around == pytest.approx(np.arange(8) * 45)
+
+
+def test_crops_are_of_the_middle_of_what_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames brighten and sound gets louder all the time, so that both tell when they were."""
+    levels = np.arange(48, dtype=np.uint8)[:, None, None, None]
+    times_s = np.arange(3 * SAMPLERATE) / SAMPLERATE
+    tone = np.exp(2 * times_s) * np.sin(math.tau * 1000 * times_s)
+    frames = np.broadcast_to(levels, (48, *FRAME_SIZE, 3))
+    scene = localise.Stretch(frames, encode(tone, 0.0, 0.0, 1), [0.0])
+    pairs: list[tuple[float, float]] = []
+
+    def sees(crops: Tensor, heard: Tensor) -> Tensor:
+        pairs.append((float(crops.mean()) * 255 / 16, float(heard[0, 0])))
+        return crops[:, 0, 0]
+
+    scorer = looking_at(monkeypatch, sees)
+    localise.avsa_map(scorer, scene)
+
+    seen_s, level = np.array(pairs).T
+    assert np.ptp(seen_s) > 1
+    assert np.corrcoef(seen_s, level)[0, 1] > 0.999
+    middles_s = np.array(moment_starts(0.0, 3.0, scorer.config)) + 0.5
+    half_a_frame_s = 0.5 / TINY.frame_rate_hz
+    np.testing.assert_allclose(
+        np.unique(np.round(seen_s, 3)), middles_s - half_a_frame_s, atol=0.04
+    )
+
+
+def test_shares_of_scenes_and_chance_are_of_their_errors(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of three scenes, at errors of 19, 29 and 99 degrees."""
+    profiles = iter([20.0, 30.0, 100.0])
+
+    def profile(_network: Any, _scene: Any) -> localise.Map:
+        found = np.zeros(72)
+        found[int(np.abs(np.degrees(column_azimuths(72)) - next(profiles) - 2.5).argmin())] = 1
+        return found
+
+    nothing = np.zeros((1, 4, 8, 3), np.uint8)
+    scenes = [localise.Stretch(nothing, np.zeros((4, 1)), [math.radians(3.5)]) for _ in range(3)]
+    monkeypatch.setattr(localise, "scorer_profile", profile)
+    monkeypatch.setattr(localise, "baselines", lambda _: {})
+
+    figures = localise.run([], scenes, report=tmp_path / "r.json")
+
+    assert figures["equivariant scorer"] == {
+        "median error": pytest.approx(29), "within 20": pytest.approx(1 / 3),
+        "within 30": pytest.approx(2 / 3),
+    }  # fmt: skip
+    assert figures["chance"]["median error"] == pytest.approx(90)
+    assert figures["chance"]["within 20"] == pytest.approx(8 / 72)
 
 
 def test_the_command_tells_of_every_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
