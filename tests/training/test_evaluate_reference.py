@@ -118,3 +118,25 @@ def test_figures_of_a_variant_are_of_the_takes_that_are_told() -> None:
         "with_tilt": 2,
     }  # fmt: skip
     assert math.isnan(summarise([untold])["median_error_deg"])
+
+
+def test_every_recording_of_a_take_is_elsewhere_and_counts_in_its_variant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, int]] = []
+
+    def answered(known: KnownTake, room: Path, _setting: Any, seed: int, _to: Path) -> list[Answer]:
+        asked.append((room.name, seed))
+        found_one = reference._answer(known, "as is", 0.0, 0.0, found(float(seed), 1.0))
+        return [replace(found_one, variant=variant) for variant in list(VARIANTS)[: 1 + seed]]
+
+    monkeypatch.setattr(reference, "read_manifest", lambda _: [KNOWN, KNOWN])
+    monkeypatch.setattr(reference, "answers", answered)
+
+    figures = reference.run(tmp_path, tmp_path, repeats=2)
+
+    assert [seed for _, seed in asked] == [0, 1, 2, 3]
+    assert len({room for room, _ in asked}) == 3
+    takes = {variant: figures["variants"][variant]["takes"] for variant in VARIANTS}
+    assert list(takes.values()) == [4, 3, 2, 1]
+    assert figures["variants"]["planar"]["largest_error_deg"] == 3
