@@ -89,6 +89,17 @@ def test_what_can_be_told_is_judged_by_the_truth() -> None:
         assert not tellable("mirrored", stats)
 
 
+def test_a_track_is_measured_in_whole_stretches_from_its_beginning_to_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(conventions, "measure", lambda stretches, _rate: stretches)
+
+    for seconds, starts in ((11, [0, 700]), (9, [0, 500]), (4, [0]), (1, [0])):
+        stretches: Any = measured(np.arange(100.0 * seconds)[None], 100)
+        assert [part.shape for part in stretches] == [(1, min(400, 100 * seconds))] * len(starts)
+        assert [int(part[0, 0]) for part in stretches] == starts
+
+
 def test_of_a_track_too_short_to_be_measured_no_order_can_be_told() -> None:
     moment = np.asarray(encode(np.random.default_rng(0).standard_normal(1200), 0.6, 0.05, 1))
 
@@ -118,12 +129,20 @@ def test_turns_are_what_they_are_called() -> None:
 
 
 def test_capsules_hear_what_is_in_front_of_them_and_nothing_behind() -> None:
-    left_front_up = encode(np.ones(1), math.radians(45), math.asin(3**-0.5), 1)
-    left_front, left = (encode(np.ones(1), math.radians(a), 0.0, 1) for a in (45, 90))
-
-    # Any two capsules of a tetrahedron are apart by an angle whose cosine is -1 / 3.
-    assert TURNS["A-format"][0](left_front_up)[:, 0] == pytest.approx([1, 1 / 3, 1 / 3, 1 / 3])
-    assert TURNS["quad"][0](left_front)[:, 0] == pytest.approx([1, 0.5, 0.5, 0], abs=1e-9)
+    up = math.asin(3**-0.5)
+    # Left front up, right front down, left back down, right back up: any two are apart by an angle
+    # whose cosine is -1 / 3.
+    for index, (azimuth_deg, elevation) in enumerate(
+        [(45, up), (-45, -up), (135, -up), (-135, up)]
+    ):
+        source = encode(np.ones(1), math.radians(azimuth_deg), elevation, 1)
+        expected = np.where(np.arange(4) == index, 1, 1 / 3)
+        assert TURNS["A-format"][0](source)[:, 0] == pytest.approx(expected)
+    for azimuth_deg, heard in ((45, (1, 0.5, 0.5, 0)), (-45, (0.5, 1, 0, 0.5)),
+                               (135, (0.5, 0, 1, 0.5)), (-135, (0, 0.5, 0.5, 1))):  # fmt: skip
+        source = encode(np.ones(1), math.radians(azimuth_deg), 0.0, 1)
+        assert TURNS["quad"][0](source)[:, 0] == pytest.approx(heard, abs=1e-9)
+    left = encode(np.ones(1), math.pi / 2, 0.0, 1)
     assert TURNS["stereo"][0](left)[:, 0] == pytest.approx([1, 0, 0, 0], abs=1e-9)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 
 from model.errors import UnusableContent
 from model.features import WW, Motion
-from model.lag import Lag
+from model.lag import IN_TIME_S, LEAST_WINDOW_S, Lag
 from model.learned import LearnedScorer
 from model.scoring import Window
 from model.take import Track
@@ -83,6 +84,42 @@ def test_scenes_too_short_to_be_asked_are_refused(
 
     with pytest.raises(UnusableContent, match=r"scene-0.safetensors is of 6 s: .* of 30 s"):
         list(ask_windows(path, known_scorer))
+
+
+def test_scenes_whose_thirds_are_long_enough_unless_moved_are_refused(
+    tmp_path: Path, known_scorer: LearnedScorer
+) -> None:
+    path = tmp_path / "scene-0.safetensors"
+    for n, refused in ((round(30 * LEAST_WINDOW_S) + 5, False), (round(30 * LEAST_WINDOW_S), True)):
+        save_window(path, flickering(n))
+        if refused:
+            with pytest.raises(UnusableContent, match="moved, its thirds are of"):
+                list(ask_windows(path, known_scorer))
+        else:
+            assert len(list(ask_windows(path, known_scorer))) == len(SHIFTS_S)
+
+
+def test_sound_of_scenes_moves_by_whole_intervals(
+    tmp_path: Path, known_scorer: LearnedScorer
+) -> None:
+    """Of 0.075 s each: what is found is judged by these, not by what was asked for."""
+    window = flickering(400)
+    motion = replace(window.motion, edges_s=0.75 * window.motion.edges_s)
+    save_window(tmp_path / "scene-0.safetensors", replace(window, duration_s=30.0, motion=motion))
+
+    moved_s = [a.moved_s for a in ask_windows(tmp_path / "scene-0.safetensors", known_scorer)]
+
+    assert moved_s == pytest.approx([-0.375, -0.225, 0.0, 0.225, 0.375], abs=1e-4)
+
+
+@pytest.mark.parametrize("moved_s", [-0.4, 0.0, 0.2])
+def test_what_is_as_near_as_sound_in_time_is_right(moved_s: float) -> None:
+    """And half a frame of a picture besides, earlier or later."""
+    for off_s, right in ((0.04, True), (0.049, True), (0.06, False), (0.4, False)):
+        for sign in (-1, 1):
+            late_s = moved_s + sign * (IN_TIME_S + off_s)
+            found = lag._answer("take", moved_s, moved_s, Lag(late_s, 0.01, 1.0))
+            assert found.right is right
 
 
 def test_takes_are_moved_by_what_is_asked(

@@ -116,13 +116,14 @@ def test_grad_cam_is_the_definition(translated: bool) -> None:
     torch.testing.assert_close(found, expected.relu().mean(1), atol=1e-6, rtol=1e-4)
 
 
+@pytest.mark.parametrize("up_deg", [0.0, 22.0, -31.0])
 @pytest.mark.parametrize("at_deg", [0.0, 47.5, 132.5, 177.5, -92.5])
-def test_a_spot_comes_out_of_crops_where_it_went_in(at_deg: float) -> None:
-    """Crops are cut from a panorama with a spot, and assembled again."""
+def test_a_spot_comes_out_of_crops_where_it_went_in(at_deg: float, up_deg: float) -> None:
+    """Crops are cut from a panorama with a spot, and assembled again: nothing where none looks."""
     azimuths = np.degrees(column_azimuths(640))
     spot = np.exp(-(((azimuths - at_deg + 180) % 360 - 180) ** 2) / (2 * 6**2))
-    rows = np.exp(-((np.arange(320) - 160) ** 2) / (2 * 10**2))
-    frame = torch.from_numpy(rows[:, None] * spot[None]).float()[None, None]
+    rows = np.exp(-((90 - 180 * (np.arange(320) + 0.5) / 320 - up_deg) ** 2) / (2 * 6**2))
+    frame = torch.from_numpy(0.1 + rows[:, None] * spot[None]).float()[None, None]
     centres = [math.tau * i / 8 for i in range(8)]
     crop = tangent_map(0.0, math.pi / 2, (28, 28), (320, 640))
 
@@ -130,7 +131,20 @@ def test_a_spot_comes_out_of_crops_where_it_went_in(at_deg: float) -> None:
 
     assert error_deg(by_azimuth(over), [math.radians(at_deg)]) <= 5
     row = int(over.max(1).argmax())
-    assert row in (MAP_SIZE[0] // 2 - 1, MAP_SIZE[0] // 2)
+    assert 90 - 180 * (row + 0.5) / MAP_SIZE[0] == pytest.approx(up_deg, abs=5)
+    assert not over[[0, -1]].any()
+    everywhere = panorama(torch.ones(8, 4, 4), centres, math.pi / 2)
+    np.testing.assert_allclose(everywhere[MAP_SIZE[0] // 4 + 3 : -MAP_SIZE[0] // 4 - 3], 1)
+
+
+def test_places_near_a_pole_count_by_their_area() -> None:
+    over = np.zeros(MAP_SIZE)
+    over[2, 10] = 1.5  # 12.5 degrees from the pole
+    over[MAP_SIZE[0] // 2, 40] = 1.0
+
+    profile = by_azimuth(over)
+
+    assert profile[10] / profile[40] == pytest.approx(1.5 * math.sin(math.radians(12.5)), rel=1e-2)
 
 
 def test_errors_equal_a_slow_plain_version() -> None:
