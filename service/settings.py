@@ -235,6 +235,6 @@ def unknown_names() -> Iterator[str]:
     """What looks like a setting in the environment and is none, a sentence each: it was meant."""
     known = {f"AVSA_{name.upper()}" for name in Settings.model_fields}
     for name in sorted(set(os.environ) - known - OTHER_NAMES):
-        if name.startswith("AVSA_") and not name.startswith("AVSA_TEST_"):
+        if name.startswith("AVSA_"):
             near = get_close_matches(name, known, n=1)
             yield f"there is no setting {name}" + (f": is {near[0]} meant?" if near else "")

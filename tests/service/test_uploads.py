@@ -29,8 +29,8 @@ from training.data.takes import TakeFiles
 
 TUS = {"Tus-Resumable": "1.0.0"}
 CHUNK = {**TUS, "Content-Type": "application/offset+octet-stream"}
-# AVSA_TEST_KILLS=20 for the long form.
-KILLS = int(os.environ.get("AVSA_TEST_KILLS", "6"))
+# UPLOAD_KILLS=20 for the long form.
+KILLS = int(os.environ.get("UPLOAD_KILLS", "6"))
 TUSJS = Path(__file__).parent / "tusjs"
 
 
