@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,11 +25,9 @@ from training.evaluate.action import (
     PRESETS,
     ActionClassifier,
     ActionConfig,
-    clip_right,
     evaluate_split,
     score_videos,
     tune,
-    video_right,
 )
 
 NETWORK = replace(NARROW, widths=(8, 8, 16, 16), embedding=8, crop_px=32)
@@ -228,29 +225,6 @@ def test_broken_videos_are_left_out_and_counted_once(ucf101: Path, tmp_path: Pat
 # --- figures --------------------------------------------------------------------------------------
 
 
-def test_figures_equal_their_definitions() -> None:
-    rng = np.random.default_rng(0)
-    logits = rng.normal(0, 3, (30, 25, 5))
-    labels = rng.integers(0, 5, 30)
-    clips, videos = [], []
-    for video, label in zip(logits, labels, strict=True):
-        mean = [0.0] * 5
-        for clip in video:
-            powers = [math.exp(value) for value in clip]
-            clips.append(list(clip).index(max(clip)) == label)
-            mean = [m + power / sum(powers) / 25 for m, power in zip(mean, powers, strict=True)]
-        videos.append(mean.index(max(mean)) == label)
-
-    given = torch.from_numpy(logits), torch.from_numpy(labels)
-
-    assert clip_right(*given).flatten().tolist() == clips
-    assert video_right(*given).tolist() == videos
-    # Not the same as the mean of the logits: one sure clip outweighs several unsure ones there.
-    sure = torch.tensor([[[30.0, 0.0], [0.0, 2.0], [0.0, 2.0], [0.0, 2.0]]])
-    assert video_right(sure, torch.tensor([1])).tolist() == [True]
-    assert clip_right(sure, torch.tensor([1])).tolist() == [[False, True, True, True]]
-
-
 def test_clips_of_a_video_are_scored_in_any_parts(counting: ActionVideo) -> None:
     torch.manual_seed(0)
     classifier = ActionClassifier(AvsaNetwork(NETWORK), 4)
@@ -286,6 +260,39 @@ def test_all_of_the_encoder_is_tuned_and_the_network_is_left_alone(ucf101: Path)
         for name, value in classifier.encoder.state_dict().items()
     }
     assert all(moved.values()), [name for name, has in moved.items() if not has]
+
+
+def test_rates_fall_at_milestones_and_losses_are_means_of_an_epoch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No step is taken, and nothing dropped, so that all epochs' losses are alike."""
+    torch.manual_seed(0)
+    rates: list[float] = []
+    monkeypatch.setattr(
+        torch.optim.Adam, "step", lambda self, *_: rates.append(self.param_groups[0]["lr"])
+    )
+
+    class Noise(list[tuple[torch.Tensor, int]]):
+        def set_epoch(self, epoch: int) -> None: ...
+
+    clips: Any = Noise((torch.rand(3, 4, 16, 16), label) for label in (0, 1, 2, 3))
+    config = replace(PRESETS["tiny"], epochs=3, batch=2, milestones=(1, 2), decay=0.3)
+    classifier = ActionClassifier(AvsaNetwork(NETWORK), 4, dropout=0.0)
+    given: list[float] = []
+    forward = functional.cross_entropy
+
+    def noted(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        loss = forward(logits, labels)
+        given.append(float(loss.detach()))
+        return loss
+
+    monkeypatch.setattr(functional, "cross_entropy", noted)
+
+    losses = tune(classifier, clips, config, "cpu")
+
+    rate = config.learning_rate
+    assert rates == pytest.approx([rate] * 2 + [0.3 * rate] * 2 + [0.09 * rate] * 2)
+    assert losses == pytest.approx([np.mean(given[2 * n : 2 * n + 2]) for n in range(3)])
 
 
 def test_the_published_settings() -> None:

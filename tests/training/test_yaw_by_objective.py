@@ -58,6 +58,30 @@ def test_by_regression_a_yaw_is_as_likely_as_little_rotation_is_left(
         assert score == pytest.approx(float(left[0]), abs=1e-5)  # cosine of the angle
 
 
+@pytest.mark.parametrize("task", [Task.AVC, Task.AVSA])
+def test_embeddings_are_compared_as_they_were_in_training(
+    tokens: tuple[Tensor, Tensor], task: Task
+) -> None:
+    """Directly, or each translation with what it was to be."""
+    torch.manual_seed(2)
+    network, objective = AvsaNetwork(TINY).eval(), maker(task, TINY, 16)()
+    video, audio = tokens
+
+    scores = yaw_scorer(task, objective)(network, video, audio)
+
+    for score, yaw in zip(scores.tolist(), yaws(), strict=True):
+        heard = heard_after(audio, yaw)
+        seen_as, heard_as = network.embed_video(video), network.embed_audio(heard)
+        pairs = [(seen_as, heard_as)]
+        if task is Task.AVSA:
+            pairs = [
+                (network.predict_video(heard[None])[0], seen_as),
+                (network.predict_audio(video[None])[0], heard_as),
+            ]
+        cosines = [functional.cosine_similarity(p, t, dim=-1).mean().item() for p, t in pairs]
+        assert score == pytest.approx(np.mean(cosines), abs=1e-5)
+
+
 @pytest.mark.parametrize("task", [Task.MASKED, Task.MASKED_AVC])
 def test_by_masked_choice_a_yaw_is_as_likely_as_it_predicts_what_is_masked(
     tokens: tuple[Tensor, Tensor], task: Task
