@@ -34,6 +34,7 @@ from training.evaluate.bins import (
     LEAST_DEG,
     Pairs,
     Probe,
+    _fit,
     _foreign,
     avc_bin,
     avsa_bin,
@@ -101,6 +102,18 @@ def test_a_deaf_network_is_at_chance() -> None:
     found = avsa_bin(pairs(0, "deaf"), pairs(1, "deaf"), FAST)
 
     assert found["published"] == found["stratified"] == 0.5
+
+
+def test_the_rate_falls_by_ten_at_four_fifths(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[float] = []
+    monkeypatch.setattr(
+        torch.optim.Adam, "step", lambda self, *_: rates.append(self.param_groups[0]["lr"])
+    )
+    made = pairs(0, "ideal")
+
+    _fit(made.video, made.audio, *made.turned, Probe(epochs=10, batch=192, learning_rate=1e-3))
+
+    assert rates == pytest.approx([1e-3] * 8 + [1e-4] * 2)
 
 
 def test_foreign_sound_is_of_another_recording() -> None:
