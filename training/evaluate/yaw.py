@@ -170,14 +170,16 @@ def build(answers: Sequence[Answer], calibration: Calibration) -> dict[str, Any]
     """The report: figures overall and by tier, cue by cue, and every answer."""
     tiers = sorted({a.tier for a in answers})
     decidable = [a for a in answers if a.tier != WEAK] or list(answers)
+
+    def share_of(cue: str) -> float:
+        takes = by_take(decidable, lambda a: float(a.cue_errors_deg[cue] <= 20))
+        return round(float(np.mean(list(takes.values()))), 4)
+
     return {
         "weights": {"name": calibration.name, "sha256": calibration.sha256},
         "overall": summarise(answers),
         "tiers": {tier: summarise([a for a in answers if a.tier == tier]) for tier in tiers},
-        "cues_within_20_deg": {
-            name: round(float(np.mean([a.cue_errors_deg[name] <= 20 for a in decidable])), 4)
-            for name in decidable[0].cue_errors_deg
-        },
+        "cues_within_20_deg": {name: share_of(name) for name in decidable[0].cue_errors_deg},
         "risk_coverage": risk_coverage(decidable),
         "answers": [asdict(a) for a in answers],
     }
@@ -292,7 +294,7 @@ def draw(figures: dict[str, Any], path: Path) -> None:
     errors.legend(loc="lower right")
     coverage, wrong = np.array(figures["risk_coverage"]).T
     risk.plot(coverage, wrong, color="#c8501e")
-    risk.set(xlabel="share of takes answered, most confident first", xlim=(0, 1), ylim=(0, 1))
+    risk.set(xlabel="share of answers given, most confident first", xlim=(0, 1), ylim=(0, 1))
     risk.set(ylabel=f"of these, more than {WRONG_DEG:.0f}° wrong")
     risk.grid(alpha=0.3)
     with whole_file(path) as part:
