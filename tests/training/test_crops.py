@@ -308,6 +308,26 @@ def test_nothing_changes_without_strength() -> None:
     torch.testing.assert_close(same, crops)
 
 
+def test_brightness_contrast_and_saturation_are_drawn_evenly_for_each_crop() -> None:
+    """Of crops whose left is dark, and whose right is bright and reddish."""
+    left, right = torch.full((3,), 0.25), torch.tensor([0.46, 0.35, 0.35])
+    crops = torch.stack([left, right], 1)[None, :, None, None, :].repeat(400, 1, 2, 3, 1)
+
+    changed = coloured_otherwise(np.random.default_rng(0), crops, hue=0.0)
+
+    luma, luma_before = luminance(changed), luminance(crops)
+    brightness = (luma.mean((1, 2, 3, 4)) / luma_before.mean((1, 2, 3, 4))).numpy()
+    step = (luma[..., 1] - luma[..., 0]).mean((1, 2, 3)).numpy()
+    contrast = step / brightness / float((luma_before[..., 1] - luma_before[..., 0]).mean())
+    redness = (changed[:, 0] - changed[:, 1])[..., 1].mean((1, 2)).numpy()
+    saturation = redness / brightness / contrast / 0.11
+    drawn = np.array([brightness, contrast, saturation])
+    assert np.abs(np.corrcoef(drawn) - np.eye(3)).max() < 0.15
+    for factors in drawn:
+        grid = (np.sort(factors) - 0.6) / 0.8 - (np.arange(400) + 0.5) / 400
+        assert np.abs(grid).max() < 1.63 / 20  # Kolmogorov, 1 %
+
+
 def test_hue_keeps_luma_and_grey() -> None:
     turns = torch.tensor(hue_rotations(np.array([0.5, -1.2])))
     colours = torch.rand(2, 3, 1, 4, 4).double()
