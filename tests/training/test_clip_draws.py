@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +20,15 @@ from model.errors import MediaError, UnusableContent
 from model.features import SAMPLERATE
 from model.networks.avsa import AvsaConfig
 from model.viewpoints import Sound, SoundInput
-from training.data.clips import Clip, ClipCrops, Cropping, by_recording, told_apart
+from training.data.clips import (
+    Clip,
+    ClipCrops,
+    Cropping,
+    by_recording,
+    crops_at,
+    told_apart,
+)
+from training.data.crops import Views
 
 NETWORK = AvsaConfig(
     crop_px=8, n_frames=4, frame_rate_hz=8.0, sound=SoundInput(Sound.INTENSITY, n_bands=8),
@@ -128,3 +138,25 @@ def test_clips_and_what_was_found_in_them_tell_data_apart() -> None:
     elsewhere = [replace(each, video=Path("x"), audio=Path("y")) for each in (one, other)]
     assert told_apart(elsewhere, {}) == told[0]
     assert list(by_recording([other, one])) == ["a", "b"]
+
+
+@pytest.mark.parametrize("start_s", [0.0, 3.7])
+def test_crops_are_of_the_frames_nearest_to_the_networks_times(start_s: float) -> None:
+    """Of a picture whose frames come unevenly, and get brighter."""
+    times_s = start_s + np.array([0.01, 0.05, 0.11, 0.17, 0.3, 0.34, 0.4, 0.5])
+
+    def picture(
+        _clip: Clip, begin_s: float, length_s: float, size: tuple[int, int], **_: Any
+    ) -> Any:
+        assert (begin_s, length_s) == (start_s, 0.5)
+        frames = 20 * np.arange(8, dtype=np.uint8)[:, None, None, None]
+        return np.broadcast_to(frames, (8, *size, 3)), times_s
+
+    media: Any = SimpleNamespace(picture=picture)
+    views = Views(np.zeros((1, 2)), np.array([1.0]))
+
+    crops = crops_at(media, clip("a0"), start_s, NETWORK, views, (16, 32))
+
+    # At 0, 0.125, 0.25 and 0.375 s.
+    shown = crops[0].mean(dim=(0, 2, 3)) * 255 / 20
+    assert shown.tolist() == pytest.approx([0, 2, 4, 6], abs=1e-3)

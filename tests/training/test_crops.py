@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from model import features
 from model.ambisonics import encode
-from model.detections import read_detections
+from model.detections import Detection, read_detections
 from model.errors import MediaError
 from model.features import N_ELEVATIONS, SAMPLERATE, covariance
 from model.sphere import direction_to_pixel
@@ -93,6 +93,23 @@ def test_without_a_guide_directions_are_even_on_the_sphere() -> None:
         grid = np.sort(share) - (np.arange(len(share)) + 0.5) / len(share)
         assert np.abs(grid).max() < 1.63 / math.sqrt(len(share))  # Kolmogorov, 1 %
 
+    # As near to each other as any two that are 36 degrees apart.
+    one, other = drawn[::2], drawn[1::2]
+    any_two = np.degrees(angle_between(one[:, None], other))
+    near = (any_two < 42).sum() - (any_two < 36).sum()
+    share_near = (np.degrees(angle_between(one, other)) < 42).mean()
+    assert share_near == pytest.approx(near / (any_two >= 36).sum(), abs=0.015)
+
+
+def test_crops_look_no_higher_than_they_may() -> None:
+    rng = np.random.default_rng(1)
+    half_a_cell = MAX_ELEVATION_RAD / N_ELEVATIONS
+    limit = math.radians(22)
+
+    drawn = [draw_views(rng, 2, max_elevation_rad=limit).directions_rad[:, 1] for _ in range(100)]
+
+    assert limit - half_a_cell < np.abs(drawn).max() <= limit + half_a_cell
+
 
 @pytest.mark.parametrize("kind", ["one place", "a seam", "a row"])
 def test_guided_crops_look_where_it_is_interesting_and_elsewhere_too(kind: str) -> None:
@@ -148,6 +165,15 @@ def test_motion_guides_to_what_moves(azimuth: float, elevation: float) -> None:
 
     place = np.array([azimuth, elevation])
     assert np.degrees(angle_between(peak_of(grid), place)) < 8
+
+
+def test_motion_guides_by_how_much_changes_alone() -> None:
+    maps = torch.rand(5, len(features.MAPS), N_ELEVATIONS, N_AZIMUTHS)
+
+    expected = maps[:, features.MAPS.index("change")].double().mean(0)
+
+    np.testing.assert_allclose(motion_interest(maps), expected.numpy())
+    assert not motion_interest(-maps).any()
 
 
 @pytest.mark.parametrize(("azimuth", "elevation"), [(0.4, 0.0), (-2.0, 0.6), (3.0, -0.7)])
@@ -208,6 +234,27 @@ def test_objects_guide_by_place_time_and_score(tmp_path: Path) -> None:
     late = np.array([math.radians(-54), math.radians(-9)])
     assert grid[np.degrees(angle_between(centres, late)) < 10].max() < 1e-3
     assert not object_interest(found["a-0"], 3.0, 1.0).any()
+
+
+@pytest.mark.parametrize(
+    ("size_deg", "deviation_deg"), [((60, 20), 15), ((8, 48), 12), ((1, 2), 5)]
+)
+def test_objects_are_bells_as_wide_as_they_are_or_as_a_cell(
+    size_deg: tuple[float, float], deviation_deg: float
+) -> None:
+    """Half the larger side is two deviations."""
+    elevations, azimuths = cell_centres()
+    width, height = map(math.radians, size_deg)
+    box = Detection(1.0, float(azimuths[20]), float(elevations[5]), width, height, 0.8)
+
+    grid = object_interest([box], 0.0, 2.0)
+
+    for row, column in ((5, 20), (5, 22), (5, 26), (3, 20), (8, 17)):
+        off = plain_angle(
+            np.array([azimuths[20], elevations[5]]), np.array([azimuths[column], elevations[row]])
+        )
+        expected = 0.8 * math.exp(-0.5 * (math.degrees(off) / deviation_deg) ** 2)
+        assert grid[row, column] == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -272,6 +319,7 @@ def test_mirrored_pictures_fit_mirrored_sound() -> None:
         columns = crop.sum(0)
         right = float((columns * torch.linspace(-1, 1, 64)).sum() / columns.sum())
         leftwards = float(heard[2].mean())
+        assert float(heard[1].mean()) > 0.9  # nearly in front of it
         assert abs(right) > 0.15
         assert (leftwards > 0.1) is (right < 0)
         assert (right < 0) is not flipped
