@@ -96,6 +96,7 @@ class UploadStore:
         building = self._folder / f".{upload_id}.{secrets.token_hex(4)}.new"
         try:
             with full_disk_told():
+                self._folder.mkdir(exist_ok=True)  # whoever made room may have deleted it
                 building.mkdir()
                 facts = json.dumps(asdict(_Facts(name, owner, length)))
                 _write_durably(building / "upload.json", facts)
@@ -120,12 +121,15 @@ class UploadStore:
         """
         folder = self._path(upload_id)
         try:
-            facts = _Facts(**json.loads((folder / "upload.json").read_bytes()))
+            facts = _facts_of(folder)
             data, complete = _data_of(folder)
             # Bytes whose checksum is still being taken do not count.
             proven = _read_number(folder / "unproven")
         except FileNotFoundError as error:
             raise _unknown(upload_id) from error
+        except (ValueError, TypeError) as error:
+            detail = f"What is known of the upload {upload_id} is damaged: begin another."
+            raise Problem(404, "upload_not_found", detail) from error
         if facts.owner != owner:
             raise _unknown(upload_id)
         return Upload(
@@ -209,15 +213,17 @@ class UploadStore:
     def sweep(self) -> list[str]:
         """Delete what has expired, and what is left of processes that died; returns the ids."""
         swept = []
-        for folder in self._folder.iterdir():
-            if folder.name.startswith("."):
-                with suppress(OSError):
+        for folder in self._folder.iterdir() if self._folder.exists() else ():
+            with suppress(Problem, OSError):
+                try:
+                    owner = _facts_of(folder).owner
+                    expired = self.get(folder.name, owner=owner).expires_at < time.time()
+                except (ValueError, TypeError, FileNotFoundError, Problem):
+                    # Half made, half deleted, or damaged: nobody can go on with it.
                     if folder.stat().st_mtime < time.time() - self._ttl_s:
                         shutil.rmtree(folder, ignore_errors=True)
-                continue
-            with suppress(Problem, OSError):
-                owner = _Facts(**json.loads((folder / "upload.json").read_bytes())).owner
-                if self.get(folder.name, owner=owner).expires_at < time.time():
+                    continue
+                if expired:
                     with self.locked(folder.name, owner=owner) as upload:
                         if upload.expires_at < time.time():
                             self.delete(upload)
@@ -321,6 +327,11 @@ class Writer:
             with full_disk_told():
                 _write_durably(self._folder / "sha256", self.digest.hex())
         _finish(self._folder)
+
+
+def _facts_of(folder: Path) -> _Facts:
+    """What an upload's creator said; ValueError or TypeError if the file is damaged."""
+    return _Facts(**json.loads((folder / "upload.json").read_bytes()))
 
 
 def _data_of(folder: Path) -> tuple[os.stat_result, bool]:

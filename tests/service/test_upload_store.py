@@ -222,3 +222,37 @@ def test_a_sweep_spares_a_request_that_has_just_taken_an_old_upload(tmp_path: Pa
     assert storage.sweep(lambda _: False, older_than_s=50) == []
     os.utime(folder, long_ago)
     assert storage.sweep(lambda _: False, older_than_s=50) == ["job"]
+
+
+@pytest.mark.parametrize("name", ["upload.json", "unproven"])
+def test_a_damaged_upload_is_told_and_keeps_no_other_from_being_swept(
+    tmp_path: Path, name: str
+) -> None:
+    store, old = new_store(tmp_path, ttl_s=50), time.time() - 100
+    ids = [f"{n:032x}" for n in range(6)]  # in whatever order they are swept
+    for upload_id in ids:
+        store.create(upload_id, name="a", owner="o", length=5)
+        folder = tmp_path / "incoming" / upload_id
+        os.utime(folder / "data.part", (old, old))
+    for upload_id, damage in zip(ids[1:5], ("", "[]", "x", "0x5"), strict=True):
+        folder = tmp_path / "incoming" / upload_id
+        (folder / name).write_text(damage or " ")
+        with pytest.raises(Problem, match=rf"{upload_id} is damaged: begin another"):
+            store.get(upload_id, owner="o")
+        if upload_id != ids[4]:
+            os.utime(folder, (old, old))
+    (tmp_path / "incoming" / ids[5] / "data.part").unlink()
+
+    assert sorted(store.sweep()) == [ids[0]]
+    assert sorted(path.name for path in (tmp_path / "incoming").iterdir()) == ids[4:]  # the young
+
+
+def test_who_makes_room_may_delete_the_folder_of_uploads(tmp_path: Path) -> None:
+    store = new_store(tmp_path)
+    shutil.rmtree(tmp_path / "incoming")
+    assert store.sweep() == []
+    assert store.create(ID, name="a", owner="", length=5).offset == 0
+    shutil.rmtree(tmp_path)  # but that disk is gone, and another may be below
+    with pytest.raises(FileNotFoundError):
+        store.create(ID, name="a", owner="", length=5)
+    assert not tmp_path.exists()
