@@ -161,7 +161,7 @@ class SameSite:
     def _problem(self, scope: Scope) -> Problem | None:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        if self._loopback and _host_name(host) not in _LOOPBACK:
+        if self._loopback and not is_loopback(_host_name(host)):
             detail = f"The service answers on this machine only, not as {host[:100]!r}."
             return Problem(421, "wrong_host", detail)
         origin = headers.get("origin")

@@ -302,6 +302,12 @@ def test_no_page_of_another_origin_may_read(locked: Locked) -> None:
     assert locked.ask(None, "OPTIONS", "/align", headers=asked).status_code in (401, 405)
 
 
+@pytest.mark.parametrize("host", ["LOCALHOST:1", "127.0.0.2:8000", "[::1]:8000"])
+def test_every_name_of_loopback_is_its_own(locked: Locked, host: str) -> None:
+    """As of a service that listens at another of its addresses."""
+    assert locked.ask(locked.alice, "GET", "/jobs", headers={"Host": host}).status_code == 200
+
+
 def test_an_origin_that_is_named_may(own_server: Server) -> None:
     own_server.settings["AVSA_CORS_ORIGINS"] = '["https://portal.example"]'
     own_server.start()
