@@ -26,6 +26,7 @@ from service.storage import Storage, StoredFile, full_disk_told, safe_suffix
 
 # A power cut costs at most so much of what was sent; and the disk keeps pace with the sender.
 _SYNC_BYTES = 64 << 20
+_NO_UPLOAD = "There is no upload {}; one to which nothing is sent for a while is deleted."
 # How long a writer waits for the one before it, whose connection may just have broken.
 LOCK_WAIT_S = 3.0
 
@@ -348,7 +349,7 @@ def _finish(folder: Path) -> None:
 
 
 def _unknown(upload_id: str) -> Problem:
-    return Problem(404, "upload_not_found", f"There is no upload {upload_id[:64]}.")
+    return Problem(404, "upload_not_found", _NO_UPLOAD.format(upload_id[:64]))
 
 
 def _unfinished(upload: Upload) -> Problem:

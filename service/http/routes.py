@@ -69,7 +69,7 @@ class Service:
         """A job by its id; 404 if there is none, or none of the caller's."""
         job = await run_sync(self.table.get, job_id)
         if job is None or not caller.may_see(job.owner):
-            raise _not_found(job_id)
+            raise self._not_found(job_id)
         return job
 
     async def until_final(self, job: Job, wait_s: float) -> Job:
@@ -86,9 +86,15 @@ class Service:
         with suppress(TableUnreachable):
             current = await run_sync(self.table.get, job.id)
             if current is None:
-                raise _not_found(job.id)
+                raise self._not_found(job.id)
             return current
         return job
+
+    def _not_found(self, job_id: str) -> Problem:
+        """Said the same of another owner's."""
+        days = f"{self.settings.keep_days:g} days"
+        detail = f"There is no job {job_id[:64]}; ended jobs are deleted after {days}."
+        return Problem(404, "job_not_found", detail)
 
     def result_file(self, job: Job, name: str) -> Path:
         """A file that the attempt that counts has written."""
@@ -100,10 +106,6 @@ class Service:
         if objects:
             return stored_result(self.objects, objects["report"])
         return kept_result(self.result_file(job, f"report-{track}.json"))
-
-
-def _not_found(job_id: str) -> Problem:
-    return Problem(404, "job_not_found", f"There is no job {job_id}.")
 
 
 async def _service(request: Request) -> Service:
