@@ -39,17 +39,17 @@ from model.options import Options
 from model.orientation import Orientation, read_orientation
 from model.output import JSON, PNG, Together, WholeFile, check_output, whole_file
 from model.picture import draw
-from model.placement import WORTH_TELLING_S
 from model.preview import check_replaced, write_preview
 from model.report import Inputs, build_report, reworded, write_json
 from model.side_by_side import check_reference
+from model.sync import WORTH_TELLING_S
 from model.take import Progress, Take, Track
 from model.trajectory import following
 from model.trajectory.kinds import Trajectory
 from model.turning import YawAlong
 from model.wording import angle
 
-_WORTH_TELLING_S = 0.5  # of sound that is missing: how long lossy sound lasts is told roughly
+_MISSING_S = 0.5  # of sound at its end: how long lossy sound lasts is told roughly
 VERSION = metadata.version("avsa-align")
 
 
@@ -232,7 +232,7 @@ def _notes_on_output(take: Take, correction: Correction | None, options: Options
         )
     if correction and correction.new_wav and not options.lay_on_picture:
         ends_s = correction.n_samples / take.audio.samplerate
-        if take.audio.duration_s - ends_s > _WORTH_TELLING_S:
+        if take.audio.duration_s - ends_s > _MISSING_S:
             notes.append(
                 f"The sound of {take.audio.path.name} breaks off at {ends_s:.2f} s, though it "
                 f"claims {take.audio.duration_s:.2f} s: it is cut short, or was not copied whole."

@@ -11,9 +11,7 @@ from dataclasses import dataclass, replace
 
 from model.errors import InputError
 from model.media import AudioReader, Clock, VideoInfo, open_audio
-from model.sync import Belonging, Synchronisation, synchronise
-
-WORTH_TELLING_S = 0.02
+from model.sync import WORTH_TELLING_S, Belonging, Synchronisation, synchronise
 
 
 @dataclass(frozen=True)

@@ -259,13 +259,11 @@ def read_table(folder: Path) -> dict[str, Row]:
         return {}
 
 
-def write_table(
-    folder: Path, rows: Sequence[Row], known: Mapping[str, Row], solution: RigSolution | None
-) -> None:
+def write_table(folder: Path, rows: Sequence[Row], solution: RigSolution | None) -> None:
     """Write `rig.json` and `rig.csv`, both whole or neither.
 
-    rows : of this run, whose takes `solution` pools. known : of earlier ones; takes that are not of
-        this run keep theirs, and those that another run has added meanwhile.
+    rows : of this run, whose takes `solution` pools; takes of earlier runs, or of one beside it,
+        keep those that the table has.
     """
     found = None
     if solution is not None:
@@ -278,8 +276,7 @@ def write_table(
             "takes": [row.take for row in rows if row.posterior is not None],
         }
     ours = {row.take for row in rows}
-    known = {**known, **read_table(folder)}
-    rows = [*rows, *(row for name, row in known.items() if name not in ours)]
+    rows = [*rows, *(row for name, row in read_table(folder).items() if name not in ours)]
     takes = [asdict(row) for row in rows]
     table = {"schema_version": SCHEMA_VERSION, "rig": found, "takes": takes}
     text = io.StringIO()
@@ -380,7 +377,7 @@ def run(
         rows.append(
             judge_row(take, calibration, known, tolerance_deg=tolerance_deg, scorers=scorers)
         )
-        write_table(folder, rows, known, None)
+        write_table(folder, rows, None)
     judged = [index for index, row in enumerate(rows) if row.posterior is not None]
     if not judged:
         raise UnusableContent(f"None of {len(rows)} takes can be judged; {rows[0].error}")
@@ -395,8 +392,8 @@ def run(
     originals = [path for take in takes for path in (take.video, take.audio)]
     for index in tqdm(judged, desc="writing", unit="take", disable=silent):
         rows[index] = correct_row(rows[index], folder, applied_deg, originals)
-        write_table(folder, rows, known, solution)
-    write_table(folder, rows, known, solution)
+        write_table(folder, rows, solution)
+    write_table(folder, rows, solution)
     return solution, rows
 
 
@@ -412,8 +409,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_debug(parser)
     options = parser.parse_args(argv)
     try:
-        told = {"tolerance_deg": options.tolerance_deg, "quiet": options.quiet}
-        solution, rows = run(options.takes, options.output_dir, **told)
+        solution, rows = run(
+            options.takes, options.output_dir,
+            tolerance_deg=options.tolerance_deg, quiet=options.quiet,
+        )  # fmt: skip
     except AvsaError as error:
         print(f"error: {in_one_line(error)}", file=sys.stderr)
         return 2

@@ -57,7 +57,7 @@ _RIVAL = 0.8  # of the best place's height: another that is higher is as good
 _N_ALIKE = 6  # places all over the search that sound which repeats itself may fit
 _LEAST_CHUNKS = 4  # fewer cannot say that a track is foreign
 _NEAR_S = 0.005  # of the line: a chunk that agrees with it
-_WORTH_TELLING_S = 0.02  # between the beginnings of a camera's picture and sound
+WORTH_TELLING_S = 0.02  # by which a picture and a sound begin or end apart
 _NEAR_STACK_S = 0.001  # of a line that chunks show together, though most by themselves do not
 
 
@@ -322,7 +322,7 @@ def _note_on_picture(path: Path, camera: AudioReader, sync: Synchronisation) -> 
     except MediaError:  # sound files are read by others, too
         picture_s = None
     late_s = 0.0 if picture_s is None else camera.info.start_s - picture_s
-    if sync.belonging is not Belonging.SYNCHRONISED or abs(late_s) < _WORTH_TELLING_S:
+    if sync.belonging is not Belonging.SYNCHRONISED or abs(late_s) < WORTH_TELLING_S:
         return None
     return (
         f"  note: the camera's sound begins at {late_s:+.3f} s of its picture, so the track at "

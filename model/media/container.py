@@ -103,6 +103,11 @@ def pictures_of(container: InputContainer) -> list[av.VideoStream]:
     return [stream for stream in container.streams.video if not stream.disposition & cover]
 
 
+def picture_of(container: InputContainer) -> av.VideoStream | None:
+    """The picture that is read of a container: of several videos the largest."""
+    return max(pictures_of(container), key=lambda video: video.width * video.height, default=None)
+
+
 def picture_begins_s(path: Path) -> float | None:
     """Time of a file's first frame in its own clock; None where it has no picture.
 
@@ -111,11 +116,10 @@ def picture_begins_s(path: Path) -> float | None:
     MediaError : as `open_container`.
     """
     with open_container(path) as container:
-        pictures = pictures_of(container)
-        if not pictures:
+        picture = picture_of(container)
+        if picture is None:
             return None
-        largest = max(pictures, key=lambda picture: picture.width * picture.height)
-        return float((largest.start_time or 0) * (largest.time_base or 0))
+        return float((picture.start_time or 0) * (picture.time_base or 0))
 
 
 def sound_of(container: InputContainer) -> av.AudioStream | None:

@@ -20,6 +20,7 @@ from model.media.container import (
     allow_decoding,
     length_s,
     open_container,
+    picture_of,
     pictures_of,
     reading,
     reason,
@@ -117,7 +118,7 @@ class VideoReader:
             self._container = stack.enter_context(open_container(path))
             videos = pictures_of(self._container)
             # Cameras store previews and thumbnails as further videos, perhaps before the picture.
-            largest = max(videos, key=lambda video: video.width * video.height, default=None)
+            largest = picture_of(self._container)
             if largest is None or largest.width == 0:
                 raise MediaError(f"{path} has no picture: VIDEO must be a 360 video.")
             self._stream = largest

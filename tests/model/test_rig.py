@@ -328,7 +328,7 @@ def test_what_is_told_of_a_day_obeys_no_name_and_has_no_sign_of_nothing(
 
 def test_of_the_tables_neither_is_newer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the disk is full after the first."""
-    write_table(tmp_path, [Row("before", "v", "a")], {}, None)
+    write_table(tmp_path, [Row("before", "v", "a")], None)
     before = {path.name: path.read_text() for path in tmp_path.iterdir()}
     written = Path.write_text
 
@@ -339,7 +339,7 @@ def test_of_the_tables_neither_is_newer(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(DiskFull):
-        write_table(tmp_path, [Row("after", "v", "a")], {}, None)
+        write_table(tmp_path, [Row("after", "v", "a")], None)
 
     assert before.keys() == {"rig.json", "rig.csv"}
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == before
@@ -347,7 +347,7 @@ def test_of_the_tables_neither_is_newer(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_runs_into_one_folder_at_once_keep_each_others_rows(tmp_path: Path) -> None:
     for name in ("one", "two"):
-        write_table(tmp_path, [Row(name, "v", "a")], {}, None)
+        write_table(tmp_path, [Row(name, "v", "a")], None)
 
     assert read_table(tmp_path).keys() == {"one", "two"}
 

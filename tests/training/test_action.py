@@ -17,6 +17,7 @@ from model.errors import MediaError, UnusableContent
 from model.media import VideoReader
 from model.media.encode import write_avi
 from model.networks.avsa import NARROW, AvsaNetwork
+from tests.training.steps import rates_of_steps
 from training.data import action_clips, actions_synthetic
 from training.data.action_clips import DrawnClips, WholeVideo, WholeVideos, clip_frames, draw_region
 from training.data.actions import ActionVideo, read_hmdb51, read_ucf101
@@ -266,11 +267,7 @@ def test_rates_fall_at_milestones_and_losses_are_means_of_an_epoch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """No step is taken, and nothing dropped, so that all epochs' losses are alike."""
-    torch.manual_seed(0)
-    rates: list[float] = []
-    monkeypatch.setattr(
-        torch.optim.Adam, "step", lambda self, *_: rates.append(self.param_groups[0]["lr"])
-    )
+    rates = rates_of_steps(monkeypatch)
 
     class Noise(list[tuple[torch.Tensor, int]]):
         def set_epoch(self, epoch: int) -> None: ...

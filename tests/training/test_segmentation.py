@@ -21,6 +21,7 @@ from model.errors import MediaError, UnusableContent
 from model.media import VideoReader
 from model.networks.avsa import NARROW, AvsaNetwork
 from model.viewpoints import Sound, SoundInput
+from tests.training.steps import rates_of_steps
 from training.data import yt360_synthetic
 from training.data.clips import Cropping
 from training.data.crops import Views, cut_crops, draw_views
@@ -341,11 +342,7 @@ def test_rates_fall_at_milestones_and_losses_are_means_of_an_epoch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """No step is taken, so that every epoch's loss is that of heads as they were."""
-    torch.manual_seed(0)
-    rates: list[float] = []
-    monkeypatch.setattr(
-        torch.optim.Adam, "step", lambda self, *_: rates.append(self.param_groups[0]["lr"])
-    )
+    rates = rates_of_steps(monkeypatch)
     config = replace(
         PRESETS["tiny"], epochs=3, batch=1, milestones=(1, 2), width=8, branch_width=8
     )  # fmt: skip
