@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -376,6 +377,63 @@ def test_a_body_at_the_pole_is_drawn_inside_the_picture_only() -> None:
     assert (rows[:, 0] > 200).all()
     assert (rows[:, 12:] == 0).all()
     assert torch.equal(canvas.frames[0], canvas.frames[2])
+
+
+def white_deg(body: Body, n_frames: int = 40) -> np.ndarray:
+    """Where white is before black in each frame, azimuth and elevation, [shape=(n_frames, 2)]."""
+    frames = torch.zeros(n_frames, 360, 720, 1, dtype=torch.uint8)
+    body.draw(Canvas(frames, np.arange(n_frames) / 10))
+    places = [np.argwhere(frame[..., 0].numpy() > 128).mean(axis=0) for frame in frames]
+    rows, columns = np.transpose(places)
+    return np.stack([180 - (columns + 0.5) / 2, 90 - (rows + 0.5) / 2], axis=1)
+
+
+def moving_blob(way: str, radius: float = 0.15, **more: Any) -> Blob:
+    t = np.arange(401) / CURVE_RATE
+    drive = 0.5 + 0.5 * np.sin(3 * t)
+    return Blob(
+        **{"azimuth": 0.4 + 0.1 * t, "elevation": 0 * t + 0.2, **more}, drive=drive, radius=radius,
+        colour=np.ones(3), amount=0.8, ways=frozenset({way}), heading=(0.6, 0.8),
+        ripple=(0.0, 1.0, 1.0),
+    )  # fmt: skip
+
+
+def heard_from_deg(body: Body, n_frames: int = 40) -> np.ndarray:
+    return np.rad2deg(np.stack(body.heard_from, axis=1)[: 10 * n_frames : 10])
+
+
+@pytest.mark.parametrize("way", ["bob", "walk", "grow"])
+def test_a_body_that_moves_with_its_sound_is_heard_where_it_is_seen(way: str) -> None:
+    body = moving_blob(way)
+
+    np.testing.assert_allclose(white_deg(body), heard_from_deg(body), atol=0.7)
+    if way != "grow":
+        assert np.abs(heard_from_deg(body)[:, 0] - np.rad2deg(body.azimuth[:400:10])).max() > 4
+
+
+def test_a_patch_is_heard_from_what_sounds_in_it() -> None:
+    loud, still = moving_blob("bob", 0.08), moving_blob("grow", 0.02)
+    dark = replace(still, colour=np.zeros(3))
+    patch = Patch(
+        azimuth=loud.azimuth, elevation=loud.elevation, drive=loud.drive, radius=0.5,
+        colour=np.full(3, 0.2), amount=1.0, contrast=0.0,
+        movers=((-0.5, 0.1, dark), (0.4, -0.2, loud)), sounding=1,
+    )  # fmt: skip
+
+    np.testing.assert_allclose(white_deg(patch), heard_from_deg(patch), atol=0.7)
+
+
+def test_what_a_scene_lets_sound_is_heard_from_where_it_shows() -> None:
+    for seed in range(40):
+        scene = draw_scene(seed, Conditions(duration_s=2.0, offscreen=False))
+        for source in scene.sources:
+            assert source.body is not None
+            np.testing.assert_array_equal(source.azimuth, source.body.heard_from[0])
+            np.testing.assert_array_equal(source.elevation, source.body.heard_from[1])
+            if isinstance(source.body, Patch):
+                assert source.body.sounding is not None
+                mover = source.body.movers[source.body.sounding][2]
+                np.testing.assert_array_equal(mover.drive, source.body.drive)
 
 
 def test_shaking_moves_the_whole_picture() -> None:

@@ -186,5 +186,5 @@ def _draw_patch(rng: np.random.Generator, base: dict[str, Any], *, radius: float
     return Patch(
         **base, radius=radius, pattern=random_pattern(rng), aspect=rng.uniform(0.6, 1.1),
         contrast=rng.uniform(0.05, 0.3), tremble=(tremble(), tremble()),
-        movers=tuple(movers[index] for index in order),
+        movers=tuple(movers[index] for index in order), sounding=int(np.argmin(order)),
     )  # fmt: skip

@@ -52,6 +52,18 @@ class Body(ABC):
         """
 
     @property
+    def aside(self) -> tuple[FloatArray, FloatArray]:
+        """Where what sounds is beside the path, to the left and up, curves in radians."""
+        return np.zeros_like(self.drive), np.zeros_like(self.drive)
+
+    @property
+    def heard_from(self) -> tuple[FloatArray, FloatArray]:
+        """Azimuth and elevation of what sounds, curves as the path."""
+        left, up = self.aside
+        azimuth = np.unwrap(self.azimuth) + left / np.cos(self.elevation)
+        return azimuth, np.clip(self.elevation + up, -np.pi / 2, np.pi / 2)
+
+    @property
     def reach(self) -> tuple[float, float]:
         """Half the width and height of what holds the body in all its positions, radians."""
         side = self.radius * (1.2 + self.amount)
@@ -150,24 +162,38 @@ class Blob(Body):
     ripple: tuple[float, float, float] = (0.2, 10.0, 10.0)  # depth, frequencies
     heading: tuple[float, float] = (1.0, 0.0)
 
+    @property
+    def aside(self) -> tuple[FloatArray, FloatArray]:
+        left, up = super().aside
+        way = self.amount * self.radius
+        if "bob" in self.ways:
+            left, up = (way * part * self.drive for part in self.heading)
+        if "walk" in self.ways:
+            left = left + way * np.sin(6 * self._travelled)
+        return left, up
+
+    @property
+    def _travelled(self) -> FloatArray:
+        return np.cumsum(self.drive) / CURVE_RATE
+
     def paint(self, x: Tensor, y: Tensor, at: AtFrames) -> tuple[Tensor, Tensor]:
         r, g, drive = self.radius, self.amount, at(self.drive)
-        travelled = at(np.cumsum(self.drive) / CURVE_RATE)
-        if "bob" in self.ways:
-            x, y = x - g * r * drive * self.heading[0], y - g * r * drive * self.heading[1]
-        if "walk" in self.ways:
-            x = x - g * r * (6 * travelled).sin()
+        left, up = self.aside
+        x, y = x - at(left), y - at(up)
         size = r * (1 + 0.6 * g * drive) if "grow" in self.ways else r
         distance = size - torch.hypot(x / self.aspect, y * self.aspect)
         opacity = _soft(distance, 0.15 * r)
         if "appear" in self.ways:
             opacity = opacity * (0.25 + 1.5 * drive).clamp(0, 1)
         depth, across, along = self.ripple
-        phase = 15 * g * travelled if "ripple" in self.ways else 0.0
+        phase = 15 * g * at(self._travelled) if "ripple" in self.ways else 0.0
         brightness = 1 + depth * (x / r * across + phase).sin() * (y / r * along).cos()
         if "brighten" in self.ways:
             brightness = brightness + 0.9 * g * drive
         return opacity, brightness
+
+
+_MOUTH = 0.37  # above a figure's middle, in radii
 
 
 @dataclass
@@ -177,6 +203,11 @@ class Figure(Body):
     speaks: bool = True
     arm: FloatArray = field(default_factory=lambda: np.zeros(2))  # arms' own movement, a curve
     shade: float = 0.5
+
+    @property
+    def aside(self) -> tuple[FloatArray, FloatArray]:
+        left, up = super().aside
+        return left, up + (_MOUTH * self.radius if self.speaks else 0.0)
 
     def still(self, factor: float) -> None:
         super().still(factor)
@@ -188,7 +219,7 @@ class Figure(Body):
         trunk = 0.34 * r - torch.hypot(x, (y + 0.45 * r) / 1.7)
         head = 0.2 * r - torch.hypot(x, y - 0.45 * r)
         opening = self.amount * drive * (0.09 if self.speaks else 0.0) * r
-        mouth = 1 - torch.hypot(x / (0.08 * r), (y - 0.37 * r) / (opening + 0.012 * r))
+        mouth = 1 - torch.hypot(x / (0.08 * r), (y - _MOUTH * r) / (opening + 0.012 * r))
         # Arms from the shoulders, turned by the drive (playing, gesturing) and by themselves.
         sway = at(self.arm)
         moved = 0.0 if self.speaks else self.amount * drive
@@ -330,6 +361,7 @@ class Patch(Body):
     shows : how much its contrast follows its drive (0 to 1).
     tremble : its own movement across and up, radians, curves.
     movers : blobs within it, each with its own drive, at an offset (x, y) in radii.
+    sounding : which of them sounds (None: its middle does).
     """
 
     pattern: FloatArray = field(default_factory=lambda: np.zeros((8, 8)))
@@ -340,6 +372,15 @@ class Patch(Body):
         default_factory=lambda: (np.zeros(2), np.zeros(2))
     )
     movers: tuple[tuple[float, float, Blob], ...] = ()
+    sounding: int | None = None
+
+    @property
+    def aside(self) -> tuple[FloatArray, FloatArray]:
+        if self.sounding is None:
+            return super().aside
+        left, above, mover = self.movers[self.sounding]
+        further, up = mover.aside
+        return further + left * self.radius, up + above * self.radius * self.aspect
 
     @property
     def reach(self) -> tuple[float, float]:
@@ -360,8 +401,8 @@ class Patch(Body):
         up, across = (y + at(self.tremble[1])) * cells, (x + at(self.tremble[0])) * cells
         contrast = self.contrast * (1 - self.shows + self.shows * at(self.drive))
         brightness = 1 + contrast * sampled(self.pattern, up, across)
-        for right, above, mover in self.movers:
-            part, shade = mover.paint(x - right * r, y - above * r * self.aspect, at)
+        for left, above, mover in self.movers:
+            part, shade = mover.paint(x - left * r, y - above * r * self.aspect, at)
             tone = float(mover.colour.mean() / (self.colour.mean() + 0.05))
             brightness = brightness + part * (shade * tone - brightness)
         return opacity, brightness

@@ -209,6 +209,8 @@ def _draw_source(
     azimuth, elevation = draw_path(rng, c.duration_s, kind, anywhere)
     drive = _draw_movement(rng, c, kind, envelope)
     body = draw_body(rng, kind, azimuth, elevation, drive, plain=c.plain)
+    if visible:
+        azimuth, elevation = body.heard_from
     return Source(
         envelope=envelope,
         azimuth=azimuth,
