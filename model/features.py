@@ -99,11 +99,11 @@ def covariance(
     bands = mel_filterbank(n_bands) if filterbank is None else filterbank
     banded: Tensor = bands.to(terms.device) @ terms  # (..., 10, F, T)
     if edges_s is not None:
-        banded = _average(banded, edges_s.to(terms.device) * (SAMPLERATE / HOP) + 0.5)
+        banded = averaged(banded, edges_s.to(terms.device) * (SAMPLERATE / HOP) + 0.5)
     return banded.transpose(-3, -1)
 
 
-def _average(series: Tensor, edges: Tensor) -> Tensor:
+def averaged(series: Tensor, edges: Tensor) -> Tensor:
     """Means of a piecewise constant series [shape=(..., n)] between fractional positions.
 
     Sums of their own pieces: in differences of running sums, faint after loud is rounding.

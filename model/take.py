@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model import features
+from model import features, precedence
 from model.ambisonics import ChannelLayout, Convention, Fix
 from model.channels.faults import ordinal
 from model.conventions import Diagnosis, diagnose
@@ -254,10 +254,12 @@ class Take:
         return np.pad(field, ((0, 0), (before, after))), block
 
     def covariance(self, start_s: float, edges_s: NDArray[np.float64]) -> torch.Tensor:
-        """Covariance of `field` between times of the picture, from a stretch from `start_s` on."""
+        """Covariance of `field` between times of the picture, from a stretch from `start_s` on,
+        by what is heard first.
+        """
         duration = float(edges_s[-1]) - start_s + _MARGIN_S
         field = features.to_analysis_rate(self.field(start_s, duration), self.audio.samplerate)
-        cov = features.covariance(
+        cov = precedence.covariance(
             torch.from_numpy(field).to(self._device),
             torch.from_numpy(edges_s - start_s).to(self._device),
         )

@@ -10,7 +10,7 @@ import time
 
 import torch
 
-from model import features
+from model import features, precedence
 from model.checkpoint import load_calibration
 from model.learned import scorers_for
 from model.scoring import Window, score
@@ -18,7 +18,7 @@ from model.scoring import Window, score
 
 def seen_and_heard(frames: torch.Tensor, field: torch.Tensor, times_s: torch.Tensor) -> Window:
     """Frames [shape=(T, H, W)] at these times and a field [shape=(4, N)], as features."""
-    covariance, motion = features.covariance(field, times_s), features.motion(frames, times_s)
+    covariance, motion = precedence.covariance(field, times_s), features.motion(frames, times_s)
     return Window(0.0, float(times_s[-1]), covariance, motion)
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from torch import Tensor
 
-from model import features
+from model import features, precedence
 from model.scoring import Window
 from training.data.microphones import draw_microphone, heard_by
 from training.data.soundfield import diffuse_noise
@@ -49,4 +49,4 @@ def diffuse(seed: int, edges_s: Tensor) -> Tensor:
     """Covariances of diffuse noise between the edges."""
     n = int(float(edges_s[-1]) * features.SAMPLERATE) + 1
     field = diffuse_noise(np.random.default_rng([seed, 8]), n, 1)
-    return features.covariance(field, edges_s)
+    return precedence.covariance(field, edges_s)

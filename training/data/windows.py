@@ -31,7 +31,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from tqdm import tqdm
 
-from model import features
+from model import features, precedence
 from model.errors import AvsaError, MediaError, OptionError
 from model.interruption import command
 from model.media import VideoReader
@@ -86,7 +86,7 @@ def as_window(rng: np.random.Generator, frames: Tensor, field: Tensor, rate_hz: 
         field = torch.from_numpy(heard).to(device)
     times_s = torch.arange(len(frames), dtype=torch.float64, device=device) / rate_hz
     motion = features.motion(frames, times_s, torch.from_numpy(refreshed).to(device))
-    covariance = features.covariance(field, times_s)
+    covariance = precedence.covariance(field, times_s)
     return Window(0.0, field.shape[1] / features.SAMPLERATE, covariance, motion)
 
 

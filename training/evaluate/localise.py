@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from model import features
+from model import features, precedence
 from model.ambisonics import rotate_yaw
 from model.checkpoint import load_scorer
 from model.errors import OptionError
@@ -213,7 +213,7 @@ def _in_maps(scene: Stretch) -> tuple[features.Motion, Tensor]:
     small = small.round().to(torch.uint8)
     times_s = torch.arange(len(small), dtype=torch.float64) / _RATE_HZ
     motion = features.motion(small, times_s, torch.zeros(len(small), dtype=torch.bool))
-    return motion, features.covariance(torch.from_numpy(scene.field), times_s)
+    return motion, precedence.covariance(torch.from_numpy(scene.field), times_s)
 
 
 def baselines(scene: Stretch) -> dict[str, Map]:

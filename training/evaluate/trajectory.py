@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from model import features
+from model import features, precedence
 from model.checkpoint import Method, load_calibration, load_scorer
 from model.learned import LearnedScorer
 from model.scoring import Window
@@ -88,7 +88,7 @@ def course_of(
     """
     size = round(BLOCK_S * RATE_HZ)
     times = torch.arange(len(frames), dtype=torch.float64) / RATE_HZ
-    cov = features.covariance(torch.from_numpy(field), times)
+    cov = precedence.covariance(torch.from_numpy(field), times)
     reader = Reader(learned)
     for first in range(0, len(frames) - 1, size):
         block = slice(first, min(first + size + 1, len(frames)))
