@@ -50,7 +50,8 @@ def directness(hops: Tensor) -> Tensor:
     """How much each moment counts for its band's direction, [shape=(..., n, F)], 0 to 1."""
     energy = features.energy(hops)
     flow = features.intensity(hops).norm(dim=-1) / (energy + 1e-30)
-    return _rise(energy).square() * flow.clamp(max=1) ** 4
+    counts: Tensor = _rise(energy).square() * flow.clamp(max=1) ** 4
+    return counts
 
 
 def _rise(energy: Tensor) -> Tensor:
