@@ -159,7 +159,8 @@ def test_a_wide_reference_alone_is_no_verdict() -> None:
 def test_where_they_disagree_neither_is_sure_and_both_are_told(confidence: float) -> None:
     picture = seen(120.0, confidence=confidence)
     found = Reference(Path("camera.mp4"), True, answer(31.0))
-    beside = side_by_side(found, picture, load_calibration(), tolerance_deg=10)
+    calibration = replace(load_calibration(), least_confidence=0.6)
+    beside = side_by_side(found, picture, calibration, tolerance_deg=10)
 
     assert beside.together.confidence < max(confidence, 0.95) - 0.1
     assert len(beside.together.arcs_deg) == 2

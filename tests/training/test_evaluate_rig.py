@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from model import features
+from model import precedence
 from model.checkpoint import Method, weights_path
 from model.evidence import yaws_deg
 from model.scoring import Window
@@ -182,7 +182,7 @@ def test_a_course_is_read_block_by_block_without_a_gap(monkeypatch: pytest.Monke
     trajectory.course_of(frames, field)
 
     times_s = torch.arange(131, dtype=torch.float64) / 12.5
-    covariance = features.covariance(torch.from_numpy(field), times_s)
+    covariance = precedence.covariance(torch.from_numpy(field), times_s)
     torch.testing.assert_close(torch.cat([w.covariance for w in windows]), covariance)
     first, second = windows
     edges_s = torch.cat([first.motion.edges_s[:-1], second.motion.edges_s])

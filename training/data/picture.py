@@ -142,6 +142,7 @@ def _bell(deviations: Tensor) -> Tensor:
 
 
 _EDGE = 0.25  # of a wide stretch, in heights
+_MOUTH = 0.37  # above a figure's middle, in radii
 
 
 def _soft(distance: Tensor, edge: float) -> Tensor:
@@ -191,9 +192,6 @@ class Blob(Body):
         if "brighten" in self.ways:
             brightness = brightness + 0.9 * g * drive
         return opacity, brightness
-
-
-_MOUTH = 0.37  # above a figure's middle, in radii
 
 
 @dataclass
