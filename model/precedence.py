@@ -34,20 +34,16 @@ def covariance(field: Tensor, edges_s: Tensor) -> Tensor:
     field : W, Y, Z, X at `SAMPLERATE`, [shape=(..., 4, N)]; edges_s : [shape=(T + 1,)]. Returns
     [shape=(..., T, F, 10)], float64.
     """
-    return of_hops(features.covariance(field), edges_s.to(field.device))
-
-
-def of_hops(hops: Tensor, edges_s: Tensor) -> Tensor:
-    """The same from the terms of every 10 ms, [shape=(..., n, F, 10)]."""
-    edges = edges_s * (SAMPLERATE / HOP) + 0.5
-    weight = directness(hops)[..., None] + _LEAST
+    hops = features.covariance(field)
+    edges = edges_s.to(field.device) * (SAMPLERATE / HOP) + 0.5
+    weight = _directness(hops)[..., None] + _LEAST
     loud = _averaged(hops[..., WW, None], edges)
     first = _averaged(weight * hops, edges)
     return first * (loud / (first[..., WW, None] + 1e-30))
 
 
-def directness(hops: Tensor) -> Tensor:
-    """How much each moment counts for its band's direction, [shape=(..., n, F)], 0 to 1."""
+def _directness(hops: Tensor) -> Tensor:
+    """How much each moment [shape=(..., n, F, 10)] counts for its band's direction, 0 to 1."""
     energy = features.energy(hops)
     flow = features.intensity(hops).norm(dim=-1) / (energy + 1e-30)
     counts: Tensor = _rise(energy).square() * flow.clamp(max=1) ** 4

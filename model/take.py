@@ -254,9 +254,7 @@ class Take:
         return np.pad(field, ((0, 0), (before, after))), block
 
     def covariance(self, start_s: float, edges_s: NDArray[np.float64]) -> torch.Tensor:
-        """Covariance of `field` between times of the picture, from a stretch from `start_s` on,
-        by what is heard first.
-        """
+        """Covariance of what is heard first in `field` from `start_s` on, between picture times."""
         duration = float(edges_s[-1]) - start_s + _MARGIN_S
         field = features.to_analysis_rate(self.field(start_s, duration), self.audio.samplerate)
         cov = precedence.covariance(

@@ -2,15 +2,22 @@
 
 import math
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from torch import Tensor
 
 from model import features, precedence
 from model.ambisonics import encode, rotate_yaw
-from model.features import HOP, SAMPLERATE, WW, WX, WY, XX, YY, ZZ
+from model.features import HOP, PICTURE_SIZE, SAMPLERATE, WW, WX, WY, XX, YY, ZZ
+from model.take import Take, Track
+from training.data.excerpts import diffuse
+from training.data.soundfield import diffuse_noise
+from training.data.takes import TakeFiles
+from training.data.windows import as_window
 
 EDGES = torch.arange(11, dtype=torch.float64) / 10
 
@@ -21,9 +28,11 @@ def clapping(rng: np.random.Generator, seconds: float = 1.0) -> np.ndarray:
     return rng.standard_normal(len(t)) * np.exp(-((t + 0.1) % 0.25) / 0.03)
 
 
-def echoed(rng: np.random.Generator, azimuth: float, *, noise: float = 0.0) -> np.ndarray:
+def echoed(
+    rng: np.random.Generator, azimuth: float, *, noise: float = 0.0, seconds: float = 1.0
+) -> np.ndarray:
     """A sound and echoes of it from one other side, 12 to 60 ms later."""
-    sound = clapping(rng)
+    sound = clapping(rng, seconds)
     field = encode(sound, azimuth, 0.1, 1)
     for delay_s in (0.012, 0.023, 0.037, 0.06):
         late = np.pad(sound, (round(delay_s * SAMPLERATE), 0))[: len(sound)]
@@ -33,6 +42,10 @@ def echoed(rng: np.random.Generator, azimuth: float, *, noise: float = 0.0) -> n
 
 def azimuth_of(cov: Tensor) -> float:
     return math.atan2(float(cov[..., WY].sum()), float(cov[..., WX].sum()))
+
+
+def error_of(cov: Tensor, azimuth: float) -> float:
+    return abs(math.remainder(azimuth_of(cov) - azimuth, math.tau))
 
 
 def plainly(hops: np.ndarray, edges_s: np.ndarray) -> np.ndarray:
@@ -70,13 +83,13 @@ def test_it_is_what_it_says_moment_by_moment() -> None:
 def test_echoes_turn_the_direction_less(azimuth: float) -> None:
     field = torch.tensor(echoed(np.random.default_rng(1), azimuth, noise=0.02))
 
-    errors = [
-        abs(math.remainder(azimuth_of(cov(field, EDGES)) - azimuth, math.tau))
-        for cov in (features.covariance, precedence.covariance)
-    ]
+    plain, found = (
+        error_of(cov(field), azimuth)
+        for cov in (features.covariance, lambda field: precedence.covariance(field, EDGES))
+    )
 
-    assert errors[0] > math.radians(20)
-    assert errors[1] < 0.6 * errors[0]
+    assert plain > math.radians(20)
+    assert found < 0.6 * plain
 
 
 def test_it_is_as_loud_as_the_sound() -> None:
@@ -124,3 +137,22 @@ def test_silence_is_silent_and_a_sound_out_of_silence_is_where_it_is() -> None:
 
     assert bool(torch.isfinite(found).all())
     assert azimuth_of(found) == pytest.approx(1.2, abs=1e-6)
+
+
+def test_takes_and_training_hear_what_is_first(take: TakeFiles, tmp_path: Path) -> None:
+    """Nobody hears all of it: what is scored, what is trained on, and the noise of both."""
+    field = echoed(np.random.default_rng(8), 0.9, noise=0.02, seconds=6.0)
+    plain = error_of(features.covariance(torch.tensor(field)), 0.9)
+    soundfile.write(tmp_path / "echoed.wav", 0.05 * field.T, SAMPLERATE, subtype="FLOAT")
+    with Take(take.video, Track((tmp_path / "echoed.wav",))) as opened:
+        taken = opened.covariance(0.5, np.linspace(0.6, 4.6, 41))
+        window = opened.window(0.0, 5.0)
+    still = torch.zeros(61, *PICTURE_SIZE, dtype=torch.uint8)
+    trained = as_window(np.random.default_rng(0), still, torch.tensor(field), 10.0).covariance
+
+    assert window is not None
+    for cov in (taken, window.covariance, trained):
+        assert error_of(cov, 0.9) < 0.6 * plain
+
+    noise = diffuse_noise(np.random.default_rng([5, 8]), SAMPLERATE + 1, 1)
+    torch.testing.assert_close(diffuse(5, EDGES), precedence.covariance(noise, EDGES))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 
 from training import calibrate, fit_detections, pretrain
 from training.data.scenes import Conditions, draw_scene
@@ -92,6 +95,29 @@ def test_windows_of_other_scenes_are_not_taken_for_what_is_asked(
     # A window that does not say what it was made of counts as what it is called.
     save_window(kept, load_window(kept))
     assert main([*argv, "--sources", "2"]) == 0
+
+
+def test_windows_of_an_older_engine_are_not_taken_for_todays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A seed's scene is another one, or heard otherwise: a suite of both would measure neither."""
+    argv = [str(tmp_path), "--count", "1", "--duration-s", "2", "--plain"]
+    assert main(argv) == 0
+    kept = tmp_path / "plain-0000000.safetensors"
+    older = {name: asked for name, asked in asked_of(kept).items() if name != "engine"}
+    save_window(kept, load_window(kept), older)
+    capsys.readouterr()
+
+    assert main(argv) == 2
+
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert f"{kept} is there already and of other scenes (engine 1, not 2)" in line
+
+
+def asked_of(path: Path) -> dict[str, Any]:
+    with safe_open(path, "pt") as file:
+        asked: dict[str, Any] = json.loads(file.metadata()["asked for"])
+    return asked
 
 
 def test_a_damaged_window_ends_with_a_sentence_that_names_it(
