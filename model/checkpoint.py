@@ -32,8 +32,8 @@ from model.viewpoints import Sound, SoundInput
 class Method(StrEnum):
     """What a take is judged by."""
 
-    FUSED = "fused"  # the learned scorer and the training-free evidence together
-    EVIDENCE = "evidence"  # the training-free evidence alone
+    FUSED = "fused"  # the learned scorer, and how places look
+    EVIDENCE = "evidence"  # the training-free evidence, of which how places look is a part
     AVSA = "avsa"  # an AVSA checkpoint alone; none is shipped
 
 

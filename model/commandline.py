@@ -86,8 +86,8 @@ def _add_judging(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tolerance-deg", type=float, default=10.0, help="still aligned (10)")
     parser.add_argument(
         "--method", type=Method, choices=list(Method), default=Method.FUSED,
-        help="fused (default): learned scorer and training-free evidence; evidence alone; or avsa: "
-        "a network that was trained by python -m training.pretrain",
+        help="fused (default), learned scorer and how places look; evidence, without training; or "
+        "avsa, a network that was trained by python -m training.pretrain",
     )  # fmt: skip
     parser.add_argument("--weights", type=Path, help="another calibration of that method")
     parser.add_argument(

@@ -63,18 +63,28 @@ def yaws_deg() -> list[float]:
 
 def acoustic_maps(cov: Tensor) -> dict[str, Tensor]:
     """The maps `doa`, `mvdr` and `flux` of covariances [shape=(T, F, 10)]."""
-    directions = features.azimuths(N_YAWS, cov.device)
-    usual = cov[..., WW].mean(0) + 1e-20  # per band: bands count alike, however loud
+    directions, usual = features.azimuths(N_YAWS, cov.device), _usual(cov)
     w, x, y = cov[..., WW], cov[..., WX], cov[..., WY]
-    directness = (torch.hypot(x, y) / (features.energy(cov) + 1e-20)).clamp(0, 1)
-    doa = _directed((w / usual).sqrt() * directness, torch.atan2(y, x), directions)
     mvdr = (features.mvdr_power(cov, directions) / usual[:, None]).sqrt().mean(1)
     new_w, new_x, new_y = (_beyond_past(term) for term in (w, x, y))
     new_w = new_w.clamp(min=0)
     new_directness = (torch.hypot(new_x, new_y) / (new_w + 1e-20)).clamp(0, 1)
     weight = (new_w / usual).sqrt() * new_directness
     flux = _directed(weight, torch.atan2(new_y, new_x), directions)
-    return {"doa": doa, "mvdr": mvdr, "flux": flux}
+    return {"doa": arrivals(cov), "mvdr": mvdr, "flux": flux}
+
+
+def arrivals(cov: Tensor) -> Tensor:
+    """The map `doa` of covariances [shape=(T, F, 10)]: what comes from where, [shape=(T, A)]."""
+    w, x, y = cov[..., WW], cov[..., WX], cov[..., WY]
+    directness = (torch.hypot(x, y) / (features.energy(cov) + 1e-20)).clamp(0, 1)
+    weight = (w / _usual(cov)).sqrt() * directness
+    return _directed(weight, torch.atan2(y, x), features.azimuths(N_YAWS, cov.device))
+
+
+def _usual(cov: Tensor) -> Tensor:
+    """The level of each band, [shape=(F,)]: bands count alike, however loud."""
+    return cov[..., WW].mean(0) + 1e-20
 
 
 def _directed(weight: Tensor, angle: Tensor, directions: Tensor) -> Tensor:

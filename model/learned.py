@@ -16,7 +16,7 @@ from model.evidence import N_YAWS, acoustic_maps
 from model.features import Motion
 from model.media import file_sha256
 from model.networks.equivariant import EquivariantScorer, Scores
-from model.scoring import Evidence, Scorer, Window, training_free
+from model.scoring import Evidence, Scorer, Window, by_looks, training_free
 
 ACOUSTIC = ("doa", "mvdr", "flux")
 
@@ -141,7 +141,7 @@ def scorers_for(calibration: Calibration, device: torch.device | str = "cpu") ->
     if LEARNED not in calibration.weights:
         return (training_free,)
     check_made_for(calibration, scorer_path())
-    return training_free, LearnedScorer(load_scorer(), device)
+    return by_looks, LearnedScorer(load_scorer(), device)
 
 
 def check_made_for(calibration: Calibration, weights: Path) -> None:

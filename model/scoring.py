@@ -2,7 +2,8 @@
 
 Scorers are the seam for other judges: each gives named log-evidence per rotation for a window, and
 may give statistics that say how far to trust it there. The calibration says how much each name
-counts, and when. The training-free cues are one scorer; `model.learned` holds the learned one.
+counts, and when. The training-free cues are one scorer, and those of `model.looks` alone another;
+`model.learned` holds the learned one.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from model.arcs import told_deg
 from model.checkpoint import Calibration
-from model.evidence import CUES, N_YAWS, acoustic_maps, compared
+from model.evidence import CUES, N_YAWS, acoustic_maps, arrivals, compared
 from model.features import Motion
 from model.looks import LOOK_CUES, look_evidence
 from model.moments import Moment
@@ -89,8 +90,14 @@ TRAINING_FREE = (*CUES, *LOOK_CUES)
 def training_free(window: Window) -> Evidence:
     """The cues of `model.evidence` and `model.looks`."""
     sound, motion = acoustic_maps(window.covariance), window.motion
-    cues = torch.cat([compared(sound, motion.energy), look_evidence(sound, motion.maps)])
+    cues = torch.cat([compared(sound, motion.energy), look_evidence(sound["doa"], motion.maps)])
     return Evidence(dict(zip(TRAINING_FREE, cues, strict=True)))
+
+
+def by_looks(window: Window) -> Evidence:
+    """The cues of `model.looks` alone: what the learned scorer does not know already."""
+    cues = look_evidence(arrivals(window.covariance), window.motion.maps)
+    return Evidence(dict(zip(LOOK_CUES, cues, strict=True)))
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ class AlignOptions(BaseModel):
     tolerance_deg: float = Field(10.0, ge=0, lt=180, description="a rotation still called aligned")
     method: Literal["fused", "evidence", "avsa"] = Field(
         "fused",
-        description="what judges: the learned scorer and training-free evidence, evidence alone, "
+        description="what judges: the learned scorer and how places look, training-free evidence, "
         "or the operator's AVSA checkpoint",
     )
     float_output: bool = Field(False, description="write 32-bit float samples")

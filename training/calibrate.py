@@ -58,7 +58,7 @@ from model.learned import LearnedScorer
 from model.media import file_sha256
 from model.output import JSON, check_output
 from model.posterior import NEAR_DEG, answer_deg, confidence_logit, mass_to_reach
-from model.scoring import Scorer, training_free
+from model.scoring import Scorer, by_looks, training_free
 from model.wording import INTERVAL_LEVEL
 from training.calibrate_avsa import judged_takes
 from training.data.windows import mixed_windows
@@ -116,7 +116,7 @@ def fit_weights(takes: Sequence[ScoredTake], *, steps: int = 500) -> Fit:
     fit = Fit(weights, gates, is_learned)
     optimizer = torch.optim.Adam(parameters, lr=0.05)
     # The learned cue is evidence already; the others start from nothing and are held near it.
-    decay = torch.where(is_learned, 0.0, 0.02).to(cues.dtype)
+    decay = torch.where(is_learned, 0.0, 0.002).to(cues.dtype)
     for _ in range(steps):
         loss = -(target * fit.log_posterior(cues, statistics)).sum(1).mean()
         loss = loss + (decay * weights.square()).sum()
@@ -417,10 +417,10 @@ def _scored_takes(options: argparse.Namespace) -> tuple[list[ScoredTake], Path |
         return takes, options.checkpoint, told
     if options.windows is None or options.long is None:
         raise OptionError(f"--method {options.method} needs --windows and --long.")
-    scorers: list[Scorer] = [training_free]
     scorer = (options.scorer or scorer_path()) if options.method is Method.FUSED else None
+    scorers: list[Scorer] = [training_free]
     if scorer:
-        scorers.append(LearnedScorer(load_scorer(scorer)))
+        scorers = [by_looks, LearnedScorer(load_scorer(scorer))]
     paths = [mixed_windows(folders) for folders in (options.windows, [options.long])]
     if min(map(len, paths)) < _FOLDS:
         raise OptionError(

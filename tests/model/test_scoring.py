@@ -14,6 +14,8 @@ from model.checkpoint import LEARNED, OBJECTS, Calibration, Method, load_calibra
 from model.errors import MediaError
 from model.evidence import yaws_deg
 from model.features import Motion
+from model.learned import scorers_for
+from model.looks import LOOK_CUES
 from model.posterior import credible_arcs
 from model.scoring import (
     TRAINING_FREE,
@@ -21,6 +23,7 @@ from model.scoring import (
     ScoredWindow,
     Verdict,
     Window,
+    by_looks,
     judge,
     score,
     training_free,
@@ -65,6 +68,26 @@ def test_scoring_a_window_finds_its_rotation() -> None:
     assert scored.best_deg == pytest.approx(110, abs=4)
     assert scored.log_posterior.exp().sum() == pytest.approx(1)
     assert set(scored.cues) == set(TRAINING_FREE)
+
+
+def test_looks_alone_say_what_they_say_among_all_cues() -> None:
+    window = make_window(40, -70)
+    maps = torch.rand(window.motion.maps.shape, generator=torch.manual_seed(0))
+    window = replace(window, motion=replace(window.motion, maps=maps))
+    among, alone = (scorer(window).cues for scorer in (training_free, by_looks))
+
+    assert set(alone) == set(LOOK_CUES)
+    for name, cue in alone.items():
+        assert cue.max() > 0
+        torch.testing.assert_close(cue, among[name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("method", [Method.FUSED, Method.EVIDENCE])
+def test_every_cue_that_is_weighed_is_scored_and_no_other(method: Method) -> None:
+    calibration = load_calibration(method=method)
+    scored = score(make_window(40, -70), scorers_for(calibration), calibration)
+
+    assert {*scored.cues, OBJECTS} == set(calibration.weights)
 
 
 def test_another_scorer_adds_its_evidence_through_the_seam() -> None:
@@ -190,7 +213,7 @@ def holds(arc: tuple[float, float], degrees: float) -> bool:
 
 @pytest.mark.parametrize(
     ("method", "cues"),
-    [(Method.EVIDENCE, TRAINING_FREE), (Method.FUSED, (*TRAINING_FREE, LEARNED))],
+    [(Method.EVIDENCE, TRAINING_FREE), (Method.FUSED, (*LOOK_CUES, LEARNED))],
 )
 def test_the_shipped_calibrations_are_whole(method: Method, cues: Sequence[str]) -> None:
     calibration = load_calibration(method=method)

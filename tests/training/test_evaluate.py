@@ -17,7 +17,8 @@ from model.checkpoint import LEARNED, STATISTICS, Calibration, load_calibration
 from model.errors import MediaError, OptionError, UnusableContent
 from model.evidence import CUES, N_YAWS, yaws_deg
 from model.learned import scorers_for
-from model.scoring import TRAINING_FREE, Window, training_free
+from model.looks import LOOK_CUES
+from model.scoring import Window, training_free
 from tests.training.test_evaluate_lag import flickering
 from training import calibrate
 from training.calibrate import Outcome
@@ -63,7 +64,7 @@ def test_a_manifest_is_evaluated(
     assert np.ptp(errors) <= 3
     assert all(answer["covered"] for answer in figures["answers"])
     assert figures["overall"]["within_10_deg"]["takes"] == 1
-    assert set(figures["cues_within_20_deg"]) == {*TRAINING_FREE, LEARNED}
+    assert set(figures["cues_within_20_deg"]) == {*LOOK_CUES, LEARNED}
 
 
 def test_boxes_of_a_detector_are_one_more_cue(

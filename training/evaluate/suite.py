@@ -27,7 +27,7 @@ from model.arcs import cover
 from model.checkpoint import LEARNED, Calibration, Method, load_calibration
 from model.learned import scorers_for
 from model.posterior import answer_deg, confidence_of, credible_arcs
-from model.scoring import Verdict, Window, verdict_of
+from model.scoring import Verdict, Window, training_free, verdict_of
 from training.data.excerpts import beginning, diffuse, thirds, with_microphone, with_sound
 from training.data.scenes import Conditions
 from training.data.windows import load_window, render_all
@@ -175,7 +175,8 @@ def run(
     bodies : of `BODIES`, those conditions alone.
     """
     evidence = load_calibration(method=Method.EVIDENCE)
-    scorers = scorers_for(calibration)
+    # The evidence alone is told beside the others.
+    scorers = dict.fromkeys([training_free, *scorers_for(calibration)])
     figures: dict[str, Any] = {}
     by_fusion: dict[str, list[Result]] = {}
     asked = {name: c for name, c in SUITE.items() if bodies is None or name.startswith(bodies)}
@@ -188,7 +189,7 @@ def run(
         by_judge: dict[str, list[Result]] = {}
         for seed, path, other in zip(seeds, paths, [*paths[1:], paths[0]], strict=True):
             windows = condition.windows(load_window(path), load_window(other), seed)
-            take = scored(name, windows, scorers)
+            take = scored(name, windows, [*scorers])
             for judge, result in _judges(take, calibration, evidence).items():
                 by_judge.setdefault(judge, []).append(result)
         figures[name] = {judge: figures_of(results) for judge, results in by_judge.items()}
