@@ -139,9 +139,14 @@ def scorers_for(calibration: Calibration, device: torch.device | str = "cpu") ->
     MediaError : the calibration was made with another scorer.
     """
     if LEARNED not in calibration.weights:
-        return (training_free,)
+        return together(None)
     check_made_for(calibration, scorer_path())
-    return by_looks, LearnedScorer(load_scorer(), device)
+    return together(LearnedScorer(load_scorer(), device))
+
+
+def together(learned: LearnedScorer | None) -> Sequence[Scorer]:
+    """A learned scorer and what counts beside it; without one, all that needs no training."""
+    return (training_free,) if learned is None else (by_looks, learned)
 
 
 def check_made_for(calibration: Calibration, weights: Path) -> None:

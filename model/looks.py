@@ -27,7 +27,7 @@ from model.features import MAPS
 
 LOOK_CUES = ("look brightness", "look contrast")
 
-# Chosen on synthetic windows, by the likelihood of the right rotation beside all other cues.
+# Chosen on synthetic windows, by the likelihood of the right rotation beside the learned scorer.
 _INDEPENDENT = 0.5  # of the intervals that Bartlett's formula counts
 _LIVELY = 1.0  # variance, in that of the picture's noise, that counts half
 _DOUBT = 0.1  # the same, of a cell's r²

@@ -54,11 +54,10 @@ from model.errors import AvsaError, OptionError
 from model.evidence import N_YAWS, yaws_deg
 from model.interruption import command
 from model.judges import calibration_beside, load_avsa_scorer
-from model.learned import LearnedScorer
+from model.learned import LearnedScorer, together
 from model.media import file_sha256
 from model.output import JSON, check_output
 from model.posterior import NEAR_DEG, answer_deg, confidence_logit, mass_to_reach
-from model.scoring import Scorer, by_looks, training_free
 from model.wording import INTERVAL_LEVEL
 from training.calibrate_avsa import judged_takes
 from training.data.windows import mixed_windows
@@ -418,9 +417,7 @@ def _scored_takes(options: argparse.Namespace) -> tuple[list[ScoredTake], Path |
     if options.windows is None or options.long is None:
         raise OptionError(f"--method {options.method} needs --windows and --long.")
     scorer = (options.scorer or scorer_path()) if options.method is Method.FUSED else None
-    scorers: list[Scorer] = [training_free]
-    if scorer:
-        scorers = [by_looks, LearnedScorer(load_scorer(scorer))]
+    scorers = together(LearnedScorer(load_scorer(scorer)) if scorer else None)
     paths = [mixed_windows(folders) for folders in (options.windows, [options.long])]
     if min(map(len, paths)) < _FOLDS:
         raise OptionError(

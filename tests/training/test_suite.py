@@ -13,7 +13,7 @@ import torch
 
 from model.checkpoint import LEARNED, STATISTICS, load_calibration
 from model.evidence import CUES, N_YAWS, yaws_deg
-from model.scoring import Window
+from model.scoring import Evidence, Scorer, Window, training_free
 from tests.model.test_scoring import CALIBRATION, bump
 from tests.training.test_evaluate_lag import flickering
 from training.data.scenes import Conditions
@@ -120,11 +120,18 @@ def test_scenes_are_of_one_condition_and_foreign_ones_of_another_scene(
         given.append((window, other, seed))
         return []
 
+    def alike(_window: Window) -> Evidence:
+        return Evidence({})
+
+    def score(_name: str, _windows: list[Window], scorers: list[Scorer]) -> ScoredTake:
+        assert scorers == [training_free, alike]  # the evidence alone is told of every method
+        return take
+
     take = ScoredTake("a", ("any",), torch.zeros(1, 1, N_YAWS), torch.zeros(1, len(STATISTICS)))
     conditions = {name: replace(condition, windows=made) for name, condition in SUITE.items()}
     for name, fake in {
         "SUITE": conditions, "render_all": render, "load_window": lambda path: path,
-        "scored": lambda *_: take, "scorers_for": lambda _: [], "_N_BOOTSTRAPS": 1,
+        "scored": score, "scorers_for": lambda _: [training_free, alike], "_N_BOOTSTRAPS": 1,
     }.items():  # fmt: skip
         monkeypatch.setattr(suite, name, fake)
 

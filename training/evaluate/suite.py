@@ -176,7 +176,7 @@ def run(
     """
     evidence = load_calibration(method=Method.EVIDENCE)
     # The evidence alone is told beside the others.
-    scorers = dict.fromkeys([training_free, *scorers_for(calibration)])
+    scorers = [*dict.fromkeys([training_free, *scorers_for(calibration)])]
     figures: dict[str, Any] = {}
     by_fusion: dict[str, list[Result]] = {}
     asked = {name: c for name, c in SUITE.items() if bodies is None or name.startswith(bodies)}
@@ -189,7 +189,7 @@ def run(
         by_judge: dict[str, list[Result]] = {}
         for seed, path, other in zip(seeds, paths, [*paths[1:], paths[0]], strict=True):
             windows = condition.windows(load_window(path), load_window(other), seed)
-            take = scored(name, windows, [*scorers])
+            take = scored(name, windows, scorers)
             for judge, result in _judges(take, calibration, evidence).items():
                 by_judge.setdefault(judge, []).append(result)
         figures[name] = {judge: figures_of(results) for judge, results in by_judge.items()}
