@@ -68,9 +68,9 @@ ifdef VIDEO
 else ifdef AUDIO
 	@echo "AUDIO=$(AUDIO) needs a picture: say VIDEO=... too" >&2; exit 2
 else
-	$(BIN)/python -m training.data.takes demo --easy --seed 3
-	$(BIN)/python -m model.align demo/take-0003.mp4 demo/take-0003.wav --output-dir demo \
-	  --preview demo/take-0003_preview.mp4 $(ARGS)
+	$(BIN)/python -m training.data.takes demo --easy --seed 4
+	$(BIN)/python -m model.align demo/take-0004.mp4 demo/take-0004.wav --output-dir demo \
+	  --preview demo/take-0004_preview.mp4 $(ARGS)
 endif
 
 serve: .venv/run
